@@ -1,0 +1,1 @@
+"""Features, and the tasks drawn from them."""

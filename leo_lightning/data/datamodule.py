@@ -1,0 +1,262 @@
+"""EpisodeDataModule: N-way K-shot episodes from a folder of feature files."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.episode import Episode, EpisodeRows
+from leo_lightning.data.loader import EpisodeLoader, EpisodeStream
+from leo_lightning.data.sampler import sample_rows
+from leo_lightning.data.splits import check_splits, load_split, present_splits, union
+from leo_lightning.data.synthetic import synthesize
+from leo_lightning.errors import InputError
+
+Normalize = Literal["none", "l2", "center_l2"]
+
+
+class EpisodeDataModule(pl.LightningDataModule):
+    """Episodes of a train, a val and a test split that share no class.
+
+    Args:
+        root: folder with train.safetensors, val.safetensors and test.safetensors (made by
+            `python -m leo_lightning.features import`); null for synthetic features.
+        way: N, classes per task.
+        shot: K, support images per class.
+        query: Q, query images per class in training and validation.
+        train_way: N in training, if it differs.
+        train_shot: K in training, if it differs.
+        test_query: Q in testing, or `all` for all images that are not in the support, as the paper has it.
+        batch_size: B, tasks per meta-batch and process.
+        eval_batch_size: tasks evaluated at once; changes no result.
+        steps_per_epoch: meta-batches that count as an epoch: validation follows each.
+        val_tasks: number of validation tasks.
+        test_tasks: number of test tasks.
+        predict_tasks: number of test tasks to predict.
+        normalize: none, l2 (each embedding to length 1) or center_l2 (mean of the training split subtracted
+            first).
+        train_on_val: train on the classes of train and val together, as for the published numbers; there is
+            then no validation, and the last checkpoint is tested.
+        in_memory: false leaves the embeddings on disk, for features larger than memory.
+        num_workers: processes that sample tasks; 0 samples in the main process, which is usually faster.
+        eval_seed: seed of validation and test tasks; the same for all runs, so that they compare.
+        seed: seed of the training tasks; null: that of seed_everything.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        way: int = 5,
+        shot: int = 1,
+        query: int = 15,
+        train_way: int | None = None,
+        train_shot: int | None = None,
+        test_query: int | Literal["all"] | None = None,
+        batch_size: int = 12,
+        eval_batch_size: int = 32,
+        steps_per_epoch: int = 1000,
+        val_tasks: int = 2000,
+        test_tasks: int = 10000,
+        predict_tasks: int = 100,
+        normalize: Normalize = "l2",
+        train_on_val: bool = False,
+        in_memory: bool = True,
+        num_workers: int = 0,
+        eval_seed: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        positive = {
+            "way": way, "shot": shot, "query": query, "train_way": train_way, "train_shot": train_shot,
+            "batch_size": batch_size, "eval_batch_size": eval_batch_size, "steps_per_epoch": steps_per_epoch,
+            "val_tasks": val_tasks, "test_tasks": test_tasks, "predict_tasks": predict_tasks,
+            "test_query": None if test_query == "all" else test_query,
+        }  # fmt: skip
+        for name, value in positive.items():
+            if value is not None and value < (2 if "way" in name else 1):
+                raise InputError(f"data.{name} is {value}: it must be at least {2 if 'way' in name else 1}")
+        self.root = None if root is None else Path(root)
+        self.way, self.shot, self.query = way, shot, query
+        self.train_way, self.train_shot = train_way or way, train_shot or shot
+        self.test_query = query if test_query is None else test_query
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.val_tasks, self.test_tasks, self.predict_tasks = val_tasks, test_tasks, predict_tasks
+        self.normalize: Normalize = normalize
+        self.train_on_val = train_on_val
+        self.in_memory = in_memory
+        self.num_workers = num_workers
+        self.eval_seed = eval_seed
+        self.seed = seed or 0
+        self._banks: dict[str, FeatureBank] = {}
+        self._mean: Tensor | None = None
+        self._tables: dict[str, Tensor] = {}
+
+    @property
+    def embedding_size(self) -> int:
+        """E, read from the first feature file there is."""
+        return next(iter(self._available().values())).embedding_size
+
+    def bank(self, split: str) -> FeatureBank:
+        """The features of a split; for `train` with `train_on_val`, of train and val together."""
+        if split not in self._banks:
+            bank = self._load(split)
+            if split == "train" and self.train_on_val:
+                bank = union(bank, self._load("val"))
+            self._banks[split] = bank
+        return self._banks[split]
+
+    # Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Open what the stage needs and refuse what no episode can be drawn from."""
+        splits = {
+            "fit": ["train"] if self.train_on_val else ["train", "val"],
+            "validate": ["val"],
+            "test": ["test"],
+            "predict": ["test"],
+        }[stage]
+        if stage == "validate" and self.train_on_val:
+            raise InputError(
+                "data.train_on_val is true: the validation classes were trained on, use test instead"
+            )
+        check_splits(self._available())
+        for split in splits:
+            self._check_size(split)
+            if self.in_memory and split not in self._tables:
+                bank = self.bank(split)
+                bank.check_finite()
+                self._tables[split] = self._normalized(bank.embeddings)
+
+    def train_dataloader(self) -> EpisodeLoader:
+        """Meta-batches without end; an epoch is `steps_per_epoch` of them."""
+        stream = EpisodeStream(
+            self._sampler("train"), self.batch_size, length=self.steps_per_epoch, **self._processes()
+        )
+        return EpisodeLoader(stream, self.num_workers, self._batches_done)
+
+    def val_dataloader(self) -> EpisodeLoader | list:
+        """The validation tasks; none with `train_on_val`."""
+        return [] if self.train_on_val else self._eval_loader("val", self.val_tasks)
+
+    def test_dataloader(self) -> EpisodeLoader:
+        """The test tasks."""
+        return self._eval_loader("test", self.test_tasks)
+
+    def predict_dataloader(self) -> EpisodeLoader:
+        """The first test tasks."""
+        return self._eval_loader("test", self.predict_tasks)
+
+    def on_after_batch_transfer(self, batch: EpisodeRows, dataloader_idx: int) -> Episode:
+        """Replace rows by embeddings, on the device where they now are."""
+        trainer = self.trainer
+        assert trainer is not None
+        return self.gather(
+            batch, "train" if trainer.training else "test" if trainer.testing or trainer.predicting else "val"
+        )
+
+    def gather(self, rows: EpisodeRows, split: str) -> Episode:
+        """Look up the embeddings of an episode."""
+        device = rows.support.device
+        if self.in_memory:
+            table = self._tables[split]
+            if table.device != device:
+                table = self._tables[split] = table.to(device)
+            lookup = partial(torch.index_select, table, 0)
+        else:
+
+            def lookup(index: Tensor) -> Tensor:
+                return self._normalized(self.bank(split).embeddings[index.cpu()]).to(device)
+
+        def embed(index: Tensor) -> Tensor:
+            return lookup(index.flatten()).view(*index.shape, -1)
+
+        return Episode(embed(rows.support), embed(rows.query), rows)
+
+    # Parts
+
+    def _load(self, split: str) -> FeatureBank:
+        return synthesize()[split] if self.root is None else load_split(self.root, split)
+
+    def _available(self) -> dict[str, FeatureBank]:
+        if self.root is None:
+            return synthesize()
+        there = {split: self._load(split) for split in present_splits(self.root)}
+        return there or {"train": self._load("train")}  # which says what is missing
+
+    def _sampler(self, split: str) -> Callable[[range], EpisodeRows]:
+        """Task numbers to rows; holds no embeddings, since it goes to the workers."""
+        bank = self.bank(split)
+        way, shot, query = self._episode(split)
+        seed = self.seed if split == "train" else self.eval_seed
+        return partial(
+            sample_rows, seed=seed, split=split, offsets=bank.offsets, counts=bank.counts,
+            way=way, shot=shot, queries=query,
+        )  # fmt: skip
+
+    def _episode(self, split: str) -> tuple[int, int, int | None]:
+        """N, K and Q of a split; None for all remaining queries."""
+        if split == "train":
+            return self.train_way, self.train_shot, self.query
+        if split == "val":
+            return self.way, self.shot, self.query
+        return self.way, self.shot, None if isinstance(self.test_query, str) else self.test_query
+
+    def _check_size(self, split: str) -> None:
+        bank, (way, shot, query) = self.bank(split), self._episode(split)
+        if bank.num_classes < way:
+            raise InputError(
+                f"{bank.source}: {bank.num_classes} classes are too few for {way}-way tasks; lower --data.way"
+            )
+        smallest = int(bank.counts.argmin())
+        images, needed = int(bank.counts[smallest]), shot + (1 if query is None else query)
+        if images < needed:
+            raise InputError(
+                f"{bank.source}: class {bank.class_names[smallest]} has {images} images, a task needs "
+                f"{needed} ({shot} support + {needed - shot} query); lower --data.shot or the queries"
+            )
+
+    def _eval_loader(self, split: str, tasks: int) -> EpisodeLoader:
+        stream = EpisodeStream(self._sampler(split), self.eval_batch_size, tasks=tasks, **self._processes())
+        return EpisodeLoader(stream, self.num_workers)
+
+    def _processes(self) -> dict[str, int]:
+        trainer = self.trainer
+        return (
+            {"rank": 0, "world": 1}
+            if trainer is None
+            else {"rank": trainer.global_rank, "world": trainer.world_size}
+        )
+
+    def _batches_done(self) -> int:
+        """Training batches so far, over all epochs; an overfitting run sees the same ones in every epoch."""
+        trainer = self.trainer
+        if trainer is None or trainer.overfit_batches:  # pyright: ignore[reportAttributeAccessIssue]
+            return 0
+        return trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+    def _normalized(self, embeddings: Float[Tensor, "n E"]) -> Float[Tensor, "n E"]:
+        """Rows as the learner sees them, float32."""
+        rows = embeddings.float()
+        if self.normalize == "none":
+            return rows
+        if self.normalize == "center_l2":
+            rows = rows - self._train_mean()
+        return F.normalize(rows, dim=-1)
+
+    def _train_mean(self) -> Float[Tensor, " E"]:
+        """Mean embedding of the training split (without val, whatever is trained on)."""
+        if self._mean is None:
+            embeddings = self._load("train").embeddings
+            total = torch.zeros(embeddings.shape[1], dtype=torch.float64)
+            for chunk in embeddings.split(65536):
+                total += chunk.double().sum(0)
+            self._mean = (total / len(embeddings)).float()
+        return self._mean

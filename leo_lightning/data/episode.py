@@ -1,0 +1,47 @@
+"""Episode: a meta-batch of few-shot tasks, and the symbols that the whole package uses.
+
+| symbol | meaning |
+|---|---|
+| B | tasks in a meta-batch |
+| N | way: classes of a task |
+| K | shot: labelled (support) images per class |
+| Q | query images per class |
+| E | embedding size |
+| H | latent size, `num_latents` |
+| T | latent steps, `latent_steps` |
+| F | fine-tuning steps, `finetuning_steps` |
+
+Labels need no tensor: an image's label is the row n < N that its class takes in the task.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+
+class EpisodeRows(NamedTuple):
+    """Where the images of a meta-batch are: what a loader carries in place of embeddings."""
+
+    task: Int64[Tensor, " B"]
+    """Number of each task within its split."""
+    support: Int64[Tensor, "B N K"]
+    """Rows of the feature bank."""
+    query: Int64[Tensor, "B N Q"]
+    """Rows of the feature bank; entries that `valid` rules out repeat the class's first image."""
+    valid: Bool[Tensor, "B N Q"] | None = None
+    """False where a class has fewer than Q queries; None when all have Q."""
+
+
+class Episode(NamedTuple):
+    """A meta-batch of tasks, as embeddings."""
+
+    support: Float[Tensor, "B N K E"]
+    query: Float[Tensor, "B N Q E"]
+    rows: EpisodeRows | None = None
+    """Where the images came from; None when they came from no bank."""
+
+    @property
+    def valid(self) -> Bool[Tensor, "B N Q"] | None:
+        """False where a query is padding; None when none is."""
+        return None if self.rows is None else self.rows.valid

@@ -1,0 +1,111 @@
+"""import_features: finds out by looking what a source is, reads it, and writes feature files."""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.feature_file import load_bank
+from leo_lightning.data.importers.arrays import folder_arrays, npz_splits
+from leo_lightning.data.importers.authors import (
+    UNKNOWN,
+    choose_set,
+    folder_pickles,
+    split_keys,
+    zip_pickles,
+)
+from leo_lightning.data.importers.sources import Source
+from leo_lightning.data.splits import SPLITS, check_vacant, present_splits, save_splits, split_path
+from leo_lightning.errors import InputError
+
+IMPORTER = "leo-lightning importer 1"
+
+_LOOKED_FOR = (
+    "looked for the LEO authors' archive or folder ({split}_embeddings.pkl), {split}.npz, {split}.npy with "
+    "{split}_labels.npy or .txt, and {split}.pt or .pth"
+)
+
+
+def import_features(
+    src: Path,
+    dst: Path,
+    dataset: str | None = None,
+    crop: str | None = None,
+    backbone: str = UNKNOWN,
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+) -> dict[str, FeatureBank]:
+    """Read features in any known format and write them as feature files: all splits, or nothing.
+
+    Embeddings are stored as they are: to normalise them is the reader's task.
+
+    Args:
+        src: the authors' archive, or a file or folder with one set of arrays per split.
+        dst: folder for the feature files.
+        dataset: which data set to take where there are several; else its name, for the record.
+        crop: which crop to take where there are several; else its name, for the record.
+        backbone: network that made the features, for the record.
+        overwrite: replace the feature files in `dst`.
+        report: takes each remark worth telling.
+
+    Returns:
+        The banks by split, in the order train, val, test.
+
+    Raises:
+        InputError: the source is not understood, damaged or inconsistent, or `dst` holds features already.
+    """
+    check_vacant(dst, overwrite)
+    dataset, crop, sources = _find(src, dataset, crop)
+    present = [split for split in SPLITS if split in sources]
+    missing = [split for split in SPLITS if split not in sources]
+    if "train" in missing:
+        raise InputError(f"{src}: has {', '.join(present)} but no 'train' split; add it")
+    if missing:
+        report(f"{src}: has no {' and no '.join(missing)} split; importing {' and '.join(present)} only")
+
+    def banks() -> Iterator[tuple[str, FeatureBank]]:
+        for split in present:
+            record = {"dataset": dataset, "split": split, "crop": crop, "backbone": backbone}
+            yield split, _read(sources[split], record, report)
+
+    return save_splits(banks(), dst, overwrite)
+
+
+def _read(source: Source, record: dict[str, str], report: Callable[[str], None]) -> FeatureBank:
+    embeddings, labels, image_names, sha256 = source.read()
+    if image_names is not None:
+        labels, image_names, remark = split_keys(labels, image_names, source.where)
+        if remark:
+            report(remark)
+    provenance = {**record, "source": source.name, "source_sha256": sha256, "importer": IMPORTER}
+    return FeatureBank.from_arrays(embeddings, labels, image_names, provenance, source.where)
+
+
+def _find(src: Path, dataset: str | None, crop: str | None) -> tuple[str, str, dict[str, Source]]:
+    """Return data set, crop and splits of the one set of features in `src`."""
+    if not src.exists():
+        raise InputError(f"{src}: no such file or folder")
+    if src.is_dir():
+        pickles, arrays = folder_pickles(src), folder_arrays(src)
+    elif zipfile.is_zipfile(src):
+        pickles = zip_pickles(src)
+        arrays = {} if pickles else npz_splits(src)
+    else:
+        hint = f"give the folder that holds it: {src.parent}"
+        raise InputError(
+            f"{src}: is neither a folder nor a zip or npz archive; "
+            f"{hint if src.stem.split('_')[0] in SPLITS else _LOOKED_FOR}"
+        )
+    if pickles and arrays:
+        names = ", ".join(source.name for source in arrays.values())
+        raise InputError(f"{src}: holds pickles and {names}; leave one set of features in the folder")
+    if pickles:
+        return choose_set(pickles, src, dataset, crop)
+    if arrays:
+        return dataset or UNKNOWN, crop or UNKNOWN, arrays
+    ready = present_splits(src)
+    for split in ready:
+        load_bank(split_path(src, split))
+    if ready:
+        raise InputError(f"{src}: already holds feature files ({', '.join(ready)}); use this folder as it is")
+    raise InputError(f"{src}: no features found; {_LOOKED_FOR}")

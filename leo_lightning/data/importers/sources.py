@@ -1,0 +1,110 @@
+"""What a source of features is: the arrays of one split, under whatever names they go, read when asked."""
+
+import hashlib
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+from torch import Tensor
+
+from leo_lightning.data.importers.pickles import one_line
+from leo_lightning.errors import InputError
+
+EMBEDDINGS = ("embeddings", "features", "x")
+LABELS = ("labels", "y", "targets")
+NAMES = ("image_names", "names", "keys")
+
+# What can go wrong while reading a zip: damage, a wrong password, a method this Python does not know.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, OSError)
+
+_MAX_MEMBER = 64 * 2**30
+_MAX_RATIO = 200  # features compress a few times, and zip a thousand times at most
+_MIN_SUSPECT = 2**24  # a few repeated values compress well; only large members are worth refusing
+
+
+class Arrays(NamedTuple):
+    """One split as it was read."""
+
+    embeddings: Tensor | np.ndarray
+    labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor
+    image_names: Sequence[str] | None
+    sha256: str
+
+
+class Source(NamedTuple):
+    """One split in somebody's file: `where` for messages, `name` for the record, `read` to read it."""
+
+    where: str
+    name: str
+    read: Callable[[], Arrays]
+
+
+def arrays_of(content: Mapping[object, object], where: str, sha256: str, prefix: str = "") -> Arrays:
+    """Take the arrays out of a dict, under any of the names they go by."""
+    embeddings = _entry(content, prefix, EMBEDDINGS, where)
+    if isinstance(embeddings, list | tuple):
+        try:
+            embeddings = np.asarray(embeddings, dtype=np.float32)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{where}: the embeddings are not rows of numbers ({one_line(error)})") from None
+    if not isinstance(embeddings, Tensor | np.ndarray):
+        raise InputError(f"{where}: the embeddings are a {type(embeddings).__name__}, not an array")
+    labels = _entry(content, prefix, LABELS, where)
+    if not isinstance(labels, Tensor | np.ndarray | list | tuple):
+        raise InputError(f"{where}: the labels are a {type(labels).__name__}, not an array or list")
+    names = next((content[prefix + key] for key in NAMES if prefix + key in content), None)
+    if names is not None and not isinstance(names, np.ndarray | list | tuple):
+        raise InputError(f"{where}: the image names are a {type(names).__name__}, not an array or list")
+    image_names = None if names is None else [str(name) for name in names]
+    return Arrays(embeddings, cast(Sequence[str], labels), image_names, sha256)
+
+
+def _entry(content: Mapping[object, object], prefix: str, keys: Sequence[str], where: str) -> object:
+    for key in keys:
+        if prefix + key in content:
+            return content[prefix + key]
+    raise InputError(
+        f"{where}: has no '{prefix}{keys[0]}' (nor {' nor '.join(repr(prefix + key) for key in keys[1:])})"
+    )
+
+
+def sha256_of(stream: io.BufferedIOBase) -> str:
+    """Return the SHA-256 of all that is left in a stream."""
+    digest = hashlib.sha256()
+    while block := stream.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def zip_members(path: Path) -> list[str]:
+    """Return the names in an archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except ZIP_ERRORS as error:
+        raise InputError(f"{path}: is a damaged archive ({one_line(error)}); download it again") from None
+
+
+@contextmanager
+def open_member(path: Path, member: str) -> Iterator[io.BufferedIOBase]:
+    """Open a member of an archive, unless it declares an absurd size. It is never extracted."""
+    with zipfile.ZipFile(path) as archive:
+        check_inflation(archive.getinfo(member), path)
+        with archive.open(member) as stream:  # yields no more than the declared size
+            yield cast(io.BufferedIOBase, stream)
+
+
+def check_inflation(info: zipfile.ZipInfo, path: Path) -> None:
+    """Refuse a small member that unpacks to fill the memory."""
+    ratio = info.file_size / max(1, info.compress_size)
+    if info.file_size > _MAX_MEMBER or (info.file_size > _MIN_SUSPECT and ratio > _MAX_RATIO):
+        raise InputError(
+            f"{path}:{info.filename}: refused to unpack {info.file_size:,} bytes from "
+            f"{info.compress_size:,}; no real features compress like that"
+        )

@@ -1,0 +1,101 @@
+"""Loaders of task numbers turned into rows: they carry indices, never embeddings."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from leo_lightning.data.episode import EpisodeRows
+
+
+class EpisodeStream(IterableDataset):
+    """Meta-batches of consecutive tasks.
+
+    Batch i of process r (of `world`) holds tasks (i · world + r) · batch_size and following. A process's
+    batches go to its workers in turn, the order in which a DataLoader collects them again, so that neither
+    processes nor workers change which tasks are seen.
+
+    Args:
+        sample: task numbers to rows.
+        batch_size: tasks per batch and process.
+        tasks: number of tasks, None for an endless stream.
+        length: number of batches that count as an epoch of an endless stream.
+        rank, world: this process among all.
+    """
+
+    def __init__(
+        self,
+        sample: Callable[[range], EpisodeRows],
+        batch_size: int,
+        tasks: int | None = None,
+        length: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.sample = sample
+        self.batch_size = batch_size
+        self.tasks = tasks
+        self.length = length
+        self.rank = rank
+        self.world = world
+        self.first = 0
+        """Number of the batch to begin with, among this process's batches."""
+
+    @property
+    def batches(self) -> int:
+        """Batches of this process; those of an epoch, if the stream is endless."""
+        if self.tasks is None:
+            assert self.length is not None
+            return self.length
+        batches = -(-self.tasks // self.batch_size)
+        return len(range(self.rank, batches, self.world))
+
+    def __iter__(self) -> Iterator[EpisodeRows]:
+        worker = get_worker_info()
+        batch, stride = (self.first, 1) if worker is None else (self.first + worker.id, worker.num_workers)
+        while True:
+            start = (batch * self.world + self.rank) * self.batch_size
+            stop = start + self.batch_size if self.tasks is None else min(start + self.batch_size, self.tasks)
+            if start >= stop:
+                return
+            yield self.sample(range(start, stop))
+            batch += stride
+
+
+class EpisodeLoader:
+    """Batches of a stream, beginning where training stands.
+
+    Every iteration begins with the batch whose number `position` returns, so that an epoch goes on where the
+    last one, or the checkpoint, ended. `state_dict` holds nothing, since the position is the trainer's to
+    keep; it tells Lightning that the loader can resume in the middle of an epoch.
+
+    It holds a DataLoader and is none, and the stream has no `len`: Lightning gives every DataLoader a sampler
+    when it overfits batches, and mistrusts the length of an IterableDataset.
+    """
+
+    def __init__(
+        self, stream: EpisodeStream, num_workers: int = 0, position: Callable[[], int] | None = None
+    ) -> None:
+        self.stream = stream
+        self.num_workers = num_workers
+        self.position = position
+
+    def __len__(self) -> int:
+        return self.stream.batches
+
+    def __iter__(self) -> Iterator[EpisodeRows]:
+        if self.position is not None:
+            self.stream.first = self.position()
+        if self.num_workers == 0:
+            yield from self.stream
+            return
+        # a generator of its own, or every iteration would take a number from torch's global one
+        options = {"num_workers": self.num_workers, "generator": torch.Generator()}
+        yield from DataLoader(self.stream, batch_size=None, **options)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
+        """Nothing to restore."""

@@ -1,0 +1,70 @@
+"""Sources of npz, npy and torch files."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from leo_lightning.data.importers.importer import import_features
+from leo_lightning.data.splits import SPLITS
+from leo_lightning.errors import InputError
+from tests.data.importers.sources import (
+    IMAGES,
+    assert_imported,
+    embeddings_of,
+    labels_of,
+    silent,
+    write_npy,
+    write_npy_with_text,
+    write_npz,
+    write_state,
+    write_torch,
+)
+
+
+@pytest.mark.parametrize("write", [write_npz, write_npy, write_npy_with_text, write_torch, write_state])
+def test_arrays_per_split(write: Callable[[Path, str], None], tmp_path: Path):
+    """Catches a format that is announced and not read, and labels read as bytes or with line ends."""
+    (tmp_path / "src").mkdir()
+    for split in SPLITS:
+        write(tmp_path / "src", split)
+    banks = import_features(tmp_path / "src", tmp_path / "out", report=silent)
+    assert_imported(tmp_path / "out")
+    assert len(banks["test"].provenance["source_sha256"]) == 64
+    assert "/" not in banks["test"].provenance["source"]
+
+
+def test_one_npz_of_all_splits(tmp_path: Path):
+    """Catches arrays of one split taken for those of another."""
+    arrays = {f"{split}_embeddings": embeddings_of(split) for split in SPLITS}
+    arrays |= {f"{split}_labels": np.array(labels_of(split)) for split in SPLITS}
+    arrays["val_image_names"] = np.array([f"{row}.png" for row in range(IMAGES)])
+    np.savez(tmp_path / "all.npz", **arrays)
+    banks = import_features(tmp_path / "all.npz", tmp_path / "out", report=silent)
+    assert_imported(tmp_path / "out")
+    assert banks["val"].image_names == ("0.png", "1.png", "2.png", "3.png")
+
+
+def test_numbers_in_a_text_file_are_numbers(tmp_path: Path):
+    """Catches class 10 before class 9, which the same labels in an npy file would not give."""
+    np.save(tmp_path / "train.npy", np.ones((3, 2), np.float32))
+    (tmp_path / "train_labels.txt").write_text("10\n9\n0\n")
+    banks = import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
+    assert banks["train"].class_names == ("0", "9", "10")
+
+
+def test_hostile_torch_file_is_refused(tmp_path: Path):
+    """Catches torch.load without weights_only, and torch's advice to switch it off."""
+
+    class Touch:
+        def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+            return os.system, (f"touch {tmp_path / 'marker'}",)
+
+    torch.save({"embeddings": Touch(), "labels": [0]}, tmp_path / "train.pt")
+    with pytest.raises(InputError, match="cannot be read as tensors") as caught:
+        import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "marker").exists()

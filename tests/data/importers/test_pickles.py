@@ -1,0 +1,244 @@
+"""The reader of foreign pickles: reads arrays of Python 2 and 3, and runs nothing."""
+
+import collections
+import os
+import pickle
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leo_lightning.data.importers.pickles import load_pickle
+from leo_lightning.errors import InputError
+from tests.data.importers.sources import python2_features
+
+
+class Call:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call
+
+
+def hostile_pickles(folder: Path) -> dict[str, bytes]:
+    """Return pickles that write `folder`/marker when an ordinary reader loads them."""
+    marker = str(folder / "marker")
+    touch = f"touch {marker}"
+    line = touch.encode()
+    code = f"open({marker!r}, 'w').close()"
+    booby_trap = folder / "trap.npy"
+    np.save(booby_trap, np.array([Call(os.system, touch)], dtype=object), allow_pickle=True)
+    objects = np.empty(1, dtype=object)
+    objects[0] = Call(os.system, touch)
+    return {
+        "os.system": pickle.dumps(Call(os.system, touch), 2),
+        "eval": pickle.dumps(Call(eval, code), 4),
+        "exec under its Python 2 name": b"c__builtin__\nexec\n(V" + code.encode() + b"\ntR.",
+        "getattr chain": b"cbuiltins\ngetattr\n(cimportlib\nimport_module\n(Vos\ntRVsystem\ntR(V"
+        + line
+        + b"\ntR.",
+        "INST": b"(V" + line + b"\niposix\nsystem\n.",
+        "OBJ": b"(cposix\nsystem\nV" + line + b"\no.",
+        "memo": b"cposix\nsystem\np0\n0]g0\n(V" + line + b"\ntRa.",
+        "nested import": b"c__builtin__\n__import__\n(Vos\ntR0cos\nsystem\n(V" + line + b"\ntR.",
+        "nested pickle": pickle.dumps(Call(pickle.loads, pickle.dumps(Call(os.system, touch))), 3),
+        "dotted name": b"\x80\x04\x8c\x02os\x8c\x0epath.os.system\x93(V" + line + b"\ntR.",
+        "numpy.savetxt": pickle.dumps(Call(np.savetxt, marker, [1.0]), 2),
+        "numpy.load": pickle.dumps(Call(np.load, str(booby_trap), None, True), 2),
+        "numpy.memmap": pickle.dumps(Call(np.memmap, marker, "uint8", "w+", 0, (1,)), 2),
+        "in an array of objects": pickle.dumps({"labels": objects}, 2),
+        "state of a list": b"]cposix\nsystem\n(V" + line + b"\ntRb.",
+        "OrderedDict": pickle.dumps(collections.OrderedDict(labels=Call(os.system, touch)), 2),
+    }
+
+
+NAMES = [
+    "os.system",
+    "eval",
+    "exec under its Python 2 name",
+    "getattr chain",
+    "INST",
+    "OBJ",
+    "memo",
+    "nested import",
+    "nested pickle",
+    "dotted name",
+    "numpy.savetxt",
+    "numpy.load",
+    "numpy.memmap",
+    "in an array of objects",
+    "state of a list",
+    "OrderedDict",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_pickle_is_refused(name: str, tmp_path: Path):
+    """Nothing runs. Catches an allow-list with a hole, and an attack that is none (the control writes)."""
+    data = hostile_pickles(tmp_path)[name]
+    path = tmp_path / "hostile.pkl"
+    path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        load_pickle(path)
+    assert not (tmp_path / "marker").exists()
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: refused to load a pickle that calls '")
+
+    with suppress(Exception):  # some attacks fail after their harm is done
+        pickle.loads(data)
+    assert (tmp_path / "marker").exists()
+
+
+def test_every_hostile_pickle_is_tested(tmp_path: Path):
+    """Catches an attack added to the corpus and left out of the list of test names."""
+    assert list(hostile_pickles(tmp_path)) == NAMES
+
+
+def raw_array(dtype_call: bytes, dtype_state: bytes, data: bytes) -> bytes:
+    """Return a pickle of a one-element array with any dtype, dtype state and data."""
+    start = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR(K\x01(K\x01t"
+    return start + b"cnumpy\ndtype\n(" + dtype_call + b"K\x00K\x01tR" + dtype_state + b"\x89" + data + b"tb."
+
+
+STATE = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+MALFORMED_ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tVb\ntR"
+MALFORMED = {
+    "bytes as object pointers": raw_array(b"U\x02O8", STATE, b"U\x08AAAAAAAA"),
+    "data shorter than the shape": raw_array(b"U\x02f8", STATE, b"U\x04AAAA"),
+    "a record type": raw_array(b"U\x02f4", STATE.replace(b"NNN", b"N(U\x01atN"), b"U\x04AAAA"),
+    "a type by long name": raw_array(b"U\x07f4,(2)O", STATE, b"U\x04AAAA"),
+    "a type that is no code": raw_array(b"cnumpy\nndarray\n", STATE, b"U\x04AAAA"),
+    "a strange byte order": raw_array(b"U\x02f4", STATE.replace(b"|", b"x"), b"U\x04AAAA"),
+    "another class": b"cnumpy.core.multiarray\n_reconstruct\n(ccollections\nOrderedDict\n(I0\ntVb\ntR.",
+    "a call of ndarray": b"cnumpy\nndarray\n(I3\ntR.",
+    "state for an allowed name": b"cnumpy.core.multiarray\n_reconstruct\n(Vx\nVy\ntb.",
+    "attributes for an allowed name": b"cnumpy\ndtype\n(N}Vmake\nccollections\nOrderedDict\nstb.",
+    "an attribute for an array": MALFORMED_ARRAY + b"(N}Vvalue\nVx\nstb.",
+    "an allowed name as data": b"(dVembeddings\ncnumpy\ndtype\ns.",
+    "codecs other than latin1": b"c_codecs\nencode\n(Vx\nVrot13\ntR.",
+    "a persistent id": b"Pfile\n.",
+    "a list that holds itself": b"]p0\n(g0\ne.",
+    "deep nesting": b"]" * 5000 + b"a" * 4999 + b".",
+    "a negative shape": raw_array(b"U\x02f4", STATE, b"U\x04AAAA").replace(
+        b"(K\x01(K\x01t", b"(K\x01(J\xff\xff\xff\xfft"
+    ),
+    "an unknown extension": b"\x80\x02\x82\x07.",
+    "a new object of an allowed name": b"\x80\x02cnumpy\ndtype\n(U\x02f4t\x81.",
+    "empty": b"",
+    "not a pickle": b"hello, world",
+}
+
+
+@pytest.mark.parametrize("name", list(MALFORMED))
+def test_malformed_pickle_is_one_line(name: str, tmp_path: Path):
+    """Catches numpy's own unpickling (some of these crash it) and errors other than ours."""
+    path = tmp_path / "bad.pkl"
+    path.write_bytes(MALFORMED[name])
+    with pytest.raises(InputError, match=r"bad\.pkl: (refused|is cut short)") as caught:
+        load_pickle(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_pickle_leaves_nothing_for_the_next(tmp_path: Path):
+    """Catches a pickle that changes the reader's own functions, so that a later, good one fails."""
+    for data in MALFORMED.values():
+        (tmp_path / "bad.pkl").write_bytes(data)
+        with pytest.raises(InputError):
+            load_pickle(tmp_path / "bad.pkl")
+    (tmp_path / "good.pkl").write_bytes(pickle.dumps(np.arange(3), 2))
+    np.testing.assert_array_equal(load_pickle(tmp_path / "good.pkl"), np.arange(3))
+
+
+CONTENT = {
+    "float32": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "big-endian": np.arange(3, dtype=">f4"),
+    "float16": np.arange(3, dtype=np.float16),
+    "bool": np.array([True, False]),
+    "int": np.arange(4),
+    "text": np.array(["a", "bé"]),
+    "empty": np.empty((0, 3), np.float32),
+    "scalar": np.float32(2.5),
+    "no bytes": b"",
+    "bytes": b"abc",
+    "list": ["x", 1, 2.5, None, (1, 2)],
+    "table": collections.OrderedDict(a=1),
+}
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_arrays_and_containers_round_trip(protocol: int, tmp_path: Path):
+    """Catches an allow-list too tight for one protocol, and a wrong memory order or byte order."""
+    (tmp_path / "good.pkl").write_bytes(pickle.dumps(CONTENT, protocol))
+    loaded = load_pickle(tmp_path / "good.pkl")
+    assert isinstance(loaded, dict)
+    assert list(loaded) == list(CONTENT)
+    for key, value in CONTENT.items():
+        expected = value.decode() if isinstance(value, bytes) else value
+        np.testing.assert_equal(loaded[key], expected, err_msg=key)
+    assert loaded["fortran"].shape == (2, 3)
+    assert loaded["big-endian"].dtype == np.dtype(">f4")
+
+
+def test_array_of_objects_comes_back_as_a_list(tmp_path: Path):
+    """Catches labels lost because somebody kept them in an array of Python strings."""
+    (tmp_path / "good.pkl").write_bytes(pickle.dumps(np.array(["a", "b"], dtype=object), 2))
+    assert load_pickle(tmp_path / "good.pkl") == ["a", "b"]
+
+
+def test_python2_byte_strings_become_text(tmp_path: Path):
+    """Catches classes called b'n01', and keys of the dict that nobody finds because they are bytes."""
+    embeddings = np.arange(300, dtype=np.float32).reshape(2, 150)
+    (tmp_path / "good.pkl").write_bytes(
+        python2_features(["train-a-a_1", "train-b-b_22"], ["a", "b"], embeddings)
+    )
+    loaded = load_pickle(tmp_path / "good.pkl")
+    assert isinstance(loaded, dict)
+    assert loaded["labels"] == ["a", "b"]
+    assert loaded["keys"].tolist() == ["train-a-a_1", "train-b-b_22"]
+    np.testing.assert_array_equal(loaded["embeddings"], embeddings)
+
+
+def test_every_truncation_is_one_line(tmp_path: Path):
+    """Catches an EOFError, IndexError or struct.error that escapes, wherever the file was cut."""
+    data = python2_features(["t-a-a_1"], ["a"], np.ones((1, 2), np.float32))
+    path = tmp_path / "cut.pkl"
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(InputError, match=r"cut\.pkl") as caught:
+            load_pickle(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_damage_never_escapes(tmp_path: Path):
+    """Catches an exception type that a flipped byte raises and the reader lets through."""
+    data = bytearray(pickle.dumps({"labels": ["a", "b"], "embeddings": np.ones((2, 2), np.float32)}, 2))
+    random = np.random.default_rng(0)
+    path = tmp_path / "damaged.pkl"
+    for _ in range(400):
+        damaged = data.copy()
+        damaged[random.integers(len(data))] = random.integers(256)
+        if damaged.count(b"r") > data.count(b"r"):
+            continue  # opcode r takes a memo index of up to 2**32, for which pickle itself allocates
+        path.write_bytes(damaged)
+        with suppress(InputError):
+            load_pickle(path)
+
+
+def test_shared_lists_do_not_multiply(tmp_path: Path):
+    """Catches a pickle of 100 bytes that is rebuilt as 10¹⁰ items."""
+    item: list[object] = ["x"]
+    for _ in range(10):
+        item = [item] * 10
+    (tmp_path / "good.pkl").write_bytes(pickle.dumps(item, 2))
+    assert isinstance(load_pickle(tmp_path / "good.pkl"), list)
+
+
+def test_missing_pickle(tmp_path: Path):
+    """Catches a traceback for a file that is not there."""
+    with pytest.raises(InputError, match="cannot be read"):
+        load_pickle(tmp_path / "none.pkl")

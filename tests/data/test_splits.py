@@ -1,0 +1,92 @@
+"""A folder of splits."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from leo_lightning.data.feature_file import save_bank
+from leo_lightning.data.splits import SPLITS, check_splits, load_split, save_splits, split_path, union
+from leo_lightning.errors import InputError
+from tests.data.banks import make_bank
+
+
+def test_load_split_says_which_splits_are_there(tmp_path: Path):
+    """Catches a message that leaves the user guessing what the folder holds."""
+    with pytest.raises(InputError, match=r"none: no such folder .*features import SRC"):
+        load_split(tmp_path / "none", "train")
+    with pytest.raises(InputError, match=r"splits there: none\).*features import SRC"):
+        load_split(tmp_path, "train")
+    save_bank(make_bank(["a"]), split_path(tmp_path, "train"))
+    save_bank(make_bank(["b"]), split_path(tmp_path, "test"))
+    with pytest.raises(InputError, match=r"no split 'val' \(splits there: train, test\)"):
+        load_split(tmp_path, "val")
+    with pytest.raises(InputError, match="'validation' is not a split; choose one of train, val, test"):
+        load_split(tmp_path, "validation")
+    assert load_split(tmp_path, "test").class_names == ("b",)
+
+
+def test_splits_that_share_a_class_are_refused():
+    """Catches a leak: test classes seen in training."""
+    banks = {"train": make_bank(["a", "b", "c"]), "val": make_bank(["d"]), "test": make_bank(["c", "b", "e"])}
+    with pytest.raises(InputError, match=r"classes 'b', 'c' in both 'train' and 'test'"):
+        check_splits(banks)
+    check_splits({"train": make_bank(["a"]), "val": make_bank(["b"])})
+
+
+def test_union_has_the_classes_of_both():
+    """Catches labels of the second bank that are not shifted, and a result that does not say what it is."""
+    a, b = make_bank(["a", "b"], split="train"), make_bank(["c"], split="val")
+    both = union(a, b)
+    assert both.class_names == ("a", "b", "c")
+    assert both.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert torch.equal(both.embeddings, torch.cat([a.embeddings, b.embeddings]))
+    assert both.image_names is not None
+    assert both.image_names[-1] == "c_2.jpg"
+    assert both.provenance == {"split": "train+val", "dataset": "toy"}
+
+
+def test_union_of_what_does_not_fit_is_refused():
+    """Catches a torch error about sizes, and a class that is there twice."""
+    with pytest.raises(InputError, match="val: embeddings have 5 numbers, those of 'train' have 4;"):
+        union(make_bank(["a"]), make_bank(["b"], size=5, split="val"))
+    with pytest.raises(InputError, match="class 'a' in both 'train' and 'val'"):
+        union(make_bank(["a"]), make_bank(["a"], split="val"))
+
+
+def test_splits_are_saved_together(tmp_path: Path):
+    """Catches a split that is missing, and a temporary folder left behind."""
+    banks = {split: make_bank([split], split=split) for split in SPLITS}
+    saved = save_splits(banks.items(), tmp_path / "new" / "toy")
+    assert list(saved) == list(SPLITS)
+    assert saved["val"].class_names == ("val",)
+    assert os.listdir(tmp_path / "new") == ["toy"]
+    assert sorted(os.listdir(tmp_path / "new" / "toy")) == sorted(f"{split}.safetensors" for split in SPLITS)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_splits_that_fail_leave_nothing(there: bool, tmp_path: Path):
+    """Catches half a data set, or empty folders, left behind when the last split is bad."""
+    root = tmp_path / "deep" / "toy"
+    if there:
+        root.mkdir(parents=True)
+    banks = [("train", make_bank(["a"])), ("val", make_bank(["b"])), ("test", make_bank(["a"]))]
+    with pytest.raises(InputError, match="class 'a' in both 'train' and 'test'"):
+        save_splits(banks, root)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert root.exists() == there
+    assert (tmp_path / "deep").exists() == there
+
+
+def test_splits_in_place_are_replaced_only_on_request(tmp_path: Path):
+    """Catches old and new splits mixed, other files lost, and features overwritten by accident."""
+    (tmp_path / "notes.txt").write_text("mine")
+    save_splits({"train": make_bank(["a"]), "test": make_bank(["b"])}.items(), tmp_path)
+    with pytest.raises(InputError, match=r"already holds features \(train, test\)"):
+        save_splits({"train": make_bank(["c"])}.items(), tmp_path)
+    save_splits({"train": make_bank(["c"])}.items(), tmp_path, overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["notes.txt", "train.safetensors"]
+    assert load_split(tmp_path, "train").class_names == ("c",)
+    with pytest.raises(InputError, match="is a file"):
+        save_splits({"train": make_bank(["c"])}.items(), tmp_path / "notes.txt")
