@@ -1,0 +1,1 @@
+"""Few-shot learning methods. Plain torch: no Lightning, no configuration, no logger."""

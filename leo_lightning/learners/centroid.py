@@ -1,0 +1,33 @@
+"""Nearest centroid: the classifier that a few-shot method has to beat.
+
+Nothing is trained. With embeddings of unit length (`normalize: l2`, or `center_l2` for "CL2N") this is
+SimpleShot: Wang, Chao, Weinberger, van der Maaten: SimpleShot: Revisiting Nearest-Neighbor Classification for
+Few-Shot Learning. arXiv:1911.04623. The centroids are those of Prototypical Networks (Snell et al., NeurIPS
+2017, Eq. 1) without an embedding of their own.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from leo_lightning.data.episode import Episode
+from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
+from leo_lightning.learners.objectives import query_cross_entropy
+
+
+class NearestCentroid(Learner):
+    """Classify by the squared Euclidean distance to the mean of a class's support."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, episode: Episode, generator: torch.Generator | None = None) -> Outcome:
+        """See `Learner.forward`."""
+        logits = self.adapt(episode.support)(episode.query)
+        loss = query_cross_entropy(logits, episode.valid).mean()
+        return Outcome(loss, {"cross_entropy": loss}, {"final": logits}, {})
+
+    def adapt(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier:
+        """See `Learner.adapt`. -‖x - c‖² = 2x·c - ‖c‖² - ‖x‖², and ‖x‖² is the same for all classes."""
+        centroids = support.mean(2)
+        return LinearClassifier(2 * centroids, -centroids.square().sum(-1))

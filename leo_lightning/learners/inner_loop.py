@@ -1,0 +1,36 @@
+"""The inner loop: gradient descent that the outer gradient can see through."""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def adapt(
+    start: Float[Tensor, "*shape D"],
+    gradient: Callable[[Float[Tensor, "*shape D"], int], Float[Tensor, "*shape D"]],
+    rate: Float[Tensor, " D"] | None,
+    steps: int,
+) -> list[Float[Tensor, "*shape D"]]:
+    """Adapt `start` to every task by differentiable gradient descent (Algorithm 1, lines 10-15; Eq. 6).
+
+    x ← x − rate ⊙ ∇ₓ Lᵗʳ(x), `steps` times. Serves latents z (D = H) and classifier weights w (D = E). The
+    gradient is itself an ordinary tensor expression, so that second derivatives reach `start`, `rate` and
+    all that `gradient` closes over, without `create_graph` and also under `inference_mode`, where it is
+    merely evaluated. `torch.func.grad` makes one out of any loss.
+
+    Args:
+        start: z or w before adaptation.
+        gradient: (x, step) to ∇ₓ of the task's loss, *summed* over its N·K images: the rate is calibrated
+            to a sum.
+        rate: learned step size per dimension (α for z, η for w); None when `steps` is 0.
+        steps: number of updates.
+
+    Returns:
+        All iterates, `start` first, the adapted rows last.
+    """
+    iterates = [start]
+    for step in range(steps):
+        assert rate is not None
+        iterates.append(iterates[-1] - rate * gradient(iterates[-1], step))
+    return iterates

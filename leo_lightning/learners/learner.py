@@ -1,0 +1,67 @@
+"""Learner: the one interface that all methods share."""
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leo_lightning.data.episode import Episode
+
+
+class Outcome(NamedTuple):
+    """What a learner makes of a meta-batch."""
+
+    loss: Float[Tensor, ""]
+    """The outer loss, mean over tasks."""
+    terms: dict[str, Float[Tensor, ""]]
+    """The parts of the loss, as they enter it: they add up to `loss`."""
+    logits: dict[str, Float[Tensor, "B N Q N"]]
+    """Query logits by stage of adaptation, in order; the last one is the answer."""
+    diagnostics: dict[str, Float[Tensor, ""]]
+    """Signs of health of the inner loop, for the log only."""
+
+
+class LinearClassifier(NamedTuple):
+    """A classifier of each task: logits = query · weight + bias."""
+
+    weight: Float[Tensor, "B N E"]
+    bias: Float[Tensor, "B N"] | None = None
+
+    def __call__(self, query: Float[Tensor, "B *images E"]) -> Float[Tensor, "B *images N"]:
+        """Logits of the N classes for each query, whatever the arrangement of the queries of a task."""
+        flat = query.flatten(1, -2)
+        logits = torch.bmm(flat, self.weight.transpose(1, 2))
+        if self.bias is not None:
+            logits = logits + self.bias[:, None]
+        return logits.unflatten(1, query.shape[1:-1])
+
+
+class Learner(nn.Module, ABC):
+    """A few-shot learning method.
+
+    In training mode `forward` may draw random numbers, all of them from `generator`; in evaluation mode a
+    learner is deterministic. Both work under `torch.no_grad` and `torch.inference_mode`.
+
+    As in scikit-learn, every argument of `__init__` is kept in an attribute of its name.
+    """
+
+    def init_args(self) -> dict[str, int | float | str | bool | None]:
+        """The arguments that build this learner, as plain types."""
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: getattr(self, name) for name in names}
+
+    @abstractmethod
+    def forward(self, episode: Episode, generator: torch.Generator | None = None) -> Outcome:
+        """Adapt to every task's support set and answer its queries.
+
+        Args:
+            episode: B tasks; N, K and Q may differ from call to call.
+            generator: source of all random numbers, on the device of the embeddings. None: torch's own.
+        """
+
+    @abstractmethod
+    def adapt(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier:
+        """Classifiers for new classes, for use after training (call `.eval()` first)."""

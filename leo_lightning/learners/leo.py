@@ -1,0 +1,238 @@
+"""LEO: meta-learning with latent embedding optimization, for classification.
+
+Rusu, Rao, Sygnowski, Vinyals, Pascanu, Osindero, Hadsell: Meta-Learning with Latent Embedding Optimization.
+ICLR 2019, arXiv:1807.05960. The original: github.com/google-deepmind/leo at de9a0c2, model.py. Where paper
+and original differ, the original made the published numbers and is followed; each place says so.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leo_lightning.data.episode import Episode
+from leo_lightning.learners import objectives
+from leo_lightning.learners.inner_loop import adapt
+from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
+from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
+from leo_lightning.learners.noise import dropout_scales
+
+DEAD_SPREAD = 1e-6
+"""A latent dimension whose code varies less than this over the classes of a meta-batch carries nothing."""
+
+
+class Noise(NamedTuple):
+    """All random numbers of one training step; None stands for a number that is not random.
+
+    Masks are factors: 0, or 1 / (1 - dropout).
+    """
+
+    latents: Float[Tensor, "B N K H"] | None = None
+    """Standard normal, one draw per copy of a class's code. None: the mean code, one copy, no KL."""
+    weights: Float[Tensor, "decodes B N K E"] | None = None
+    """Standard normal, anew for each of the T + 1 decodes. None: the mean weights."""
+    encoder_mask: Float[Tensor, "B N K E"] | None = None
+    support_masks: Float[Tensor, "steps B N K E"] | None = None
+    """One per gradient step: T latent ones, then F of fine-tuning."""
+    query_mask: Float[Tensor, "B N Q E"] | None = None
+
+
+NO_NOISE = Noise()
+
+
+class Adaptation(NamedTuple):
+    """The inner loop of a meta-batch, step by step.
+
+    C is the number of copies of a class's code: K while sampling, 1 otherwise, when all copies are equal.
+    """
+
+    code_mean: Float[Tensor, "B N H"]
+    code_std: Float[Tensor, "B N H"]
+    latents: list[Float[Tensor, "B N C H"]]
+    """z before and after each of the T latent steps."""
+    decoded: list[Float[Tensor, "B N E"]]
+    """Classifier of each of the T + 1 decodes, mean over the copies."""
+    weights: list[Float[Tensor, "B N E"]]
+    """Classifier before and after each of the F fine-tuning steps, mean over the copies."""
+
+
+class LEO(Learner):
+    """Latent Embedding Optimization (Algorithm 1) with a linear softmax classifier per task.
+
+    Args:
+        embedding_size: E, size of an image's embedding; taken from the data.
+        num_latents: H, size of the latent code z of a class.
+        latent_steps: T, gradient steps on z.
+        finetuning_steps: F, gradient steps on the classifier weights w after the latent ones.
+        latent_lr: initial value of α, the learned step size on z, one per latent dimension.
+        finetuning_lr: initial value of η, the learned step size on w, one per embedding dimension.
+        dropout: dropout rate of embeddings in training, at the encoder and at every prediction.
+        kl_weight: β, weight of KL(q(z) || N(0, 1)).
+        encoder_penalty_weight: γ, weight of the squared distance of initial to adapted codes.
+        l2_penalty_weight: λ1, weight of half the squared weights of encoder, relation net and decoder.
+        orthogonality_penalty_weight: λ2, weight of the correlation between the decoder's latent dimensions.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int = 640,
+        num_latents: int = 64,
+        latent_steps: int = 5,
+        finetuning_steps: int = 5,
+        latent_lr: float = 1.0,
+        finetuning_lr: float = 0.001,
+        dropout: float = 0.5,
+        kl_weight: float = 1e-3,
+        encoder_penalty_weight: float = 1e-9,
+        l2_penalty_weight: float = 1e-8,
+        orthogonality_penalty_weight: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.embedding_size = embedding_size
+        self.num_latents = num_latents
+        self.latent_steps = latent_steps
+        self.finetuning_steps = finetuning_steps
+        self.latent_lr = latent_lr
+        self.finetuning_lr = finetuning_lr
+        self.dropout = dropout
+        self.kl_weight = kl_weight
+        self.encoder_penalty_weight = encoder_penalty_weight
+        self.l2_penalty_weight = l2_penalty_weight
+        self.orthogonality_penalty_weight = orthogonality_penalty_weight
+        self.encoder = Encoder(embedding_size, num_latents)
+        self.relation_net = RelationNet(num_latents)
+        self.decoder = Decoder(num_latents, embedding_size)
+        # a rate that no step uses would be a parameter without gradient, which DDP refuses
+        self.alpha = nn.Parameter(torch.full((num_latents,), latent_lr)) if latent_steps else None
+        self.eta = nn.Parameter(torch.full((embedding_size,), finetuning_lr)) if finetuning_steps else None
+
+    def forward(self, episode: Episode, generator: torch.Generator | None = None) -> Outcome:
+        """See `Learner.forward`."""
+        return self.outcome(episode, self.draw_noise(episode, generator) if self.training else NO_NOISE)
+
+    def adapt(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier:
+        """See `Learner.adapt`."""
+        return LinearClassifier(self.adaptation(support, NO_NOISE).weights[-1])
+
+    def draw_noise(self, episode: Episode, generator: torch.Generator | None) -> Noise:
+        """Random numbers of one training step on this episode."""
+        like, support, query = episode.support, episode.support.shape, episode.query.shape
+        B, N, K, _ = support
+
+        def normal(*shape: int) -> Tensor:
+            return torch.empty(shape, device=like.device, dtype=like.dtype).normal_(generator=generator)
+
+        noise = Noise(
+            latents=normal(B, N, K, self.num_latents), weights=normal(1 + self.latent_steps, *support)
+        )
+        if not self.dropout:
+            return noise
+        shapes = [support, (self.latent_steps + self.finetuning_steps, *support), query]
+        sizes = [math.prod(shape) for shape in shapes]
+        scales = dropout_scales((sum(sizes),), self.dropout, like.device, like.dtype, generator)
+        encoder_mask, support_masks, query_mask = (
+            part.view(shape) for part, shape in zip(scales.split(sizes), shapes, strict=True)
+        )
+        return noise._replace(encoder_mask=encoder_mask, support_masks=support_masks, query_mask=query_mask)
+
+    def outcome(self, episode: Episode, noise: Noise) -> Outcome:
+        """Loss and predictions with the given random numbers."""
+        adaptation = self.adaptation(episode.support, noise)
+        query = _masked(episode.query, noise.query_mask)
+        final = LinearClassifier(adaptation.weights[-1])(query)
+        with torch.no_grad():
+            logits = {
+                "before_adaptation": LinearClassifier(adaptation.decoded[0])(query),
+                "after_latent_steps": LinearClassifier(adaptation.decoded[-1])(query),
+            }
+        logits["final"] = final
+        terms = {"cross_entropy": objectives.query_cross_entropy(final, episode.valid).mean()}
+        if noise.latents is not None:
+            z = adaptation.latents[0]
+            kl = objectives.kl_divergence(noise.latents, adaptation.code_std[:, :, None].expand_as(z), z)
+            penalty = objectives.encoder_penalty(z, adaptation.latents[-1])
+            terms["kl"] = self.kl_weight * kl.mean()
+            terms["encoder_penalty"] = self.encoder_penalty_weight * penalty.mean()
+        terms |= self.regularisers()
+        loss = torch.stack(list(terms.values())).sum()
+        return Outcome(loss, terms, logits, self._diagnostics(adaptation))
+
+    def regularisers(self) -> dict[str, Float[Tensor, ""]]:
+        """R(θ) of Eq. 8, weighted; the learned rates are not in it."""
+        layers = [self.encoder, *self.relation_net.layers, self.decoder]
+        l2 = objectives.l2_penalty(layer.weight for layer in layers)
+        orthogonality = objectives.orthogonality_penalty(self.decoder.weight.T)
+        return {
+            "l2_penalty": self.l2_penalty_weight * l2,
+            "orthogonality_penalty": self.orthogonality_penalty_weight * orthogonality,
+        }
+
+    def adaptation(self, support: Float[Tensor, "B N K E"], noise: Noise) -> Adaptation:
+        """Algorithm 1, lines 4-15: encode, adapt the code, decode, fine-tune."""
+        K, T, F = support.shape[2], self.latent_steps, self.finetuning_steps
+        code = self.relation_net(self.encoder(_masked(support, noise.encoder_mask)))
+        # under autocast the networks above may run in low precision; gradients, exp and KL may not
+        with torch.autocast(support.device.type, enabled=False):
+            mean, raw_std = code.to(support.dtype).chunk(2, dim=-1)
+            std, _ = objectives.std_from_raw(raw_std, offset=0.0)
+            z = mean[:, :, None]
+            if noise.latents is not None:
+                z = z + noise.latents * std[:, :, None]
+            decoded: list[Tensor] = []
+
+            def latent_gradient(z: Tensor, step: int) -> Tensor:
+                weight, slope = self._decode(z, _at(noise.weights, step))
+                decoded.append(weight)
+                images = _masked(support, _at(noise.support_masks, step))
+                # each copy enters the logits through the mean over the K copies
+                per_copy = objectives.support_gradient(images, weight) / K
+                gradient = (per_copy @ self.decoder.mean_weight)[:, :, None]
+                if slope is None:
+                    return gradient
+                return gradient + (per_copy[:, :, None] * slope) @ self.decoder.raw_std_weight
+
+            def weight_gradient(weight: Tensor, step: int) -> Tensor:
+                # all copies take the same step, so their mean takes it too
+                return (
+                    objectives.support_gradient(_masked(support, _at(noise.support_masks, T + step)), weight)
+                    / K
+                )
+
+            latents = adapt(z, latent_gradient, self.alpha, T)
+            decoded.append(self._decode(latents[-1], _at(noise.weights, T))[0])
+            weights = adapt(decoded[-1], weight_gradient, self.eta, F)
+        return Adaptation(mean, std, latents, decoded, weights)
+
+    def _decode(
+        self, z: Float[Tensor, "B N C H"], eps: Float[Tensor, "B N C E"] | None
+    ) -> tuple[Float[Tensor, "B N E"], Float[Tensor, "B N C E"] | None]:
+        """Classifier weights of all copies of the codes, averaged, and eps · dstd/du of each copy."""
+        mean = z.mean(2) @ self.decoder.mean_weight.T
+        if eps is None:
+            return mean, None
+        offset = math.sqrt(2.0 / (z.shape[1] + mean.shape[-1]))
+        std, slope = objectives.std_from_raw(z @ self.decoder.raw_std_weight.T, offset)
+        return mean + (eps * std).mean(2), eps * slope
+
+    @torch.no_grad()
+    def _diagnostics(self, adaptation: Adaptation) -> dict[str, Float[Tensor, ""]]:
+        spread = adaptation.code_mean.flatten(0, 1).std(0)
+        diagnostics = {
+            "dead_latents": (spread < DEAD_SPREAD).float().mean(),
+            "clamped_stds": (adaptation.code_std <= objectives.MIN_STD).float().mean(),
+        }
+        if self.alpha is not None:
+            diagnostics["latent_lr"] = self.alpha.mean()
+        if self.eta is not None:
+            diagnostics["finetuning_lr"] = self.eta.mean()
+        return diagnostics
+
+
+def _masked(x: Float[Tensor, "*shape"], mask: Float[Tensor, "*shape"] | None) -> Float[Tensor, "*shape"]:
+    return x if mask is None else x * mask
+
+
+def _at(draws: Float[Tensor, "steps *shape"] | None, step: int) -> Float[Tensor, "*shape"] | None:
+    return None if draws is None else draws[step]

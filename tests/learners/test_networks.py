@@ -1,0 +1,90 @@
+"""The three networks against plain layers."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
+
+DOUBLE = torch.float64
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+def pair_by_pair(net: RelationNet, codes: Tensor) -> Tensor:
+    """Every ordered pair concatenated, through three whole layers, then averaged."""
+    B, N, K, H = codes.shape
+    first, second, last = net.layers
+    out = []
+    for b in range(B):
+        every = codes[b].reshape(N * K, H)
+        for n in range(N):
+            total = torch.zeros(2 * H, dtype=codes.dtype)
+            for k in range(K):
+                for partner in every:
+                    pair = torch.cat([codes[b, n, k], partner])
+                    total = total + last(torch.relu(second(torch.relu(first(pair)))))
+            out.append(total / (K * N * K))
+    return torch.stack(out).view(B, N, 2 * H)
+
+
+@pytest.mark.parametrize(("B", "N", "K", "H"), [(1, 1, 1, 2), (2, 3, 1, 4), (1, 5, 2, 3), (2, 2, 3, 1)])
+def test_relation_net_sees_every_ordered_pair(B: int, N: int, K: int, H: int):
+    """Catches a final ReLU, pairs left out or turned round, and a mean over the wrong images."""
+    torch.manual_seed(0)
+    net, codes = RelationNet(H).to(DOUBLE), randn(B, N, K, H)
+    torch.testing.assert_close(net(codes), pair_by_pair(net, codes), rtol=0, atol=1e-13)
+
+
+def test_relation_net_has_the_same_slopes():
+    """Catches a short cut that holds for values only."""
+    torch.manual_seed(0)
+    net, codes = RelationNet(3).to(DOUBLE), randn(2, 3, 2, 3).requires_grad_()
+    weights = [codes, *net.parameters()]
+    mine = torch.autograd.grad(net(codes).square().sum(), weights)
+    other = torch.autograd.grad(pair_by_pair(net, codes).square().sum(), weights)
+    for a, b in zip(mine, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_relation_net_gives_both_signs():
+    """Catches a ReLU after the last layer: means below 0 must be possible."""
+    torch.manual_seed(0)
+    code = RelationNet(8).to(DOUBLE)(randn(4, 5, 1, 8))
+    assert (code < 0).any()
+    assert (code > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "outputs"),
+    [
+        (lambda: Encoder(40, 8), 40, 8),
+        (lambda: Decoder(8, 40), 8, 80),
+        (lambda: RelationNet(8).layers[0], 16, 16),
+        (lambda: RelationNet(8).layers[1], 16, 16),
+        (lambda: RelationNet(8).layers[2], 16, 16),
+    ],
+    ids=["encoder", "decoder", "relation-0", "relation-1", "relation-2"],
+)
+def test_layers_are_glorot_uniform_without_bias(layer, inputs: int, outputs: int):
+    """Catches torch's default initial weights, biases, and swapped sizes."""
+    torch.manual_seed(0)
+    linear = layer()
+    assert isinstance(linear, nn.Linear)
+    assert linear.bias is None
+    assert linear.weight.shape == (outputs, inputs)
+    bound = (6 / (inputs + outputs)) ** 0.5
+    largest = linear.weight.abs().max().item()
+    assert 0.95 * bound < largest <= bound
+    assert linear.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
+
+
+def test_decoder_halves():
+    """Catches means and stds that are swapped, interleaved, or cut at the wrong row."""
+    torch.manual_seed(0)
+    decoder, z = Decoder(3, 5).to(DOUBLE), randn(4, 3)
+    mean, raw = decoder(z).split(5, dim=-1)
+    torch.testing.assert_close(z @ decoder.mean_weight.T, mean)
+    torch.testing.assert_close(z @ decoder.raw_std_weight.T, raw)

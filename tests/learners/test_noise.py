@@ -1,0 +1,117 @@
+"""Dropout factors: their distribution, to within five standard errors, and their exact values."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from leo_lightning.learners.noise import dropout_scales
+
+COUNT = 1 << 18
+
+
+def draw(
+    shape: tuple[int, ...], rate: float, seed: int | None = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return dropout_scales(shape, rate, torch.device("cpu"), dtype, generator)
+
+
+def rounded(rate: float) -> float:
+    return round(rate * 2**15) / 2**15
+
+
+def assert_share(found: Tensor, expected: float) -> None:
+    """A share of independent events lies within five standard errors of its probability."""
+    sigma = (expected * (1 - expected) / found.numel()) ** 0.5
+    assert abs(found.double().mean().item() - expected) < 5 * sigma
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.25, 0.307651, 0.475126, 0.5, 0.9, 0.999])
+def test_rate_and_mean(rate: float):
+    """Catches a keep rate in place of a drop rate, a forgotten 1/(1-rate), and a threshold that is off."""
+    scales = draw((COUNT,), rate)
+    kept = 1 / (1 - rounded(rate))
+    assert set(scales.unique().tolist()) == {0.0, torch.tensor(kept, dtype=torch.float32).item()}
+    assert_share(scales == 0, rate)
+    sigma = (rate / (1 - rate) / COUNT) ** 0.5
+    assert abs(scales.double().mean().item() - 1) < 5 * sigma
+
+
+@pytest.mark.parametrize("rate", [0.307651, 0.5])
+def test_factors_are_independent_of_each_other(rate: float):
+    """Catches halves, quarters or neighbours made of the same random bits."""
+    zero = draw((COUNT,), rate) == 0
+    half, quarter = COUNT // 2, COUNT // 4
+    parts = {
+        "low and high halves of a word": (zero[:half], zero[half:]),
+        "the two words of a draw": (zero[:half:2], zero[1:half:2]),
+        "the two words, crosswise": (zero[:half:2], zero[half + 1 :: 2]),
+        "neighbours": (zero[:-1:2], zero[1::2]),
+        "next draw": (zero[: half - 2], zero[2:half]),
+        "quarters": (zero[:quarter], zero[quarter:half]),
+    }
+    for name, (a, b) in parts.items():
+        assert_share(a, rate)
+        assert_share(b, rate)
+        assert_share(a & b, rate * rate), name
+
+
+def test_all_bits_of_the_threshold_count():
+    """Catches fewer bits than 15: rates one step apart drop different shares of the same draw."""
+    step = 2.0**-15
+    a, b, c = (draw((1 << 21,), rate) == 0 for rate in (0.5, 0.5 + step, 0.5 + 4 * step))
+    assert not (a & ~b).any()
+    assert not (b & ~c).any()
+    assert_share(b & ~a, step)
+    assert_share(c & ~a, 4 * step)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (5,), (7, 3), (2, 3, 0), (3, 1, 5, 7)])
+def test_any_shape(shape: tuple[int, ...]):
+    """Catches counts that are no multiple of four, scalars, and empty shapes."""
+    scales = draw(shape, 0.4)
+    assert scales.shape == shape
+    assert scales.is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_any_dtype(dtype: torch.dtype):
+    """Catches masks that change the precision of what they multiply, or that depend on it."""
+    scales = draw((1000,), 0.3, dtype=dtype)
+    assert scales.dtype == dtype
+    assert torch.equal(scales == 0, draw((1000,), 0.3) == 0)
+    kept = scales[scales > 0].double()
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rounded(0.3))), rtol=2.0**-7, atol=0)
+
+
+def test_no_dropout_keeps_everything():
+    """Catches a threshold that drops the word 0 at rate 0."""
+    assert (draw((COUNT,), 0.0) == 1).all()
+
+
+def test_scales_are_a_function_of_the_generator():
+    """Catches draws from torch's global state."""
+    state = torch.get_rng_state()
+    first, again, other = (draw((100,), 0.5, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_generator_moves_on():
+    """Catches a reseeded generator: two draws in a row must differ."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (
+        dropout_scales((100,), 0.5, torch.device("cpu"), torch.float32, generator) for _ in range(2)
+    )
+    assert not torch.equal(first, second)
+
+
+def test_without_a_generator_the_draw_is_torchs_own():
+    """Catches a None that becomes a fixed seed."""
+    draws = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        draws.append(draw((100,), 0.5, seed=None))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
