@@ -1,0 +1,351 @@
+"""The command line: LightningCLI with a run folder, one-line errors and a default job."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import yaml
+from jsonargparse import Namespace
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from leo_lightning.callbacks import LastCheckpoint, Throughput, best_checkpoint
+from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.errors import DivergedError, InputError
+from leo_lightning.history import MetricsCSV
+from leo_lightning.parser import LEO_PATH, Parser
+from leo_lightning.progress import RunProgress
+from leo_lightning.results import PredictionsCSV, ResultsReport
+from leo_lightning.run import (
+    CHECKPOINTS,
+    CONFIG,
+    RunOptions,
+    find_checkpoint,
+    folder_of,
+    fresh_folder,
+    next_commands,
+    read_checkpoint,
+)
+from leo_lightning.system import MetaLearner
+
+QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
+SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
+"""What a saved configuration holds: enough to replay the run, and read by every subcommand."""
+
+
+class Trainer(pl.Trainer):
+    """Lightning's Trainer with one more verb."""
+
+    def fit_test(
+        self, model: MetaLearner, datamodule: EpisodeDataModule, ckpt_path: str | None = None
+    ) -> None:
+        """Train, then test the best checkpoint. The default.
+
+        Args:
+            model: what is trained.
+            datamodule: what it is trained on.
+            ckpt_path: checkpoint to resume from: a file, `last` or `best`.
+        """
+        self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        folder = Path(self.default_root_dir) / CHECKPOINTS
+        written = [path for path in (folder / "best.ckpt", folder / "last.ckpt") if path.is_file()]
+        tested = str(written[0]) if written else None  # none with fast_dev_run
+        self.test(model, datamodule=datamodule, ckpt_path=tested, verbose=False, weights_only=True)
+
+
+class LEOCommand(LightningCLI):
+    """Everything that `train.py` does."""
+
+    def __init__(self, args: list[str]) -> None:
+        self.console = Console()
+        super().__init__(
+            MetaLearner,
+            EpisodeDataModule,
+            save_config_callback=None,
+            trainer_class=Trainer,
+            trainer_defaults={"max_steps": 100_000, "enable_model_summary": False, "num_sanity_val_steps": 0},
+            seed_everything_default=0,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    # Parsing
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, and `fit_test`."""
+        evaluation = {"model", "dataloaders", "datamodule", "return_predictions", "verbose", "weights_only"}
+        fit = {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"}
+        return {
+            "fit_test": fit,
+            "fit": fit,
+            "validate": evaluation,
+            "test": evaluation,
+            "predict": evaluation,
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add our sections and the links between the others."""
+        parser.usage = "train.py [command] [--field value ...]"
+        parser.add_class_arguments(RunOptions, "run")
+        parser.add_argument(
+            "--resume",
+            type=Literal["auto"],
+            help="auto: continue the newest run of this name; same as --ckpt_path last",
+        )
+        parser.set_defaults({"model.learner": {"class_path": LEO_PATH}})
+        parser.link_arguments(
+            "data.embedding_size", "model.learner.init_args.embedding_size", apply_on="instantiate"
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing. Lightning lets a checkpoint's hyperparameters silently win over the command line here."""
+
+    # Set-up
+
+    def before_instantiate_classes(self) -> None:
+        """Find the checkpoint and the run folder, then point all that writes there."""
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        self.replay = self._parser(self.subcommand).dump(config.clone(), skip_unset=False)
+        self.options = RunOptions(**config.run.as_dict())
+        self.fitting = self.subcommand in ("fit_test", "fit")
+        path = self._find_checkpoint(config)
+        self.checkpoint = None if path is None else read_checkpoint(path)
+        config.ckpt_path = None if path is None else str(path)
+        resumed = folder_of(path) if path and self.fitting else None
+        self.folder = resumed or fresh_folder(self.options.root, self.options.name)
+        config.trainer.default_root_dir = str(self.folder)
+        for section in (config.data, config.model):
+            if section.seed is None:
+                section.seed = int(config.seed_everything)
+        self._place_wandb(config)
+
+    def _place_wandb(self, config: Namespace) -> None:
+        """`--run.wandb` and `--trainer.logger WandbLogger` mean the same run, kept in the run folder."""
+        chosen = config.trainer.logger
+        loggers = chosen if isinstance(chosen, list) else [chosen]
+        for logger in loggers:
+            if isinstance(logger, Namespace) and logger.class_path.endswith(".WandbLogger"):
+                run_id = f"{self.options.name}-{self.folder.name}"
+                ours = {
+                    "save_dir": str(self.folder),
+                    "id": run_id,
+                    "name": run_id,
+                    "project": "leo-lightning",
+                }
+                theirs = {"save_dir": ".", "project": "lightning_logs"}
+                for key, value in ours.items():
+                    if logger.init_args.get(key) in (None, theirs.get(key)):
+                        logger.init_args[key] = value
+
+    def _find_checkpoint(self, config: Namespace) -> Path | None:
+        wanted = config.get("ckpt_path")
+        if config.get("resume"):
+            if self.subcommand not in ("fit_test", "fit"):
+                raise InputError(
+                    f"--resume continues training; name the checkpoint to {self.subcommand} with --ckpt_path"
+                )
+            wanted = wanted or "last"
+        if wanted in ("last", "best"):
+            return find_checkpoint(self.options.root, self.options.name, wanted)
+        if wanted is None:
+            if self.subcommand not in ("fit_test", "fit"):
+                raise InputError(
+                    f"{self.subcommand} needs a trained model: --ckpt_path FILE, `best` or `last`"
+                )
+            return None
+        path = Path(wanted)
+        if not path.is_file():
+            raise InputError(f"{path}: no such checkpoint")
+        return path
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Make the trainer with our loggers and callbacks."""
+        ours: dict[str, Any] = {"logger": self._loggers(), "callbacks": self._callbacks()}
+        if self.datamodule.train_on_val:
+            ours["limit_val_batches"] = 0
+        return super().instantiate_trainer(**ours)
+
+    def _loggers(self) -> list[Logger]:
+        chosen = self._get(self.config_init, "trainer").logger
+        resumed_at = self.checkpoint["global_step"] if self.checkpoint and self.fitting else None
+        loggers: list[Logger] = [MetricsCSV(self.folder, resumed_at)]
+        if isinstance(chosen, Logger):
+            loggers.append(chosen)
+        elif isinstance(chosen, list):
+            loggers += chosen
+        elif chosen is not False and self.fitting:
+            loggers.append(TensorBoardLogger(self.folder, name="", version="tensorboard"))
+        if self.options.wandb != "off":
+            run_id = f"{self.options.name}-{self.folder.name}"
+            loggers.append(
+                WandbLogger(
+                    name=run_id,
+                    id=run_id,
+                    project=self.options.wandb_project,
+                    save_dir=self.folder,
+                    offline=self.options.wandb == "offline",
+                )
+            )
+        return loggers
+
+    def _callbacks(self) -> list[Callback]:
+        callbacks: list[Callback] = [
+            *(self._get(self.config_init, "trainer").callbacks or []),
+            RunProgress(self.console),
+        ]
+        if self.subcommand != "fit":
+            callbacks += [ResultsReport(self.folder, self.console), PredictionsCSV(self.folder)]
+        if self.fitting:
+            folder = self.folder / CHECKPOINTS
+            callbacks.append(Throughput())
+            if not self.datamodule.train_on_val:
+                callbacks.append(best_checkpoint(folder))
+            # after the best one, whose score it holds
+            callbacks.append(LastCheckpoint(folder / "last.ckpt", self.options.checkpoint_every))
+        return callbacks
+
+    # Running
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Checkpoints are read without executing anything; `ResultsReport` prints what `verbose` would."""
+        extra: dict[str, Any] = {} if subcommand == "fit_test" else {"weights_only": True}
+        if subcommand == "test":
+            extra["verbose"] = False
+        if subcommand == "predict":
+            extra["return_predictions"] = False  # they are in predictions.csv
+        return super()._prepare_subcommand_kwargs(subcommand) | extra
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        self._begin()
+        super()._run_subcommand(subcommand)
+        self._end()
+
+    def _begin(self) -> None:
+        """Refuse what cannot work before anything is written; then make the run folder."""
+        self.datamodule.setup("fit" if self.fitting else self.subcommand)
+        if self.subcommand == "fit_test":
+            self.datamodule.setup("test")
+        self.model.check_trainer(self.trainer)
+        if self.checkpoint is not None:
+            self.model.check_fits(self.checkpoint)
+        if self.fitting and self.checkpoint and 0 < self.trainer.max_steps <= self.checkpoint["global_step"]:
+            raise InputError(
+                f"{self.folder}: trained {self.checkpoint['global_step']} steps already; "
+                "raise --trainer.max_steps to go on"
+            )
+        self._save_config()
+        self._banner()
+
+    @rank_zero_only
+    def _save_config(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            config = {key: value for key, value in yaml.safe_load(self.replay).items() if key in SECTIONS}
+            name = CONFIG
+            if self.fitting and self.checkpoint:
+                name = f"config-from-step-{self.checkpoint['global_step']}.yaml"
+            (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: cannot write the run folder ({error.strerror}); set --run.root"
+            ) from None
+        config["model"]["learner"].setdefault("init_args", {})["embedding_size"] = (
+            self.datamodule.embedding_size
+        )
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams(config)
+
+    @rank_zero_only
+    def _banner(self) -> None:
+        data = self.datamodule
+        bank = data.bank("train" if self.fitting else "val" if self.subcommand == "validate" else "test")
+        name = " ".join(bank.provenance.get(key, "") for key in ("dataset", "split")).strip() or bank.source
+        learner = type(self.model.learner).__name__
+        parameters = sum(p.numel() for p in self.model.parameters())
+        lines = [
+            f"{learner:7} {data.way}-way {data.shot}-shot, {parameters:,} parameters",
+            f"data    {name}: {bank.num_classes} classes, {len(bank):,} images, "
+            f"embeddings of size {bank.embedding_size}, normalize {data.normalize}",
+            f"run     {self.folder}",
+        ]
+        if self.checkpoint is not None:
+            doing = "resumed" if self.fitting else "model"
+            path = self._get(self.config, "ckpt_path")
+            lines.append(f"{doing:8}{path}, step {self.checkpoint['global_step']}")
+        self.console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+    @rank_zero_only
+    def _end(self) -> None:
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()
+        if not self.fitting:
+            self.console.print(f"written to {self.folder}", highlight=False, soft_wrap=True)
+            return
+        lines = ["", f"written to {self.folder}: config.yaml, metrics.csv, checkpoints/"]
+        lines += ["next:", *(f"  {command}" for command in next_commands(self.folder))]
+        self.console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def with_defaults(args: list[str]) -> list[str]:
+    """The command line spelled out.
+
+    Without a subcommand it is `fit_test`, and that without a configuration is the quickstart; evaluation
+    takes the configuration that was saved beside the checkpoint.
+    """
+    commands = LEOCommand.subcommands()
+    if not args or args[0] not in commands:
+        args = ["fit_test", *args]
+    given = {arg.split("=")[0] for arg in args}
+    if given & {"--config", "-c"}:
+        return args
+    if args[0] == "fit_test":
+        return ["fit_test", "--config", str(QUICKSTART), *args[1:]]
+    if args[0] in ("validate", "test", "predict"):
+        words = " ".join(args).replace("--ckpt_path=", "--ckpt_path ").split(" ")
+        path = words[words.index("--ckpt_path") + 1] if "--ckpt_path" in words[:-1] else ""
+        if folder := folder_of(Path(path)):
+            return [args[0], "--config", str(folder / CONFIG), *args[1:]]
+    return args
+
+
+def quiet() -> None:
+    """Leave out what Lightning says to everyone, and say warnings in one line."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*args parameter is intended to run from within Python",  # main() has completed the arguments
+        ".*callbacks used to create the checkpoint need to be provided",  # evaluation saves nothing
+        ".*Checkpoint directory .* exists and is not empty",  # a resumed run
+        ".*treespec, LeafSpec.* is deprecated",  # Lightning's own use of torch
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 2 and one line for bad input, 1 if training diverged."""
+    quiet()
+    try:
+        LEOCommand(with_defaults(sys.argv[1:] if argv is None else argv))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,97 @@
+"""The parser of the command line: help that shows the learner's fields, errors of one line."""
+
+import difflib
+import re
+
+from jsonargparse import ArgumentParser
+from pytorch_lightning.cli import LightningArgumentParser
+
+from leo_lightning.errors import InputError
+from leo_lightning.learners.leo import LEO
+
+LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
+
+
+class Parser(LightningArgumentParser):
+    """LightningCLI's parser, made readable."""
+
+    def format_help(self) -> str:
+        """Add the fields of LEO: `--model.learner` takes any method and so lists none by itself."""
+        text = super().format_help()
+        if "--model.learner " not in text:
+            return text
+        learner = ArgumentParser(add_help=False)
+        learner.add_class_arguments(LEO, "model.learner", skip={"embedding_size"})
+        fields = learner.format_help()
+        return f"{text}\nThe learner, if it is {LEO_PATH}:\n{fields[fields.index('  --model.learner.') :]}"
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # pyright: ignore
+        """Raise what is essential in the message.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(one_line(message, sorted(_known(self))))
+
+
+def one_line(message: str, known: list[str]) -> str:
+    """The essence of jsonargparse's message: which field, what is wrong, what was meant.
+
+    Args:
+        message: what jsonargparse says, on several lines and one inside the other.
+        known: names of all fields.
+    """
+    text = re.sub(r"\s+", " ", message).strip()
+    fields = []
+    while match := re.match(r"Parser key \"([^\"]+)\": (.*)", text):
+        fields.append(match[1])
+        text = match[2]
+    field = ".".join(fields)
+    if match := re.search(r"(?:[Oo]ption|[Kk]ey) '([^']+)'|unrecognized arguments: -*([^ =]+)", text):
+        name = ".".join([*fields, (match[1] or match[2]).replace("init_args.", "")])
+        return f"unknown field {name}{_nearest(name, known)}"
+    if "unknown field " in text:  # said already, by a parser within this one
+        inner = text.partition("unknown field ")[2].partition(";")[0].partition(" ")[0]
+        name = inner if inner.startswith(field) else f"{field}.{inner}"
+        return f"unknown field {name}{_nearest(name, known)}"
+    if match := re.match(r"([\w.]+): ((?:expected|\S+ is no value) .*)", text):  # as the former
+        return f"{field}.{match[1]}: {match[2]}"
+    if match := re.search(r"File does not exist: '?([^']+)'?", text):
+        return f"{match[1]}: no such file; name an existing one with --{field or 'config'}"
+    if match := re.match(r"Problems parsing config: (.*)", text):
+        return f"the configuration is not valid YAML ({match[1]}); mend the file named with --config"
+    if match := re.search(r"Expected a (.*?)\. Got value: (.*)", text):
+        return f"{field}: expected {_type_name(match[1])}, got {match[2]}"
+    if match := re.search(r"Given value: (\S+)", text):
+        return f"{field}: {match[1]} is no value that it takes; see --help"
+    if field == "model.learner":
+        return (
+            f"{field}: no such method ({text.rsplit(': ', 1)[-1]}); give the path of a class, like {LEO_PATH}"
+        )
+    return f"{field}: {text}" if field else text
+
+
+def _type_name(text: str) -> str:
+    text = re.sub(r"<class '([^']+)'>", r"\1", text)
+    return re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", text)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    if not near:  # right name, wrong section
+        leaves = {key.rsplit(".", 1)[-1]: key for key in known}
+        near = [
+            leaves[leaf]
+            for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1, cutoff=0.8)
+        ]
+    return f"; did you mean {near[0]}?" if near else "; see --help"
+
+
+def _known(parser: ArgumentParser) -> set[str]:
+    """Names of all fields of the parser and of its subcommands, and of LEO."""
+    names = {action.dest for action in parser._actions}
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            for child in action.choices.values():
+                names |= _known(child)
+    return names | {f"model.learner.{name}" for name in LEO(1, 1).init_args()}

@@ -1,0 +1,211 @@
+"""What a terminal shows while a run goes on: bars with loss, accuracy and time left, or plain lines."""
+
+import math
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINES = 20
+"""How many lines a run prints where there is no terminal."""
+
+
+class RunProgress(ProgressBar):
+    """One bar for all training steps, one for each evaluation.
+
+    Lightning's own bar counts the batches of an epoch and so cannot tell when training will be over.
+
+    Args:
+        console: where to print; plain lines if it is no terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+        self._progress: Progress | None = None
+        self._training: TaskID | None = None
+        self._evaluation: TaskID | None = None
+        self._best = -math.inf
+        self._started = 0.0
+        self._first_step = 0
+        self._enabled = True
+
+    @property
+    def is_enabled(self) -> bool:
+        """Only the first process prints."""
+        return self._enabled and self._trainer is not None and self.trainer.is_global_zero
+
+    def disable(self) -> None:
+        """Called by Lightning on all but the first process."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Counterpart of `disable`."""
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bars."""
+        self.console.print(*args)
+
+    # Training
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        self._started, self._first_step = time.monotonic(), trainer.global_step
+        if self._open():
+            assert self._progress is not None
+            total = self._total_steps()
+            self._training = self._progress.add_task(
+                "training",
+                total=None if math.isinf(total) else total,
+                completed=trainer.global_step,
+                numbers="",
+            )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar, a few times a second at most."""
+        step = trainer.global_step
+        if self._progress is not None and self._training is not None:
+            if step % 10 == 0 or step == self._total_steps():
+                self._progress.update(self._training, completed=step, numbers=self._numbers())
+        elif self._is_line_due(step, self._total_steps()) and self.is_enabled:
+            done = step - self._first_step
+            left = (time.monotonic() - self._started) / max(done, 1) * (self._total_steps() - step)
+            self.console.print(
+                f"step {step}/{self._total_steps():.0f}  {self._numbers()}  {_clock(left)} left"
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    # Evaluation
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing: it is over at once."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open a bar."""
+        if not trainer.sanity_checking:
+            self._evaluation_start("validation", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        """Move the bar."""
+        self._evaluation_step()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar away; remember the best accuracy."""
+        self._evaluation_end()
+        if not trainer.sanity_checking and "val/accuracy" in trainer.callback_metrics:
+            self._best = max(self._best, trainer.callback_metrics["val/accuracy"].item())
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open a bar."""
+        self._evaluation_start("test", sum(trainer.num_test_batches))
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        """Move the bar."""
+        self._evaluation_step()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar away."""
+        self._evaluation_end()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open a bar."""
+        self._evaluation_start("prediction", sum(trainer.num_predict_batches))
+
+    def on_predict_batch_end(self, *args: Any) -> None:
+        """Move the bar."""
+        self._evaluation_step()
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar away."""
+        self._evaluation_end()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the terminal as it was."""
+        self._close()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the terminal as it was."""
+        self._close()
+
+    # Parts
+
+    def _open(self) -> bool:
+        if not self.is_enabled or not self.console.is_terminal:
+            return False
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description:10}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(elapsed_when_finished=False),
+                TextColumn("{task.fields[numbers]}"),
+                console=self.console,
+            )
+            self._progress.start()
+        return True
+
+    def _close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = self._training = self._evaluation = None
+
+    def _evaluation_start(self, name: str, batches: int | float) -> None:
+        if self._open():
+            assert self._progress is not None
+            self._evaluation = self._progress.add_task(
+                name, total=None if math.isinf(batches) else batches, numbers=""
+            )
+
+    def _evaluation_step(self) -> None:
+        if self._progress is not None and self._evaluation is not None:
+            self._progress.advance(self._evaluation)
+
+    def _evaluation_end(self) -> None:
+        if self._progress is not None and self._evaluation is not None:
+            self._progress.remove_task(self._evaluation)
+            self._evaluation = None
+            if self._training is None:
+                self._close()
+
+    def _total_steps(self) -> float:
+        return float(self.trainer.estimated_stepping_batches)
+
+    def _is_line_due(self, step: int, total: float) -> bool:
+        every = max(1, int(total / LINES)) if math.isfinite(total) else 1000
+        return step % every == 0 or step == total
+
+    def _numbers(self) -> str:
+        metrics = self.trainer.callback_metrics
+        shown = []
+        for name, key in (("loss", "train/loss"), ("accuracy", "train/accuracy"), ("val", "val/accuracy")):
+            if key in metrics:
+                shown.append(f"{name} {metrics[key].item():.3f}")
+        if math.isfinite(self._best):
+            shown.append(f"best {self._best:.3f}")
+        return "  ".join(shown)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,0 +1,114 @@
+"""The run folder: where everything that a run writes goes, and how a run is found again.
+
+runs/<name>/<date-time>/
+    config.yaml          the resolved configuration, which replays the run
+    checkpoints/         best.ckpt and last.ckpt
+    metrics.csv          all that was logged
+    results.json         what a test found, with per_task.csv beside it
+"""
+
+import pickle
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from leo_lightning.errors import InputError
+
+CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+
+
+class RunOptions:
+    """Where a run goes and what it leaves there.
+
+    Args:
+        name: name of the experiment: runs go to <root>/<name>/<date-time>.
+        root: folder of all runs.
+        checkpoint_every: steps between two writes of last.ckpt.
+        wandb: log to Weights & Biases as well: offline keeps the run on disk for `wandb sync`.
+        wandb_project: project the W&B run belongs to.
+    """
+
+    def __init__(
+        self,
+        name: str = "leo",
+        root: str = "runs",
+        checkpoint_every: int = 1000,
+        wandb: Literal["off", "offline", "online"] = "off",
+        wandb_project: str = "leo-lightning",
+    ) -> None:
+        self.name = name
+        self.root = Path(root)
+        self.checkpoint_every = checkpoint_every
+        self.wandb = wandb
+        self.wandb_project = wandb_project
+
+
+def fresh_folder(root: Path, name: str) -> Path:
+    """A run folder that does not exist yet; it is not made here."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    candidates = (root / name / (stamp if n == 1 else f"{stamp}-{n}") for n in range(1, 1000))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def find_checkpoint(root: Path, name: str, kind: str) -> Path:
+    """`last` or `best` checkpoint of the newest run of this name that has one."""
+    folders = sorted((root / name).glob("*/"), reverse=True) if (root / name).is_dir() else []
+    for folder in folders:
+        path = folder / CHECKPOINTS / f"{kind}.ckpt"
+        if path.is_file():
+            return path
+    raise InputError(
+        f"{root / name}: no run here has a {CHECKPOINTS}/{kind}.ckpt; name one with --ckpt_path FILE "
+        "(or the experiment with --run.name), or leave --resume away to start anew"
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint of ours holds, its tensors mapped rather than read; nothing in it is executed."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{path}: holds more than weights and plain values, so it is not loaded") from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a whole checkpoint ({reason}); use another one") from None
+    if (
+        not isinstance(checkpoint, dict)
+        or not {"state_dict", "global_step", "hyper_parameters"} <= checkpoint.keys()
+    ):
+        raise InputError(f"{path}: no checkpoint of this application; name a best.ckpt or last.ckpt of a run")
+    return checkpoint
+
+
+def folder_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in; None if it lies elsewhere."""
+    folder = checkpoint.resolve().parent.parent
+    return folder if checkpoint.parent.name == CHECKPOINTS and (folder / CONFIG).is_file() else None
+
+
+def git_commit() -> str | None:
+    """Commit of the code that runs, marked if it was changed since; None outside a repository."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).resolve().parent
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def next_commands(folder: Path) -> Iterator[str]:
+    """What one can do with a finished run."""
+    best, last = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))
+    tested = best if best.is_file() else last
+    if tested.is_file():
+        yield f"python train.py test --ckpt_path {tested} --data.test_query all"
+        yield f"python train.py predict --ckpt_path {tested}"

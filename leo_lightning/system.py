@@ -1,0 +1,271 @@
+"""MetaLearner: the outer loop around any learner. The mathematics is the learner's."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch.optim import Optimizer
+
+from leo_lightning.clipping import clip_, gradient_norm
+from leo_lightning.data.episode import Episode
+from leo_lightning.data.sampler import fold
+from leo_lightning.errors import DivergedError, InputError
+from leo_lightning.learners.centroid import NearestCentroid
+from leo_lightning.learners.learner import Learner, Outcome
+from leo_lightning.metrics import TaskAccuracy, TaskScores
+
+UNHEALTHY = {
+    "dead_latents": (0.5, "most latent dimensions carry nothing: is there a ReLU after the relation net?"),
+    "clamped_stds": (0.95, "nearly all standard deviations of the codes are clamped: nothing is sampled"),
+}
+
+
+class MetaLearner(pl.LightningModule):
+    """Trains and evaluates a learner on episodes.
+
+    Args:
+        learner: the few-shot method; LEO unless said otherwise.
+        learning_rate: outer learning rate, of Adam.
+        clip_value: every gradient entry is first clipped to ± this value.
+        clip_norm: the norm of each gradient tensor, by itself, is then clipped to this value.
+        max_bad_steps: stop after so many steps in a row whose loss or gradient is not finite; each one of
+            them is skipped and counted.
+        seed: seed of noise and dropout; null: that of seed_everything.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        learning_rate: float = 1e-4,
+        clip_value: float = 0.1,
+        clip_norm: float = 0.1,
+        max_bad_steps: int = 20,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.learner = learner
+        self.learning_rate = learning_rate
+        self.clip_value = clip_value
+        self.clip_norm = clip_norm
+        self.max_bad_steps = max_bad_steps
+        self.seed = seed or 0
+        self.save_hyperparameters(
+            {
+                "learner": {"class_path": _class_path(learner), "init_args": learner.init_args()},
+                "learning_rate": learning_rate,
+                "clip_value": clip_value,
+                "clip_norm": clip_norm,
+                "max_bad_steps": max_bad_steps,
+                "seed": self.seed,
+                # lets `MetaLearner.load_from_checkpoint(path)` build the learner
+                "_instantiator": "pytorch_lightning.cli.instantiate_module",
+            },
+            logger=False,
+        )
+        self.bad_steps = self.bad_steps_in_a_row = 0
+        self.steps_trained = 0
+        self.baseline = NearestCentroid()
+        self.val_accuracy: dict[str, TaskAccuracy] = {}
+        self.test_accuracy: dict[str, TaskAccuracy] = {}
+        self.test_scores: dict[str, TaskScores] = {}
+        self._generator: torch.Generator | None = None
+
+    def configure_optimizers(self) -> Optimizer:
+        """Adam, as the authors use; the fused kernel on a CPU (on a GPU it excludes clipping under AMP)."""
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=self.device.type == "cpu")
+
+    # Training
+
+    def on_fit_start(self) -> None:
+        """See `check_trainer`."""
+        self.check_trainer(self.trainer)
+
+    def check_trainer(self, trainer: pl.Trainer) -> None:
+        """Refuse what the outer loop does in another way.
+
+        Raises:
+            InputError: says what to set instead.
+        """
+        if trainer.gradient_clip_val is not None:
+            raise InputError(
+                "trainer.gradient_clip_val: gradients are clipped tensor by tensor here; "
+                "set model.clip_value and model.clip_norm instead"
+            )
+
+    def training_step(self, batch: Episode, batch_idx: int) -> torch.Tensor:
+        """Outer loss of a meta-batch. Its noise is a function of (seed, rank, step) alone."""
+        if self._generator is None or self._generator.device != self.device:
+            self._generator = torch.Generator(self.device)
+        self._generator.manual_seed(self.noise_seed(self.seed, self.global_rank, self.global_step, batch_idx))
+        outcome: Outcome = self.learner(self._cast(batch), self._generator)
+        if self._logs_this_step():
+            self.log("train/loss", outcome.loss, prog_bar=True)
+            accuracy: dict[str, TaskAccuracy] = {}
+            for stage, logits in outcome.logits.items():
+                self._score(accuracy, stage, logits.detach(), batch)
+            for stage, scores in self._collect(accuracy).items():
+                self.log(_metric_name("train", stage), scores.mean, prog_bar=stage == "final")
+            self.log_dict({f"train/{name}": term for name, term in outcome.terms.items()})
+            self.log_dict({f"inner/{name}": value for name, value in outcome.diagnostics.items()})
+        self.steps_trained = self.global_step + 1
+        return outcome.loss
+
+    @staticmethod
+    def noise_seed(seed: int, rank: int, step: int, batch: int) -> int:
+        """Seed of a meta-batch's noise; `batch` tells those apart that share a step by accumulation."""
+        return fold(seed, rank, step, batch)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each gradient by value, then by its own norm; drop the gradients of a bad step.
+
+        Adam passes over parameters without gradient: neither weights nor moments change.
+        """
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        norm = gradient_norm(gradients)
+        if norm.isfinite():
+            clip_(gradients, self.clip_value, self.clip_norm)
+            self.bad_steps_in_a_row = 0
+        else:
+            optimizer.zero_grad(set_to_none=True)
+            self._count_bad_step()
+        if self._logs_this_step():
+            self.log_dict({"train/gradient_norm": norm, "train/bad_steps": float(self.bad_steps)})
+
+    def _count_bad_step(self) -> None:
+        self.bad_steps += 1
+        self.bad_steps_in_a_row += 1
+        if self.bad_steps_in_a_row >= self.max_bad_steps:
+            raise DivergedError(
+                f"training diverged: loss or gradients were not finite in {self.bad_steps_in_a_row} steps "
+                f"in a row, up to step {self.global_step}; try a lower --model.learning_rate"
+            )
+
+    def _logs_this_step(self) -> bool:
+        # `log` costs more than it is worth on steps whose values Lightning throws away
+        if self._trainer is None:
+            return False
+        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        return every > 0 and (self.global_step + 1) % every == 0
+
+    # Evaluation
+
+    def validation_step(self, batch: Episode, batch_idx: int) -> None:
+        """Score validation tasks."""
+        self._evaluate(batch, "val", self.val_accuracy)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracy by stage of adaptation."""
+        for stage, scores in self._collect(self.val_accuracy).items():
+            self.log(_metric_name("val", stage), scores.mean, prog_bar=stage == "final", rank_zero_only=True)
+            if stage == "final":
+                self.log("val/accuracy_ci95", scores.ci95, rank_zero_only=True)
+
+    def test_step(self, batch: Episode, batch_idx: int) -> None:
+        """Score test tasks, with the nearest-centroid classifier beside the learner."""
+        self._evaluate(batch, "test", self.test_accuracy)
+        centroid = self.baseline(self._cast(batch)).logits["final"]
+        self._score(self.test_accuracy, "nearest_centroid", centroid, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Keep the scores of all tasks in `test_scores` and log their means."""
+        self.test_scores = self._collect(self.test_accuracy)
+        for stage, scores in self.test_scores.items():
+            name = _metric_name("test", stage)
+            self.log_dict({name: scores.mean, f"{name}_ci95": scores.ci95}, rank_zero_only=True)
+
+    def predict_step(self, batch: Episode, batch_idx: int) -> torch.Tensor:
+        """Probabilities (B, N, Q, N) of the classes for each query."""
+        return self.learner(self._cast(batch)).logits["final"].softmax(-1)
+
+    def _evaluate(self, batch: Episode, split: str, metrics: dict[str, TaskAccuracy]) -> None:
+        outcome: Outcome = self.learner(self._cast(batch))
+        self.log(f"{split}/loss", outcome.loss, on_epoch=True, batch_size=len(batch.support), sync_dist=True)
+        self.log_dict(
+            {f"{split}/{name}": term for name, term in outcome.terms.items()},
+            on_epoch=True,
+            batch_size=len(batch.support),
+            sync_dist=True,
+        )
+        for stage, logits in outcome.logits.items():
+            self._score(metrics, stage, logits, batch)
+        if split == "val":
+            self._warn_if_unhealthy(outcome)
+
+    def _score(
+        self, metrics: dict[str, TaskAccuracy], stage: str, logits: torch.Tensor, batch: Episode
+    ) -> None:
+        if stage not in metrics:
+            metrics[stage] = TaskAccuracy().to(self.device)
+        assert batch.rows is not None
+        metrics[stage].update(logits, batch.rows.task, batch.valid)
+
+    @staticmethod
+    def _collect(metrics: dict[str, TaskAccuracy]) -> dict[str, TaskScores]:
+        scores = {stage: metric.compute() for stage, metric in metrics.items()}
+        for metric in metrics.values():
+            metric.reset()
+        return scores
+
+    def _warn_if_unhealthy(self, outcome: Outcome) -> None:
+        for name, (limit, meaning) in UNHEALTHY.items():
+            value = outcome.diagnostics.get(name)
+            if value is not None and value > limit and self.global_step > 0:
+                rank_zero_warn(f"step {self.global_step}: inner/{name} = {value.item():.2f}; {meaning}")
+
+    # State
+
+    def _cast(self, batch: Episode) -> Episode:
+        """The episode in the model's own precision (`precision: 64-true`)."""
+        return batch._replace(support=batch.support.to(self.dtype), query=batch.query.to(self.dtype))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the count of bad steps."""
+        checkpoint["bad_steps"] = {"total": self.bad_steps, "in_a_row": self.bad_steps_in_a_row}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the counts over, and refuse a checkpoint of another model."""
+        self.check_fits(checkpoint)
+        counts = checkpoint.get("bad_steps", {"total": 0, "in_a_row": 0})
+        self.bad_steps, self.bad_steps_in_a_row = counts["total"], counts["in_a_row"]
+        self.steps_trained = checkpoint["global_step"]
+
+    def check_fits(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of another learner or of other sizes by name, before torch lists every tensor.
+
+        Raises:
+            InputError: says which setting differs.
+        """
+        theirs = checkpoint["hyper_parameters"]["learner"]
+        if theirs["class_path"] != _class_path(self.learner):
+            raise InputError(
+                f"the checkpoint holds a {theirs['class_path']}, the configuration a "
+                f"{_class_path(self.learner)}; use the config.yaml of the checkpoint's run"
+            )
+        mine, theirs = self.learner.init_args(), theirs["init_args"]
+        if mine["embedding_size"] != theirs["embedding_size"]:
+            raise InputError(
+                f"the checkpoint was trained on embeddings of size {theirs['embedding_size']}, "
+                f"the data has size {mine['embedding_size']}; use features of the same kind (--data.root)"
+            )
+        shapes = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        stored = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
+        if shapes != stored:
+            changed = [name for name in mine if mine[name] != theirs.get(name)]
+            raise InputError(
+                f"the checkpoint's weights do not fit this model; {', '.join(changed)} differ: "
+                "use the config.yaml of the checkpoint's run"
+            )
+
+
+def _class_path(learner: Learner) -> str:
+    return f"{type(learner).__module__}.{type(learner).__qualname__}"
+
+
+def _metric_name(split: str, stage: str) -> str:
+    return f"{split}/accuracy" if stage == "final" else f"{split}/accuracy_{stage}"

@@ -1,0 +1,8 @@
+"""Train, evaluate and use few-shot learners: `python train.py --help`."""
+
+import sys
+
+from leo_lightning.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
