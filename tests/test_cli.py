@@ -1,0 +1,364 @@
+"""The command line, as a user meets it."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from leo_lightning.cli import LEOCommand, main, with_defaults
+from leo_lightning.data.feature_file import save_bank
+from leo_lightning.data.synthetic import synthesize
+from leo_lightning.learners.leo import LEO
+from leo_lightning.system import MetaLearner
+from tests.runs import TINY, files, folders, results, rows, tiny
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished run."""
+    root = tmp_path_factory.mktemp("runs")
+    assert tiny(root) == 0
+    return folders(root)[0]
+
+
+def test_a_run_leaves_everything_it_promises(run: Path):
+    """Catches a file that a later step needs and that is not written, or written elsewhere."""
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "checkpoints",
+        "config.yaml",
+        "metrics.csv",
+        "per_task.csv",
+        "results.json",
+        "tensorboard",
+    }
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    found = results(run)
+    assert found["tasks"] == 40
+    assert found["protocol"]["queries"] == 15
+    assert set(found["stages"]) == {"before_adaptation", "after_latent_steps", "final", "nearest_centroid"}
+    per_task = rows(run / "per_task.csv")
+    assert [int(row["task"]) for row in per_task] == list(range(40))
+    mean = sum(float(row["final"]) for row in per_task) / 40
+    assert mean == pytest.approx(found["accuracy"], abs=1e-12)
+
+
+def test_metrics_have_every_name(run: Path):
+    """Catches a loss term or a sign of health that is computed and not logged."""
+    with (run / "metrics.csv").open() as file:
+        columns = set(next(csv.reader(file)))
+    terms = ("cross_entropy", "kl", "encoder_penalty", "l2_penalty", "orthogonality_penalty")
+    train = {"loss", "accuracy", "accuracy_before_adaptation", "accuracy_after_latent_steps", *terms}
+    train |= {"gradient_norm", "bad_steps", "tasks_per_second"}
+    stages = {"accuracy", "accuracy_before_adaptation", "accuracy_after_latent_steps"}
+    wanted = {f"train/{name}" for name in train}
+    wanted |= {f"{split}/{name}" for split in ("val", "test") for name in ("loss", "cross_entropy", *stages)}
+    wanted |= {f"inner/{name}" for name in ("dead_latents", "clamped_stds", "latent_lr", "finetuning_lr")}
+    assert wanted <= columns
+
+
+def test_logged_terms_add_up(run: Path):
+    """Catches a term logged with or without its weight where the loss has it the other way."""
+    row = next(row for row in rows(run / "metrics.csv") if row["train/loss"])
+    names = ("cross_entropy", "kl", "encoder_penalty", "l2_penalty", "orthogonality_penalty")
+    assert sum(float(row[f"train/{name}"]) for name in names) == pytest.approx(
+        float(row["train/loss"]), rel=1e-6
+    )
+
+
+def test_tensorboard_has_what_the_csv_has(run: Path):
+    """Catches a logger that is fed other numbers, or none."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    scalars = {
+        tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]
+    }
+    compared = 0
+    for row in rows(run / "metrics.csv"):
+        for name, text in row.items():
+            if text and name not in ("step", "epoch"):
+                assert scalars[name][int(row["step"])] == pytest.approx(float(text), rel=1e-6)
+                compared += 1
+    assert compared > 50
+
+
+def test_checkpoint_and_saved_config_repeat_the_test(run: Path):
+    """Catches a setting that is lost between training and a new process: same accuracy to the last digit."""
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "test",
+        "--ckpt_path",
+        str(run / "checkpoints" / "best.ckpt"),
+    ]
+    subprocess.run([*command, "--run.name=again"], check=True, cwd=run, capture_output=True)
+    again = results(folders(run.parents[1], "again")[0])
+    assert again["stages"] == results(run)["stages"]
+    assert again["steps"] == results(run)["steps"]
+
+
+def test_evaluation_commands_need_only_the_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches validate or predict that ask for the configuration again, and predictions unlike the test's."""
+    best = str(run / "checkpoints" / "best.ckpt")
+    root = run.parents[1]
+    assert main(["validate", "--ckpt_path", best, "--run.name=val"]) == 0
+    assert main(["predict", "--ckpt_path", best, "--run.name=predict", "--data.predict_tasks=5"]) == 0
+    predictions = rows(folders(root, "predict")[0] / "predictions.csv")
+    assert len(predictions) == 5 * 5 * 15
+    for task in range(5):
+        hits = [row["class"] == row["predicted"] for row in predictions if int(row["task"]) == task]
+        expected = float(rows(run / "per_task.csv")[task]["final"])
+        assert sum(hits) / len(hits) == pytest.approx(expected, abs=1e-12)
+
+
+def test_all_remaining_queries(run: Path):
+    """Catches a protocol that is announced and not applied."""
+    best = str(run / "checkpoints" / "best.ckpt")
+    args = ["--run.name=all", "--data.test_query=all", "--data.test_tasks=4"]
+    assert main(["test", f"--ckpt_path={best}", *args]) == 0
+    found = results(folders(run.parents[1], "all")[0])
+    assert found["protocol"]["queries"] == "all remaining"
+    per_task = rows(folders(run.parents[1], "all")[0] / "per_task.csv")
+    hits = [float(row["final"]) * 5 * 199 for row in per_task]  # 200 images per class, one in the support
+    assert hits == pytest.approx([round(h) for h in hits], abs=1e-6)
+
+
+def test_batch_size_of_evaluation_changes_nothing(run: Path):
+    """Catches tasks or scores that depend on how tasks are grouped."""
+    best = str(run / "checkpoints" / "best.ckpt")
+    assert main(["test", f"--ckpt_path={best}", "--run.name=b7", "--data.eval_batch_size=7"]) == 0
+    assert rows(folders(run.parents[1], "b7")[0] / "per_task.csv") == rows(run / "per_task.csv")
+
+
+@pytest.mark.parametrize("mode", ["true", "false"])
+def test_inference_mode_changes_nothing(run: Path, mode: str):
+    """Catches an inner loop that needs autograd: under inference mode it fails or does not adapt."""
+    best = str(run / "checkpoints" / "best.ckpt")
+    name = f"inference-{mode}"
+    assert (
+        main(["test", f"--ckpt_path={best}", f"--run.name={name}", f"--trainer.inference_mode={mode}"]) == 0
+    )
+    assert rows(folders(run.parents[1], name)[0] / "per_task.csv") == rows(run / "per_task.csv")
+
+
+def test_runs_never_share_a_folder(tmp_path: Path):
+    """Catches a second run that overwrites the first, or aborts on its config.yaml."""
+    assert tiny(tmp_path, command="fit") == 0
+    before = (folders(tmp_path)[0] / "config.yaml").read_bytes()
+    assert tiny(tmp_path, "--data.shot=2", command="fit") == 0
+    assert len(folders(tmp_path)) == 2
+    assert (folders(tmp_path)[0] / "config.yaml").read_bytes() == before
+
+
+def test_printed_config_replays_the_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a default, or a flag, that the printed configuration leaves out."""
+    with pytest.raises(SystemExit) as stop:
+        tiny(run.parents[1], "--model.learner.kl_weight=0.5", "--print_config")
+    assert stop.value.code in (0, None)
+    config = tmp_path / "config.yaml"
+    config.write_text(capsys.readouterr().out)
+    assert yaml.safe_load(config.read_text())["model"]["learner"]["init_args"]["kl_weight"] == 0.5
+    assert (
+        main(
+            ["fit_test", "--config", str(config), f"--run.root={tmp_path}", "--model.learner.kl_weight=0.001"]
+        )
+        == 0
+    )
+    assert results(folders(tmp_path)[0])["stages"] == results(run)["stages"]
+
+
+def test_saved_config_replays_the_run(run: Path, tmp_path: Path):
+    """Catches a config.yaml that holds less than what was run with."""
+    assert main(["fit_test", f"--config={run / 'config.yaml'}", f"--run.root={tmp_path}"]) == 0
+    assert results(folders(tmp_path)[0])["stages"] == results(run)["stages"]
+
+
+def test_seed_changes_training_but_not_the_test_tasks(run: Path, tmp_path: Path):
+    """Catches a seed that is ignored, and runs that cannot be compared because their test tasks differ."""
+    assert tiny(tmp_path, "--seed_everything=1") == 0
+    ours, theirs = results(folders(tmp_path)[0])["stages"], results(run)["stages"]
+    assert ours["final"] != theirs["final"]
+    assert ours["nearest_centroid"] == theirs["nearest_centroid"]
+
+
+def test_train_on_val_tests_the_last_checkpoint(tmp_path: Path):
+    """Catches a run on train + val that still validates on classes it has trained on."""
+    assert tiny(tmp_path, "--data.train_on_val=true") == 0
+    folder = folders(tmp_path)[0]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert results(folder)["protocol"]["trained_on"] == "train + val"
+    assert not any("val/" in name for name in rows(folder / "metrics.csv")[0])
+
+
+def test_command_line_wins_over_the_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a checkpoint's hyperparameters that override the command line in silence."""
+    best = str(run / "checkpoints" / "best.ckpt")
+    assert main(["test", f"--ckpt_path={best}", "--model.learner.num_latents=8"]) == 2
+    assert "num_latents differ" in capsys.readouterr().err
+
+
+def test_checkpoint_is_plain_and_loads_by_itself(run: Path):
+    """Catches hyperparameters that only unpickling code could read, or that do not rebuild the learner."""
+    path = run / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["hyper_parameters"]["learner"]["init_args"]["num_latents"] == 4
+    system = MetaLearner.load_from_checkpoint(path)
+    assert isinstance(system.learner, LEO)
+    for name, weight in system.state_dict().items():
+        assert torch.equal(weight, checkpoint["state_dict"][name])
+
+
+def test_config_of_every_published_setting_is_complete():
+    """Catches a configuration that does not parse, or leaves a published hyperparameter to a default."""
+    published = {"miniimagenet_5way_1shot": 2.739071e-4, "miniimagenet_5way_5shot": 4.102361e-4}
+    published |= {"tieredimagenet_5way_1shot": 8.659053e-4, "tieredimagenet_5way_5shot": 6.110314e-4}
+    for name, rate in published.items():
+        config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+        assert float(config["model"]["learning_rate"]) == rate
+        given = set(config["model"]["learner"]["init_args"])
+        assert given == set(LEO(2, 1).init_args()) - {"embedding_size"}
+
+
+def test_help_shows_every_field(capsys: pytest.CaptureFixture[str]):
+    """Catches a field without a line of help, and the paper's symbol missing from it."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for symbol in (
+        "β",
+        "γ",
+        "λ1",
+        "λ2",
+        "α",
+        "η",
+        "H, size of the latent",
+        "T, gradient",
+        "F, gradient",
+        "K, support",
+    ):
+        assert symbol in text
+    for name in LEO(2, 1).init_args():
+        if name != "embedding_size":
+            help_line = text.split(f"--model.learner.{name} {name.upper()} ")[1].split("(type:")[0]
+            assert len(help_line) > 10, name
+
+
+def test_defaults_of_the_command_line(tmp_path: Path):
+    """Catches `python train.py` doing something else than the quickstart."""
+    assert with_defaults([])[:2] == ["fit_test", "--config"]
+    assert with_defaults([])[2].endswith("quickstart.yaml")
+    assert with_defaults(["--config", "x.yaml"]) == ["fit_test", "--config", "x.yaml"]
+    assert with_defaults(["fit", "--data.shot=5"]) == ["fit", "--data.shot=5"]
+    assert set(LEOCommand.subcommands()) == {"fit_test", "fit", "validate", "test", "predict"}
+
+
+BAD = {
+    "unknown field": (["fit", "--data.shots=5"], "unknown field data.shots; did you mean data.shot?"),
+    "unknown learner field": (
+        ["fit", "--model.learner.kl_wieght=1"],
+        "unknown field model.learner.kl_wieght; did you mean model.learner.kl_weight?",
+    ),
+    "wrong type": (["fit", "--data.shot=five"], "data.shot: expected int, got five"),
+    "wrong type in learner": (
+        ["fit", "--model.learner.dropout=x"],
+        "model.learner.dropout: expected float, got x",
+    ),
+    "no such choice": (
+        ["fit", "--data.normalize=l3"],
+        "data.normalize: expected one of 'none', 'l2', 'center_l2'",
+    ),
+    "no such command": (["fitt"], "unknown field fitt"),
+    "no such learner": (["fit", "--model.learner=Foo"], "model.learner: no such method (Foo)"),
+    "no such config": (["fit", "--config=nowhere.yaml"], "nowhere.yaml: no such file"),
+    "no such features": (["fit", "--data.root=nowhere"], "nowhere: no such folder of features"),
+    "one way": (["fit", "--data.way=1"], "data.way is 1"),
+    "too many ways": (["fit", "--data.way=70"], "64 classes are too few for 70-way tasks"),
+    "too many shots": (["fit", "--data.shot=190"], "class train00 has 200 images, a task needs 205"),
+    "test without a model": (["test"], "test needs a trained model"),
+    "no such checkpoint": (["test", "--ckpt_path=no.ckpt"], "no.ckpt: no such checkpoint"),
+    "nothing to resume": (["fit", "--resume=auto"], "no run here has a checkpoints/last.ckpt"),
+    "resume a test": (["test", "--resume=auto"], "--resume continues training"),
+    "Lightning's clipping": (["fit", "--trainer.gradient_clip_val=1"], "trainer.gradient_clip_val"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Catches a traceback, an unhelpful line, and a run folder left behind by a run that never began."""
+    monkeypatch.chdir(tmp_path)
+    args, message = BAD[case]
+    assert main(args) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("error: ")
+    assert message in error[0]
+    assert files(tmp_path) == []
+
+
+def test_bad_yaml_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a configuration's typing error shown as a traceback."""
+    (tmp_path / "a.yaml").write_text("data: [\n")
+    (tmp_path / "b.yaml").write_text("data:\n  shots: 5\n")
+    assert main(["fit", f"--config={tmp_path / 'a.yaml'}"]) == 2
+    assert "not valid YAML" in capsys.readouterr().err
+    assert main(["fit", f"--config={tmp_path / 'b.yaml'}"]) == 2
+    assert "did you mean data.shot?" in capsys.readouterr().err
+
+
+def test_checkpoint_of_another_embedding_size(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches torch's list of mismatched tensors where the data is simply of another backbone."""
+    for split, bank in synthesize(0).items():
+        narrow = type(bank).from_arrays(
+            bank.embeddings[:, :32].clone(), [bank.class_names[i] for i in bank.labels]
+        )
+        save_bank(narrow, tmp_path / f"{split}.safetensors")
+    before = files(tmp_path)
+    args = ["--run.root", str(tmp_path / "runs"), f"--data.root={tmp_path}"]
+    assert main(["test", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", *args]) == 2
+    error = capsys.readouterr().err
+    assert "trained on embeddings of size 128, the data has size 32" in error
+    assert len(error.splitlines()) == 1
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "hostile", "other"])
+def test_bad_checkpoint_is_one_line(
+    damage: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a traceback for a checkpoint that is not whole or not ours, and one that runs code."""
+
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    path = tmp_path / "x.ckpt"
+    if damage == "truncated":
+        path.write_bytes((run / "checkpoints" / "best.ckpt").read_bytes()[:5000])
+    else:
+        torch.save({"state_dict": Hostile() if damage == "hostile" else {}}, path)
+    assert main(["test", f"--ckpt_path={path}", f"--run.root={tmp_path / 'runs'}"]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert "x.ckpt" in error[0]
+    assert files(tmp_path) == [path]
+
+
+def test_resuming_a_finished_run_says_so(run: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a resume that trains nothing and reports success."""
+    last = str(run / "checkpoints" / "last.ckpt")
+    assert main(["fit", *TINY, f"--ckpt_path={last}"]) == 2
+    assert "trained 6 steps already; raise --trainer.max_steps" in capsys.readouterr().err
+
+
+def test_fast_dev_run_works(tmp_path: Path):
+    """Catches a smoke test that fails for want of the checkpoint that it did not write."""
+    assert tiny(tmp_path, "--trainer.fast_dev_run=true") == 0
