@@ -31,6 +31,7 @@ from leo_lightning.run import (
     fresh_folder,
     next_commands,
     read_checkpoint,
+    written,
 )
 from leo_lightning.system import MetaLearner
 
@@ -54,8 +55,8 @@ class Trainer(pl.Trainer):
         """
         self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         folder = Path(self.default_root_dir) / CHECKPOINTS
-        written = [path for path in (folder / "best.ckpt", folder / "last.ckpt") if path.is_file()]
-        tested = str(written[0]) if written else None  # none with fast_dev_run
+        saved = [path for path in (folder / "best.ckpt", folder / "last.ckpt") if path.is_file()]
+        tested = str(saved[0]) if saved else None  # none with fast_dev_run
         self.test(model, datamodule=datamodule, ckpt_path=tested, verbose=False, weights_only=True)
 
 
@@ -289,11 +290,9 @@ class LEOCommand(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()
-        if not self.fitting:
-            self.console.print(f"written to {self.folder}", highlight=False, soft_wrap=True)
-            return
-        lines = ["", f"written to {self.folder}: config.yaml, metrics.csv, checkpoints/"]
-        lines += ["next:", *(f"  {command}" for command in next_commands(self.folder))]
+        lines = ["", *(f"{what:10} {path}" for what, path in written(self.folder))]
+        if self.fitting:
+            lines += ["next", *(f"  {command}" for command in next_commands(self.folder))]
         self.console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 

@@ -105,6 +105,20 @@ def git_commit() -> str | None:
         return None
 
 
+def written(folder: Path) -> Iterator[tuple[str, Path]]:
+    """What the run has left in its folder."""
+    places = {
+        "checkpoint": [f"{CHECKPOINTS}/best.ckpt", f"{CHECKPOINTS}/last.ckpt"],
+        "config": [CONFIG],
+        "metrics": ["metrics.csv"],
+        "results": ["results.json", "per_task.csv", "predictions.csv"],
+    }
+    for what, names in places.items():
+        for name in names:
+            if (folder / name).is_file():
+                yield what, folder / name
+
+
 def next_commands(folder: Path) -> Iterator[str]:
     """What one can do with a finished run."""
     best, last = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))

@@ -33,7 +33,7 @@ def records(path: Path) -> Iterator[bytes]:
 
 def read_back(folder: Path) -> tuple[dict, set[str], str]:
     """Configuration, names of all metrics and id in the run's .wandb file, once it is written to its end."""
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    path = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     config: dict = {}
     names: set[str] = set()
     run_id, ended = "", False
@@ -68,3 +68,15 @@ def test_offline_run_holds_config_and_metrics(flag: str, tmp_path: Path, monkeyp
         assert f"{name}" in flat
     logged = {name for name in rows(folder / "metrics.csv")[0] if name not in ("step", "epoch")}
     assert logged <= names
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_resumed_run_keeps_its_id(tmp_path: Path):
+    """Catches a resume that opens a second W&B run, beside the one whose curves it continues."""
+    assert tiny(tmp_path, "--run.wandb=offline", command="fit") == 0
+    (folder,) = folders(tmp_path)
+    first = read_back(folder)[2]
+    more = ["--run.wandb=offline", "--trainer.max_steps=9", "--resume=auto"]
+    assert tiny(tmp_path, *more, command="fit") == 0
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 2
+    assert read_back(folder)[2] == first
