@@ -253,7 +253,7 @@ class LEOCommand(LightningCLI):
             self.folder.mkdir(parents=True, exist_ok=True)
             config = {key: value for key, value in yaml.safe_load(self.replay).items() if key in SECTIONS}
             name = CONFIG
-            if self.fitting and self.checkpoint:
+            if self.checkpoint and (self.folder / CONFIG).exists():  # a resumed run
                 name = f"config-from-step-{self.checkpoint['global_step']}.yaml"
             (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
         except OSError as error:
@@ -310,12 +310,28 @@ def with_defaults(args: list[str]) -> list[str]:
         return args
     if args[0] == "fit_test":
         return ["fit_test", "--config", str(QUICKSTART), *args[1:]]
-    if args[0] in ("validate", "test", "predict"):
-        words = " ".join(args).replace("--ckpt_path=", "--ckpt_path ").split(" ")
-        path = words[words.index("--ckpt_path") + 1] if "--ckpt_path" in words[:-1] else ""
+    path = _value(args, "--ckpt_path")
+    if args[0] != "fit" and path is not None:
+        if path in ("best", "last"):
+            options = RunOptions()
+            root, name = (
+                _value(args, "--run.root") or options.root,
+                _value(args, "--run.name") or options.name,
+            )
+            path = find_checkpoint(Path(root), name, path)
         if folder := folder_of(Path(path)):
             return [args[0], "--config", str(folder / CONFIG), *args[1:]]
     return args
+
+
+def _value(args: list[str], flag: str) -> str | None:
+    """What a flag is set to, in either spelling; None if it is absent."""
+    for arg, after in zip(args, [*args[1:], None], strict=True):
+        if arg == flag:
+            return after
+        if arg.startswith(f"{flag}="):
+            return arg.partition("=")[2]
+    return None
 
 
 def quiet() -> None:

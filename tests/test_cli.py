@@ -111,8 +111,9 @@ def test_evaluation_commands_need_only_the_checkpoint(run: Path, capsys: pytest.
     best = str(run / "checkpoints" / "best.ckpt")
     root = run.parents[1]
     assert main(["validate", "--ckpt_path", best, "--run.name=val"]) == 0
-    assert main(["predict", "--ckpt_path", best, "--run.name=predict", "--data.predict_tasks=5"]) == 0
-    predictions = rows(folders(root, "predict")[0] / "predictions.csv")
+    newest = ["--ckpt_path", "best", f"--run.root={root}", "--run.name=tiny"]
+    assert main(["predict", *newest, "--data.predict_tasks=5"]) == 0
+    predictions = rows(folders(root)[1] / "predictions.csv")
     assert len(predictions) == 5 * 5 * 15
     for task in range(5):
         hits = [row["class"] == row["predicted"] for row in predictions if int(row["task"]) == task]
