@@ -49,7 +49,12 @@ class LastCheckpoint(Checkpoint):
 def best_checkpoint(folder: Path) -> ModelCheckpoint:
     """best.ckpt, that of the highest validation accuracy."""
     return ModelCheckpoint(
-        dirpath=folder, filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
+        dirpath=folder,
+        filename="best",
+        monitor="val/accuracy",
+        mode="max",
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,  # with the validation, so that last.ckpt holds its score
     )
 
 

@@ -1,7 +1,6 @@
 """Accuracy over tasks, with its interval."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -10,11 +9,20 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 
-class TaskScores(NamedTuple):
-    """Accuracy of every task, in the order of the task numbers."""
+class TaskScores:
+    """Accuracy of every task, in the order of the task numbers.
 
-    task: Int64[Tensor, " tasks"]
-    accuracy: Float[Tensor, " tasks"]
+    No tuple, or torchmetrics would take it apart and make scalars of what has one task.
+    """
+
+    def __init__(self, task: Int64[Tensor, " tasks"], accuracy: Float[Tensor, " tasks"]) -> None:
+        self.task = task
+        self.accuracy = accuracy
+
+    @property
+    def count(self) -> int:
+        """Number of tasks."""
+        return len(self.task)
 
     @property
     def mean(self) -> float:
@@ -24,8 +32,9 @@ class TaskScores(NamedTuple):
     @property
     def ci95(self) -> float:
         """Half width of the 95% confidence interval of the mean: 1.96 standard errors over tasks."""
-        count = len(self.accuracy)
-        return 1.96 * self.accuracy.std().item() / math.sqrt(count) if count > 1 else math.nan
+        if self.count == 1:
+            return math.nan
+        return 1.96 * self.accuracy.std().item() / math.sqrt(self.count)
 
 
 class TaskAccuracy(Metric):

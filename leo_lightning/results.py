@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import platform
 import shlex
@@ -69,7 +70,8 @@ class ResultsReport(Callback):
         table = Table("method", *(Column(name, justify="right") for name in ("accuracy, %", "± 95%")))
         for stage, score in results["stages"].items():
             name = STAGE_NAMES[stage].format(results["learner"])
-            cells = (f"{100 * score['accuracy']:.2f}", f"{100 * score['ci95']:.2f}")
+            interval = "" if score["ci95"] is None else f"{100 * score['ci95']:.2f}"
+            cells = (f"{100 * score['accuracy']:.2f}", interval)
             table.add_row(name, *cells, style="bold" if stage == "final" else "")
         self.console.print(table)
 
@@ -83,8 +85,8 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
     return {
         "learner": type(system.learner).__name__,
         "accuracy": final.mean,
-        "ci95": final.ci95,
-        "tasks": len(final.task),
+        "ci95": _finite(final.ci95),
+        "tasks": final.count,
         "protocol": {
             "way": data.way,
             "shot": data.shot,
@@ -93,7 +95,7 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
             "normalize": data.normalize,
         },
         "stages": {
-            stage: {"accuracy": scores.mean, "ci95": scores.ci95}
+            stage: {"accuracy": scores.mean, "ci95": _finite(scores.ci95)}
             for stage, scores in system.test_scores.items()
         },
         "data": {"dataset": provenance.get("dataset", "unknown"), **provenance},
@@ -111,6 +113,11 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
         },
         "device": str(trainer.strategy.root_device),
     }
+
+
+def _finite(number: float) -> float | None:
+    """None for the interval of a single task: JSON has no NaN."""
+    return number if math.isfinite(number) else None
 
 
 def _write_per_task(file: TextIO, system: MetaLearner) -> None:

@@ -188,6 +188,7 @@ def test_seed_changes_training_but_not_the_test_tasks(run: Path, tmp_path: Path)
     assert tiny(tmp_path, "--seed_everything=1") == 0
     ours, theirs = results(folders(tmp_path)[0])["stages"], results(run)["stages"]
     assert ours["final"] != theirs["final"]
+    assert results(folders(tmp_path)[0])["seed"] == 1
     assert ours["nearest_centroid"] == theirs["nearest_centroid"]
 
 
@@ -288,6 +289,14 @@ BAD = {
     "no such checkpoint": (["test", "--ckpt_path=no.ckpt"], "no.ckpt: no such checkpoint"),
     "nothing to resume": (["fit", "--resume=auto"], "no run here has a checkpoints/last.ckpt"),
     "resume a test": (["test", "--resume=auto"], "--resume continues training"),
+    "dropout of 1": (
+        ["fit", "--model.learner.dropout=1.0"],
+        "dropout is 1.0: it must be at least 0 and below 1",
+    ),
+    "negative steps": (
+        ["fit", "--model.learner.latent_steps=-1"],
+        "latent_steps is -1: it must be at least 0",
+    ),
     "Lightning's clipping": (["fit", "--trainer.gradient_clip_val=1"], "trainer.gradient_clip_val"),
 }
 
@@ -358,6 +367,21 @@ def test_resuming_a_finished_run_says_so(run: Path, capsys: pytest.CaptureFixtur
     last = str(run / "checkpoints" / "last.ckpt")
     assert main(["fit", *TINY, f"--ckpt_path={last}"]) == 2
     assert "trained 6 steps already; raise --trainer.max_steps" in capsys.readouterr().err
+
+
+def test_last_checkpoint_knows_the_validation_of_its_step(tmp_path: Path):
+    """Catches a last.ckpt written before the validation that is due at its step: resuming would skip that."""
+    assert tiny(tmp_path, "--trainer.max_steps=3", "--run.checkpoint_every=1", command="fit") == 0
+    last = torch.load(folders(tmp_path)[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    (best,) = (state for name, state in last["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    assert best["best_model_score"] is not None
+    assert main(["fit_test", *TINY, f"--run.root={tmp_path}", "--run.name=tiny", "--resume=auto"]) == 0
+
+
+def test_one_test_task_is_enough(tmp_path: Path):
+    """Catches code that needs several tasks to make a table, and an interval invented for one."""
+    assert tiny(tmp_path, "--data.test_tasks=1", "--data.val_tasks=1") == 0
+    assert results(folders(tmp_path)[0])["tasks"] == 1
 
 
 def test_fast_dev_run_works(tmp_path: Path):

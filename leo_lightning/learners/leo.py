@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
+from leo_lightning.errors import InputError
 from leo_lightning.learners import objectives
 from leo_lightning.learners.inner_loop import adapt
 from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
@@ -90,6 +91,15 @@ class LEO(Learner):
         orthogonality_penalty_weight: float = 1e-3,
     ) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise InputError(f"dropout is {dropout}: it must be at least 0 and below 1")
+        for name, value, least in (
+            ("num_latents", num_latents, 1),
+            ("latent_steps", latent_steps, 0),
+            ("finetuning_steps", finetuning_steps, 0),
+        ):
+            if value < least:
+                raise InputError(f"{name} is {value}: it must be at least {least}")
         self.embedding_size = embedding_size
         self.num_latents = num_latents
         self.latent_steps = latent_steps
@@ -140,6 +150,10 @@ class LEO(Learner):
     def outcome(self, episode: Episode, noise: Noise) -> Outcome:
         """Loss and predictions with the given random numbers."""
         adaptation = self.adaptation(episode.support, noise)
+        with torch.autocast(episode.support.device.type, enabled=False):
+            return self._judge(episode, noise, adaptation)
+
+    def _judge(self, episode: Episode, noise: Noise, adaptation: Adaptation) -> Outcome:
         query = _masked(episode.query, noise.query_mask)
         final = LinearClassifier(adaptation.weights[-1])(query)
         with torch.no_grad():

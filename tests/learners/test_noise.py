@@ -1,5 +1,7 @@
 """Dropout factors: their distribution, to within five standard errors, and their exact values."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -57,13 +59,14 @@ def test_factors_are_independent_of_each_other(rate: float):
 
 
 def test_all_bits_of_the_threshold_count():
-    """Catches fewer bits than 15: rates one step apart drop different shares of the same draw."""
-    step = 2.0**-15
-    a, b, c = (draw((1 << 21,), rate) == 0 for rate in (0.5, 0.5 + step, 0.5 + 4 * step))
-    assert not (a & ~b).any()
-    assert not (b & ~c).any()
-    assert_share(b & ~a, step)
-    assert_share(c & ~a, 4 * step)
+    """Catches fewer than 15 bits in either half: rates one step apart drop different shares of a draw."""
+    step, count = 2.0**-15, 1 << 21
+    zeros = [draw((count,), 0.5 + i * step) == 0 for i in range(5)]
+    for fewer, more in pairwise(zeros):
+        assert not (fewer & ~more).any()
+        for half in (slice(count // 2), slice(count // 2, None)):
+            assert_share(more[half] & ~fewer[half], step)
+            assert (more[half] & ~fewer[half]).any()
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (5,), (7, 3), (2, 3, 0), (3, 1, 5, 7)])

@@ -1,0 +1,1 @@
+"""How fast this is: `python -m benchmarks --help`."""

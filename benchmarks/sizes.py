@@ -1,0 +1,55 @@
+"""What is measured, how large and for how long; and the random features it is measured on."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.splits import save_splits
+
+
+class Sizes(NamedTuple):
+    """Sizes of the published experiments on miniImageNet."""
+
+    tasks: int = 12
+    way: int = 5
+    query: int = 15
+    embedding_size: int = 640
+    num_latents: int = 64
+    steps: int = 5
+    """T and F."""
+    dropout: float = 0.3
+    eval_tasks: int = 32
+    classes: tuple[int, int, int] = (64, 16, 20)
+    images: int = 600
+
+
+class Effort(NamedTuple):
+    """How long to measure."""
+
+    rounds: int
+    budget: float
+    """Seconds per round of a row that is one function."""
+    train_steps: int
+    """Training steps per round through the Trainer: a multiple of 50, at which it logs."""
+    eval_batches: int
+    all_query_batches: int
+    startups: int
+
+
+QUICK = Effort(rounds=3, budget=0.2, train_steps=50, eval_batches=10, all_query_batches=1, startups=1)
+FULL = Effort(rounds=9, budget=0.5, train_steps=100, eval_batches=40, all_query_batches=3, startups=5)
+
+
+def save_features(root: Path, sizes: Sizes) -> None:
+    """Write banks of all splits to `root`: classes are clusters of random embeddings."""
+    generator = torch.Generator().manual_seed(0)
+    banks = []
+    for split, classes in zip(("train", "val", "test"), sizes.classes, strict=True):
+        labels = torch.arange(classes).repeat_interleave(sizes.images)
+        means = torch.randn(classes, sizes.embedding_size, generator=generator)
+        embeddings = torch.randn(len(labels), sizes.embedding_size, generator=generator).add_(means[labels])
+        names = [f"{split}{label}" for label in labels.tolist()]
+        banks.append((split, FeatureBank.from_arrays(embeddings, names, source=f"random {split}")))
+    save_splits(banks, root)

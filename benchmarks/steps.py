@@ -1,0 +1,76 @@
+"""Rows without Lightning: a training step of either LEO, and the sampling of episodes."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks import naive
+from benchmarks.rounds import Repeated, Row
+from benchmarks.sizes import Sizes
+from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.data.episode import Episode, EpisodeRows
+from leo_lightning.data.sampler import sample_rows
+from leo_lightning.learners.leo import LEO
+from leo_lightning.system import MetaLearner
+
+
+def learner(sizes: Sizes) -> LEO:
+    """The LEO that all rows train or evaluate."""
+    return LEO(
+        embedding_size=sizes.embedding_size,
+        num_latents=sizes.num_latents,
+        latent_steps=sizes.steps,
+        finetuning_steps=sizes.steps,
+        dropout=sizes.dropout,
+    )
+
+
+def naive_row(name: str, shot: int, data: EpisodeDataModule, sizes: Sizes, budget: float) -> Row:
+    """Noise, loss, backward, clipping and Adam of NaiveLEO."""
+    model = naive.NaiveLEO(**learner(sizes).init_args())  # pyright: ignore[reportArgumentType]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    episode = _episode(data, shot, sizes)
+    step = partial(naive.train_step, model, optimizer, episode.support, episode.query)
+    return Row(name, f"{shot}-shot training step, naive", Repeated(step, budget), sizes.tasks)
+
+
+def learner_row(name: str, shot: int, data: EpisodeDataModule, sizes: Sizes, budget: float) -> Row:
+    """The same of ours. Optimiser and clipping are the system's, which no trainer is attached to."""
+    system = MetaLearner(learner(sizes))
+    optimizer = system.configure_optimizers()
+    episode = _episode(data, shot, sizes)
+    generator = torch.Generator()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        system.learner(episode, generator).loss.backward()
+        system.configure_gradient_clipping(optimizer)
+        optimizer.step()
+
+    return Row(name, f"{shot}-shot training step, learner", Repeated(step, budget), sizes.tasks)
+
+
+def sampling_row(name: str, data: EpisodeDataModule, sizes: Sizes, budget: float) -> Row:
+    """Rows of a meta-batch, 1 + Q images per class."""
+    label = f"sampling {sizes.tasks} tasks of {sizes.way} × {1 + sizes.query}"
+    return Row(name, label, Repeated(partial(_sample, data, 1, sizes), budget), sizes.tasks)
+
+
+def features(root: Path, sizes: Sizes) -> EpisodeDataModule:
+    """The training split at hand, outside a trainer."""
+    data = EpisodeDataModule(str(root), way=sizes.way, query=sizes.query)
+    data.setup("fit")
+    return data
+
+
+def _sample(data: EpisodeDataModule, shot: int, sizes: Sizes) -> EpisodeRows:
+    bank = data.bank("train")
+    return sample_rows(
+        range(sizes.tasks), seed=0, split="train", offsets=bank.offsets, counts=bank.counts,
+        way=sizes.way, shot=shot, queries=sizes.query,
+    )  # fmt: skip
+
+
+def _episode(data: EpisodeDataModule, shot: int, sizes: Sizes) -> Episode:
+    return data.gather(_sample(data, shot, sizes), "train")

@@ -1,0 +1,128 @@
+"""Rows through `pl.Trainer`, with the loggers and the progress bar that the command line gives it."""
+
+import io
+import time
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+
+from benchmarks.rounds import Row
+from benchmarks.sizes import Sizes
+from benchmarks.steps import learner
+from leo_lightning.callbacks import Throughput
+from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.history import MetricsCSV
+from leo_lightning.progress import RunProgress
+from leo_lightning.system import MetaLearner
+
+
+class Stopwatch(Callback):
+    """Seconds per batch from the end of batch `skip` to the end of batch `skip + count`."""
+
+    def __init__(self, skip: int, count: int) -> None:
+        self.skip = skip
+        self.count = count
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        return (self.ends[self.skip - 1 + self.count] - self.ends[self.skip - 1]) / self.count
+
+
+class Training:
+    """Trains for a few steps; seconds per step, without set-up."""
+
+    SKIP = 5
+
+    def __init__(self, shot: int, features: Path, runs: Path, sizes: Sizes, steps: int) -> None:
+        self.runs = runs
+        self.steps = steps
+        self.system = MetaLearner(learner(sizes))
+        self.data = EpisodeDataModule(
+            str(features), way=sizes.way, shot=shot, query=sizes.query, batch_size=sizes.tasks
+        )
+
+    def __call__(self) -> float:
+        folder = Path(mkdtemp(dir=self.runs))
+        tensorboard = TensorBoardLogger(folder, name="", version="tensorboard")
+        tensorboard.log_hyperparams({})  # makes the file, as the command line does before it trains
+        watch = Stopwatch(self.SKIP, self.steps)
+        trainer = pl.Trainer(
+            # one more: what is logged at a step is written after its end
+            max_steps=self.SKIP + self.steps + 1,
+            limit_val_batches=0,
+            logger=[MetricsCSV(folder), tensorboard],
+            callbacks=[_progress(), Throughput(), watch],
+            **_defaults(folder),
+        )
+        trainer.fit(self.system, datamodule=self.data)
+        return watch.seconds
+
+
+class Testing:
+    """Tests a few batches of tasks; seconds per batch, without set-up."""
+
+    def __init__(
+        self, shot: int, all_queries: bool, features: Path, runs: Path, sizes: Sizes, batches: int
+    ) -> None:
+        self.runs = runs
+        self.batches = batches
+        self.system = MetaLearner(learner(sizes))
+        self.data = EpisodeDataModule(
+            str(features),
+            way=sizes.way,
+            shot=shot,
+            query=sizes.query,
+            test_query="all" if all_queries else None,
+            eval_batch_size=sizes.eval_tasks,
+            test_tasks=sizes.eval_tasks * (batches + 1),
+        )
+
+    def __call__(self) -> float:
+        folder = Path(mkdtemp(dir=self.runs))
+        watch = Stopwatch(1, self.batches)
+        trainer = pl.Trainer(logger=[MetricsCSV(folder)], callbacks=[_progress(), watch], **_defaults(folder))
+        trainer.test(self.system, datamodule=self.data, verbose=False)
+        return watch.seconds
+
+
+def training_row(name: str, shot: int, features: Path, runs: Path, sizes: Sizes, steps: int) -> Row:
+    """The whole of a training step: sampling, loading, learner, logging."""
+    work = Training(shot, features, runs, sizes, steps)
+    return Row(name, f"{shot}-shot training step, Trainer", work, sizes.tasks)
+
+
+def testing_row(
+    name: str, shot: int, all_queries: bool, features: Path, runs: Path, sizes: Sizes, batches: int
+) -> Row:
+    """The whole of a test batch, the nearest-centroid baseline included."""
+    work = Testing(shot, all_queries, features, runs, sizes, batches)
+    queries = "all" if all_queries else str(sizes.query)
+    return Row(name, f"{shot}-shot test of {sizes.eval_tasks}, Q = {queries}", work, sizes.eval_tasks)
+
+
+def _defaults(folder: Path) -> dict[str, Any]:
+    return {
+        "accelerator": "cpu",
+        "devices": 1,
+        "default_root_dir": folder,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+
+
+def _progress() -> RunProgress:
+    """The bars of a terminal, drawn into nothing."""
+    return RunProgress(Console(file=io.StringIO(), force_terminal=True, width=100))
