@@ -1,6 +1,15 @@
 """Settings of all tests."""
 
+import os
+
+# One thread, here and in the processes that tests start: where cores are shared, OpenMP's threads wait for
+# each other far longer than these small tensors take.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
 from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
 
 # derandomize: the same examples in every run. The time that an example takes depends on the machine only.
 settings.register_profile(
