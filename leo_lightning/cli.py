@@ -1,8 +1,6 @@
 """The command line: LightningCLI with a run folder, one-line errors and a default job."""
 
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +19,7 @@ from leo_lightning.errors import DivergedError, InputError
 from leo_lightning.history import MetricsCSV
 from leo_lightning.parser import LEO_PATH, Parser
 from leo_lightning.progress import RunProgress
+from leo_lightning.quiet import quiet
 from leo_lightning.results import PredictionsCSV, ResultsReport
 from leo_lightning.run import (
     CHECKPOINTS,
@@ -332,24 +331,6 @@ def _value(args: list[str], flag: str) -> str | None:
         if arg.startswith(f"{flag}="):
             return arg.partition("=")[2]
     return None
-
-
-def quiet() -> None:
-    """Leave out what Lightning says to everyone, and say warnings in one line."""
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*args parameter is intended to run from within Python",  # main() has completed the arguments
-        ".*callbacks used to create the checkpoint need to be provided",  # evaluation saves nothing
-        ".*Checkpoint directory .* exists and is not empty",  # a resumed run
-        ".*treespec, LeafSpec.* is deprecated",  # Lightning's own use of torch
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    warnings.showwarning = _show_warning
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -109,7 +109,8 @@ class MetaLearner(pl.LightningModule):
             self.log_dict({f"train/{name}": term for name, term in outcome.terms.items()})
             self.log_dict({f"inner/{name}": value for name, value in outcome.diagnostics.items()})
         self.steps_trained = self.global_step + 1
-        return outcome.loss
+        # a loss that is not finite makes its gradients so, on all processes: a bad step is seen there alone
+        return outcome.loss * torch.where(outcome.loss.detach().isfinite(), 1.0, torch.nan)
 
     @staticmethod
     def noise_seed(seed: int, rank: int, step: int, batch: int) -> int:

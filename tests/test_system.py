@@ -42,9 +42,8 @@ class Poisoned(LEO):
         if self.training:
             self.calls += 1
             if self.calls in self.steps:
-                zero = self.alpha.sum() * 0.0
-                # sqrt at 0: the value is finite, its derivative is not
-                poison = torch.sqrt(zero) if self.gradient_only else zero * float("nan")
+                # sqrt at 0: the value is finite, its derivative is not; a constant: the other way round
+                poison = torch.sqrt(self.alpha.sum() * 0.0) if self.gradient_only else torch.tensor(torch.inf)
                 return outcome._replace(loss=outcome.loss + poison)
         return outcome
 

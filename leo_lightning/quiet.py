@@ -1,0 +1,24 @@
+"""What is not said: notes of Lightning's that concern everyone and nobody."""
+
+import logging
+import sys
+import warnings
+from typing import Any
+
+
+def quiet() -> None:
+    """Leave out what Lightning says to everyone, and say warnings in one line."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*args parameter is intended to run from within Python",  # main() has completed the arguments
+        ".*callbacks used to create the checkpoint need to be provided",  # evaluation saves nothing
+        ".*Checkpoint directory .* exists and is not empty",  # a resumed run
+        ".*treespec, LeafSpec.* is deprecated",  # Lightning's own use of torch
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
