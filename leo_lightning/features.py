@@ -171,7 +171,7 @@ def _reporter(console: "Console") -> Callable[[str], None]:
     return report
 
 
-def _print_written(console: "Console", banks: Iterable[tuple[str, "FeatureBank"]]) -> None:
+def _print_written(console: "Console", banks: "Iterable[tuple[str, FeatureBank]]") -> None:
     """Print one line per split that was written."""
     from rich.table import Table
 
@@ -184,7 +184,7 @@ def _print_written(console: "Console", banks: Iterable[tuple[str, "FeatureBank"]
     console.print(table)
 
 
-def _print_info(console: "Console", banks: dict[str, "FeatureBank"]) -> None:
+def _print_info(console: "Console", banks: "dict[str, FeatureBank]") -> None:
     """Print one column per split, then where each split comes from."""
     from rich.table import Table
 
@@ -197,7 +197,7 @@ def _print_info(console: "Console", banks: dict[str, "FeatureBank"]) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _provenance_lines(banks: dict[str, "FeatureBank"]) -> list[str]:
+def _provenance_lines(banks: "dict[str, FeatureBank]") -> list[str]:
     """Return one line for what all splits share, and one per split for what differs."""
     lines = []
     for key in dict.fromkeys(key for bank in banks.values() for key in bank.provenance):
