@@ -23,6 +23,12 @@ class LastCheckpoint(Checkpoint):
         self.every = every
         self._saved = -1
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Episode, batch_idx: int
+    ) -> None:
+        """Mend the step of log lines: after resuming from a validation, Lightning's lags one behind."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Episode, batch_idx: int
     ) -> None:

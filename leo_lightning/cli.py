@@ -1,5 +1,6 @@
 """The command line: LightningCLI with a run folder, one-line errors and a default job."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from leo_lightning.run import (
     CHECKPOINTS,
     CONFIG,
     RunOptions,
+    differences,
     find_checkpoint,
     folder_of,
     fresh_folder,
@@ -165,7 +167,8 @@ class LEOCommand(LightningCLI):
             return None
         path = Path(wanted)
         if not path.is_file():
-            raise InputError(f"{path}: no such checkpoint")
+            there = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))
+            raise InputError(f"{path}: no such checkpoint" + (f"; there is {there}" if there else ""))
         return path
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -248,6 +251,7 @@ class LEOCommand(LightningCLI):
 
     @rank_zero_only
     def _save_config(self) -> None:
+        fresh = not self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             config = {key: value for key, value in yaml.safe_load(self.replay).items() if key in SECTIONS}
@@ -263,7 +267,20 @@ class LEOCommand(LightningCLI):
             self.datamodule.embedding_size
         )
         for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                self._start_wandb(logger, fresh)
             logger.log_hyperparams(config)
+
+    def _start_wandb(self, logger: WandbLogger, fresh: bool) -> None:
+        from wandb.errors import Error  # takes long, and most runs do without
+
+        try:
+            _ = logger.experiment
+        except Error as error:
+            if fresh:
+                shutil.rmtree(self.folder)
+            reason = " ".join(str(error).split())
+            raise InputError(f"W&B: {reason} Or log offline: --run.wandb offline") from None
 
     @rank_zero_only
     def _banner(self) -> None:
@@ -282,6 +299,19 @@ class LEOCommand(LightningCLI):
             doing = "resumed" if self.fitting else "model"
             path = self._get(self.config, "ckpt_path")
             lines.append(f"{doing:8}{path}, step {self.checkpoint['global_step']}")
+            if self.fitting and (self.folder / CONFIG).is_file():
+                before = yaml.safe_load((self.folder / CONFIG).read_text())
+                lines += [f"changed {what}" for what in differences(before, yaml.safe_load(self.replay))]
+        trainer, epoch = self.trainer, self.datamodule.steps_per_epoch
+        if (
+            self.fitting
+            and not data.train_on_val
+            and 0 < trainer.max_steps < epoch
+            and trainer.val_check_interval == 1.0
+        ):
+            lines.append(
+                f"note    no validation in {trainer.max_steps} steps; see --data.steps_per_epoch ({epoch})"
+            )
         self.console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
     @rank_zero_only
@@ -298,36 +328,28 @@ class LEOCommand(LightningCLI):
 def with_defaults(args: list[str]) -> list[str]:
     """The command line spelled out.
 
-    Without a subcommand it is `fit_test`, and that without a configuration is the quickstart; evaluation
-    takes the configuration that was saved beside the checkpoint.
+    Without a subcommand it is `fit_test`. Without a configuration, training starts from the quickstart, and
+    what has a checkpoint, be it evaluation or resumed training, takes what was saved beside that.
     """
     commands = LEOCommand.subcommands()
-    if not args or args[0] not in commands:
-        args = ["fit_test", *args]
-    given = {arg.split("=")[0] for arg in args}
-    if given & {"--config", "-c"}:
-        return args
-    if args[0] == "fit_test":
-        return ["fit_test", "--config", str(QUICKSTART), *args[1:]]
-    path = _value(args, "--ckpt_path")
-    if args[0] != "fit" and path is not None:
-        if path in ("best", "last"):
-            options = RunOptions()
-            root, name = (
-                _value(args, "--run.root") or options.root,
-                _value(args, "--run.name") or options.name,
-            )
-            path = find_checkpoint(Path(root), name, path)
-        if folder := folder_of(Path(path)):
-            return [args[0], "--config", str(folder / CONFIG), *args[1:]]
-    return args
+    command, *rest = args if args and args[0] in commands else ["fit_test", *args]
+    if {arg.split("=")[0] for arg in rest} & {"--config", "-c"}:
+        return [command, *rest]
+    fitting = command in ("fit", "fit_test")
+    wanted = _value(rest, "--ckpt_path") or ("last" if fitting and _value(rest, "--resume") else None)
+    if wanted is not None:
+        root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or QUICKSTART.stem
+        path = find_checkpoint(Path(root), name, wanted) if wanted in ("best", "last") else Path(wanted)
+        if folder := folder_of(path):
+            return [command, "--config", str(folder / CONFIG), *rest]
+    return [command, "--config", str(QUICKSTART), *rest] if fitting else [command, *rest]
 
 
 def _value(args: list[str], flag: str) -> str | None:
     """What a flag is set to, in either spelling; None if it is absent."""
-    for arg, after in zip(args, [*args[1:], None], strict=True):
-        if arg == flag:
-            return after
+    for position, arg in enumerate(args):
+        if arg == flag and position + 1 < len(args):
+            return args[position + 1]
         if arg.startswith(f"{flag}="):
             return arg.partition("=")[2]
     return None

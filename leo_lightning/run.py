@@ -105,6 +105,16 @@ def git_commit() -> str | None:
         return None
 
 
+def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Settings of a saved configuration that have another value now."""
+    for key, old in before.items():
+        new = after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key}: {old} → {new}"
+
+
 def written(folder: Path) -> Iterator[tuple[str, Path]]:
     """What the run has left in its folder."""
     places = {

@@ -259,7 +259,8 @@ def test_defaults_of_the_command_line(tmp_path: Path):
     assert with_defaults([])[:2] == ["fit_test", "--config"]
     assert with_defaults([])[2].endswith("quickstart.yaml")
     assert with_defaults(["--config", "x.yaml"]) == ["fit_test", "--config", "x.yaml"]
-    assert with_defaults(["fit", "--data.shot=5"]) == ["fit", "--data.shot=5"]
+    fit = with_defaults(["fit", "--data.shot=5"])
+    assert fit == ["fit", *with_defaults([])[1:], "--data.shot=5"]
     assert set(LEOCommand.subcommands()) == {"fit_test", "fit", "validate", "test", "predict"}
 
 
@@ -360,6 +361,38 @@ def test_bad_checkpoint_is_one_line(
     assert len(error) == 1
     assert "x.ckpt" in error[0]
     assert files(tmp_path) == [path]
+
+
+def test_resuming_needs_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a resume that goes on with other hyperparameters than the run's, and does not say so."""
+    assert tiny(tmp_path, "--model.learner.kl_weight=0.25", command="fit") == 0
+    newest = ["fit", "--resume=auto", f"--run.root={tmp_path}", "--run.name=tiny"]
+    capsys.readouterr()
+    assert main([*newest, "--trainer.max_steps=9", "--model.learner.dropout=0.2"]) == 0
+    said = capsys.readouterr().out
+    assert "changed trainer.max_steps: 6 → 9" in said
+    assert "changed model.learner.init_args.dropout: 0.1 → 0.2" in said
+    assert said.count("changed ") == 2
+    last = torch.load(folders(tmp_path)[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["hyper_parameters"]["learner"]["init_args"]["kl_weight"] == 0.25
+
+
+def test_wandb_without_a_key_is_one_line(tmp_path: Path):
+    """Catches W&B's traceback where nobody is logged in, and the run folder left behind."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    command = [sys.executable, str(ROOT / "train.py"), "fit", *TINY, f"--run.root={tmp_path / 'runs'}"]
+    done = subprocess.run(
+        [*command, "--run.wandb=online"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "--run.wandb offline" in done.stderr.splitlines()[-1]
+    assert not list((tmp_path / "runs").glob("*/*"))
 
 
 def test_resuming_a_finished_run_says_so(run: Path, capsys: pytest.CaptureFixture[str]):

@@ -196,6 +196,8 @@ class LEO(Learner):
                 z = z + noise.latents * std[:, :, None]
             decoded: list[Tensor] = []
 
+            # ∇z L by the chain rule: w_k = μ(z_k) + eps_k · σ(z_k), and the logits are x · mean_k w_k, so
+            # ∂L/∂w_k = (∂L/∂w) / K; the two halves of the decoder, for μ and for σ, carry it back to z_k.
             def latent_gradient(z: Tensor, step: int) -> Tensor:
                 weight, slope = self._decode(z, _at(noise.weights, step))
                 decoded.append(weight)
