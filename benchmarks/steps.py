@@ -40,11 +40,14 @@ def learner_row(name: str, shot: int, data: EpisodeDataModule, sizes: Sizes, bud
     system = MetaLearner(learner(sizes))
     optimizer = system.configure_optimizers()
     episode = _episode(data, shot, sizes)
-    generator = torch.Generator()
+
+    assert episode.rows is not None
+    tasks = episode.rows.task
 
     def step() -> None:
         optimizer.zero_grad()
-        system.learner(episode, generator).loss.backward()
+        seeds = system.noise_seeds(0, 0, tasks)
+        system.learner(episode, seeds).loss.backward()
         system.configure_gradient_clipping(optimizer)
         optimizer.step()
 

@@ -66,7 +66,7 @@ class TaskAccuracy(Metric):
             accuracy = hits.flatten(1).mean(1)
         else:
             accuracy = (hits * valid).flatten(1).sum(1) / valid.flatten(1).sum(1)
-        self.task.append(task)
+        self.task.append(task.to(accuracy.device))
         self.accuracy.append(accuracy)
 
     def compute(self) -> TaskScores:

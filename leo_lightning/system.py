@@ -4,12 +4,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Int64
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from leo_lightning.clipping import clip_, gradient_norm
 from leo_lightning.data.episode import Episode
-from leo_lightning.data.sampler import fold
+from leo_lightning.data.sampler import fold_tasks
 from leo_lightning.errors import DivergedError, InputError
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.learner import Learner, Outcome
@@ -69,7 +70,6 @@ class MetaLearner(pl.LightningModule):
         self.val_accuracy: dict[str, TaskAccuracy] = {}
         self.test_accuracy: dict[str, TaskAccuracy] = {}
         self.test_scores: dict[str, TaskScores] = {}
-        self._generator: torch.Generator | None = None
 
     def configure_optimizers(self) -> Optimizer:
         """Adam, as the authors use; the fused kernel on a CPU (on a GPU it excludes clipping under AMP)."""
@@ -94,11 +94,10 @@ class MetaLearner(pl.LightningModule):
             )
 
     def training_step(self, batch: Episode, batch_idx: int) -> torch.Tensor:
-        """Outer loss of a meta-batch. Its noise is a function of (seed, rank, step) alone."""
-        if self._generator is None or self._generator.device != self.device:
-            self._generator = torch.Generator(self.device)
-        self._generator.manual_seed(self.noise_seed(self.seed, self.global_rank, self.global_step, batch_idx))
-        outcome: Outcome = self.learner(self._cast(batch), self._generator)
+        """Outer loss of a meta-batch. A task's noise is a function of (seed, step, task number) alone."""
+        assert batch.rows is not None
+        seeds = self.noise_seeds(self.seed, self.global_step, batch.rows.task)
+        outcome: Outcome = self.learner(self._cast(batch), seeds)
         if self._logs_this_step():
             self.log("train/loss", outcome.loss, prog_bar=True)
             accuracy: dict[str, TaskAccuracy] = {}
@@ -113,9 +112,9 @@ class MetaLearner(pl.LightningModule):
         return outcome.loss * torch.where(outcome.loss.detach().isfinite(), 1.0, torch.nan)
 
     @staticmethod
-    def noise_seed(seed: int, rank: int, step: int, batch: int) -> int:
-        """Seed of a meta-batch's noise; `batch` tells those apart that share a step by accumulation."""
-        return fold(seed, rank, step, batch)
+    def noise_seeds(seed: int, step: int, tasks: Int64[torch.Tensor, " B"]) -> list[int]:
+        """Seeds of the tasks' noise: those of a meta-batch, however processes or accumulation divide it."""
+        return fold_tasks(tasks.numpy(), seed, step).tolist()
 
     def configure_gradient_clipping(
         self,

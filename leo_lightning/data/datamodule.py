@@ -154,6 +154,13 @@ class EpisodeDataModule(pl.LightningDataModule):
         """The first test tasks."""
         return self._eval_loader("test", self.predict_tasks)
 
+    def transfer_batch_to_device(
+        self, batch: EpisodeRows, device: torch.device, dataloader_idx: int
+    ) -> EpisodeRows:
+        """All but the task numbers: they seed the noise, on the host."""
+        there = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return there._replace(task=batch.task)
+
     def on_after_batch_transfer(self, batch: EpisodeRows, dataloader_idx: int) -> Episode:
         """Replace rows by embeddings, on the device where they now are."""
         trainer = self.trainer

@@ -24,7 +24,7 @@ class EpisodeRows(NamedTuple):
     """Where the images of a meta-batch are: what a loader carries in place of embeddings."""
 
     task: Int64[Tensor, " B"]
-    """Number of each task within its split."""
+    """Number of each task within its split; stays on the host."""
     support: Int64[Tensor, "B N K"]
     """Rows of the feature bank."""
     query: Int64[Tensor, "B N Q"]

@@ -37,6 +37,11 @@ def fold(*words: int) -> int:
     return int(state[0])
 
 
+def fold_tasks(tasks: Sequence[int] | ndarray, *words: int) -> UInt64[ndarray, " B"]:
+    """One well-mixed word for each task number, out of it and what its tasks have in common."""
+    return _mix(np.uint64(fold(*words)) + np.asarray(tasks, np.uint64) * np.uint64(_GOLDEN))
+
+
 def _uniform(key: UInt64[ndarray, "*s"], count: int) -> Float64[ndarray, "*s count"]:
     """`count` numbers in [0, 1) per key; a longer run begins with the shorter one."""
     counters = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
@@ -85,7 +90,7 @@ def sample_rows(
         queries: Q, or None for all images of the class that are not in the support.
     """
     batch = np.asarray(tasks, np.uint64)
-    key = _mix(np.uint64(fold(seed, SPLIT_KEYS[split])) + batch * np.uint64(_GOLDEN))
+    key = fold_tasks(batch, seed, SPLIT_KEYS[split])
     slots = _mix(key[:, None] + _mix(np.arange(way + 1, dtype=np.uint64)))  # 0: the classes; n + 1: class n
     classes = _distinct(_uniform(slots[:, 0], way), np.full(len(batch), len(counts))).reshape(-1)
     drawn_queries = 0 if queries is None else queries

@@ -6,7 +6,8 @@ Few-Shot Learning. arXiv:1911.04623. The centroids are those of Prototypical Net
 2017, Eq. 1) without an embedding of their own.
 """
 
-import torch
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,7 +22,7 @@ class NearestCentroid(Learner):
     def __init__(self) -> None:
         super().__init__()
 
-    def forward(self, episode: Episode, generator: torch.Generator | None = None) -> Outcome:
+    def forward(self, episode: Episode, seeds: Sequence[int] | None = None) -> Outcome:
         """See `Learner.forward`."""
         logits = self.adapt(episode.support)(episode.query)
         loss = query_cross_entropy(logits, episode.valid).mean()

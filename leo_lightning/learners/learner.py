@@ -2,6 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ class LinearClassifier(NamedTuple):
 class Learner(nn.Module, ABC):
     """A few-shot learning method.
 
-    In training mode `forward` may draw random numbers, all of them from `generator`; in evaluation mode a
+    In training mode `forward` may draw random numbers, those of a task from its seed; in evaluation mode a
     learner is deterministic. Both work under `torch.no_grad` and `torch.inference_mode`.
 
     As in scikit-learn, every argument of `__init__` is kept in an attribute of its name.
@@ -54,12 +55,13 @@ class Learner(nn.Module, ABC):
         return {name: getattr(self, name) for name in names}
 
     @abstractmethod
-    def forward(self, episode: Episode, generator: torch.Generator | None = None) -> Outcome:
+    def forward(self, episode: Episode, seeds: Sequence[int] | None = None) -> Outcome:
         """Adapt to every task's support set and answer its queries.
 
         Args:
             episode: B tasks; N, K and Q may differ from call to call.
-            generator: source of all random numbers, on the device of the embeddings. None: torch's own.
+            seeds: one for each task, whose random numbers are a function of it alone: a meta-batch may be
+                divided. None: torch's own generator.
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ and original differ, the original made the published numbers and is followed; ea
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from leo_lightning.learners import objectives
 from leo_lightning.learners.inner_loop import adapt
 from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
 from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
-from leo_lightning.learners.noise import dropout_scales
+from leo_lightning.learners.noise import draw, dropout_scales
 
 DEAD_SPREAD = 1e-6
 """A latent dimension whose code varies less than this over the classes of a meta-batch carries nothing."""
@@ -118,34 +119,36 @@ class LEO(Learner):
         self.alpha = nn.Parameter(torch.full((num_latents,), latent_lr)) if latent_steps else None
         self.eta = nn.Parameter(torch.full((embedding_size,), finetuning_lr)) if finetuning_steps else None
 
-    def forward(self, episode: Episode, generator: torch.Generator | None = None) -> Outcome:
+    def forward(self, episode: Episode, seeds: Sequence[int] | None = None) -> Outcome:
         """See `Learner.forward`."""
-        return self.outcome(episode, self.draw_noise(episode, generator) if self.training else NO_NOISE)
+        return self.outcome(episode, self.draw_noise(episode, seeds) if self.training else NO_NOISE)
 
     def adapt(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier:
         """See `Learner.adapt`."""
         return LinearClassifier(self.adaptation(support, NO_NOISE).weights[-1])
 
-    def draw_noise(self, episode: Episode, generator: torch.Generator | None) -> Noise:
-        """Random numbers of one training step on this episode."""
-        like, support, query = episode.support, episode.support.shape, episode.query.shape
-        B, N, K, _ = support
-
-        def normal(*shape: int) -> Tensor:
-            return torch.empty(shape, device=like.device, dtype=like.dtype).normal_(generator=generator)
-
+    def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Noise:
+        """Random numbers of one training step on this episode; those of a task depend on its seed alone."""
+        (_, N, K, E), Q = episode.support.shape, episode.query.shape[2]
+        T, F, H = self.latent_steps, self.finetuning_steps, self.num_latents
+        support, query = N * K * E, N * Q * E
+        factors = (1 + T + F) * support + query if self.dropout else 0
+        normals = [N * K * H, (T + 1) * support]
+        normal, bits = draw(episode.support, seeds, sum(normals), -(-factors // 4))
+        latents, weights = normal.split(normals, dim=1)
         noise = Noise(
-            latents=normal(B, N, K, self.num_latents), weights=normal(1 + self.latent_steps, *support)
+            latents=latents.unflatten(1, (N, K, H)),
+            weights=weights.unflatten(1, (T + 1, N, K, E)).transpose(0, 1),
         )
         if not self.dropout:
             return noise
-        shapes = [support, (self.latent_steps + self.finetuning_steps, *support), query]
-        sizes = [math.prod(shape) for shape in shapes]
-        scales = dropout_scales((sum(sizes),), self.dropout, like.device, like.dtype, generator)
-        encoder_mask, support_masks, query_mask = (
-            part.view(shape) for part, shape in zip(scales.split(sizes), shapes, strict=True)
+        scales = dropout_scales(bits, self.dropout, normal.dtype)[:, :factors]
+        encoder_mask, support_masks, query_mask = scales.split([support, (T + F) * support, query], dim=1)
+        return noise._replace(
+            encoder_mask=encoder_mask.unflatten(1, (N, K, E)),
+            support_masks=support_masks.unflatten(1, (T + F, N, K, E)).transpose(0, 1),
+            query_mask=query_mask.unflatten(1, (N, Q, E)),
         )
-        return noise._replace(encoder_mask=encoder_mask, support_masks=support_masks, query_mask=query_mask)
 
     def outcome(self, episode: Episode, noise: Noise) -> Outcome:
         """Loss and predictions with the given random numbers."""
