@@ -14,11 +14,11 @@ from rich.console import Console
 from benchmarks.rounds import Row
 from benchmarks.sizes import Sizes
 from benchmarks.steps import learner
-from leo_lightning.callbacks import Throughput
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.history import MetricsCSV
 from leo_lightning.progress import RunProgress
 from leo_lightning.system import MetaLearner
+from leo_lightning.throughput import Throughput
 
 
 class Stopwatch(Callback):

@@ -1,6 +1,8 @@
 """The command line: LightningCLI with a run folder, one-line errors and a default job."""
 
+import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +13,14 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from leo_lightning.callbacks import LastCheckpoint, Throughput, best_checkpoint
+from leo_lightning.checkpoints import LastCheckpoint, WholeCheckpoints, best_checkpoint
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.errors import DivergedError, InputError
+from leo_lightning.errors import DivergedError, InputError, Interrupted
 from leo_lightning.history import MetricsCSV
 from leo_lightning.parser import LEO_PATH, Parser
 from leo_lightning.progress import RunProgress
@@ -30,11 +34,14 @@ from leo_lightning.run import (
     find_checkpoint,
     folder_of,
     fresh_folder,
+    newest_checkpoint,
     next_commands,
     read_checkpoint,
     written,
 )
+from leo_lightning.stop_signals import StopSignals
 from leo_lightning.system import MetaLearner
+from leo_lightning.throughput import Throughput
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
@@ -58,6 +65,7 @@ class Trainer(pl.Trainer):
         folder = Path(self.default_root_dir) / CHECKPOINTS
         saved = [path for path in (folder / "best.ckpt", folder / "last.ckpt") if path.is_file()]
         tested = str(saved[0]) if saved else None  # none with fast_dev_run
+        tested = self.strategy.broadcast(tested)  # only the first process knows the run folder
         self.test(model, datamodule=datamodule, ckpt_path=tested, verbose=False, weights_only=True)
 
 
@@ -101,7 +109,8 @@ class LEOCommand(LightningCLI):
         parser.add_argument(
             "--resume",
             type=Literal["auto"],
-            help="auto: continue the newest run of this name; same as --ckpt_path last",
+            help="auto: continue the newest run of this name that has a last.ckpt; if there is none, start "
+            "anew with the --config given",
         )
         parser.set_defaults({"model.learner": {"class_path": LEO_PATH}})
         parser.link_arguments(
@@ -156,7 +165,8 @@ class LEOCommand(LightningCLI):
                 raise InputError(
                     f"--resume continues training; name the checkpoint to {self.subcommand} with --ckpt_path"
                 )
-            wanted = wanted or "last"
+            if wanted is None:  # a configuration was given, so there is something to begin with
+                return newest_checkpoint(self.options.root, self.options.name, "last")
         if wanted in ("last", "best"):
             return find_checkpoint(self.options.root, self.options.name, wanted)
         if wanted is None:
@@ -173,7 +183,11 @@ class LEOCommand(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make the trainer with our loggers and callbacks."""
-        ours: dict[str, Any] = {"logger": self._loggers(), "callbacks": self._callbacks()}
+        ours: dict[str, Any] = {
+            "logger": self._loggers(),
+            "callbacks": self._callbacks(),
+            "plugins": self._plugins(),
+        }
         if self.datamodule.train_on_val:
             ours["limit_val_batches"] = 0
         return super().instantiate_trainer(**ours)
@@ -201,10 +215,19 @@ class LEOCommand(LightningCLI):
             )
         return loggers
 
+    def _plugins(self) -> list[Any]:
+        chosen = self._get(self.config_init, "trainer").plugins or []
+        plugins = list(chosen) if isinstance(chosen, list) else [chosen]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpoints())
+        return plugins
+
     def _callbacks(self) -> list[Callback]:
+        signals = StopSignals()
         callbacks: list[Callback] = [
             *(self._get(self.config_init, "trainer").callbacks or []),
             RunProgress(self.console),
+            signals,
         ]
         if self.subcommand != "fit":
             callbacks += [ResultsReport(self.folder, self.console), PredictionsCSV(self.folder)]
@@ -214,7 +237,8 @@ class LEOCommand(LightningCLI):
             if not self.datamodule.train_on_val:
                 callbacks.append(best_checkpoint(folder))
             # after the best one, whose score it holds
-            callbacks.append(LastCheckpoint(folder / "last.ckpt", self.options.checkpoint_every))
+            self.last = LastCheckpoint(folder / "last.ckpt", self.options.checkpoint_every, signals)
+            callbacks.append(self.last)
         return callbacks
 
     # Running
@@ -230,8 +254,24 @@ class LEOCommand(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         self._begin()
-        super()._run_subcommand(subcommand)
+        try:
+            super()._run_subcommand(subcommand)
+        except Interrupted as stop:
+            self._say_stopped(stop)
+            raise
         self._end()
+
+    @rank_zero_only
+    def _say_stopped(self, stop: Interrupted) -> None:
+        said = f"{signal.Signals(stop.signal).name}: stopped"
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            path = self.last.path
+            if path.is_file():
+                command = shlex.join(["python", "train.py", str(self.subcommand), "--ckpt_path", str(path)])
+                said += f"; saved at step {self.last.saved}, go on with: {command}"
+            else:
+                said += f" at step {self.trainer.global_step}, before there was anything to save"
+        self.console.print(said, highlight=False, soft_wrap=True)
 
     def _begin(self) -> None:
         """Refuse what cannot work before anything is written; then make the run folder."""
@@ -302,6 +342,8 @@ class LEOCommand(LightningCLI):
             if self.fitting and (self.folder / CONFIG).is_file():
                 before = yaml.safe_load((self.folder / CONFIG).read_text())
                 lines += [f"changed {what}" for what in differences(before, yaml.safe_load(self.replay))]
+        elif self._get(self.config, "resume"):
+            lines.append("resumed nothing: no run of this name has a checkpoint, so this is a new one")
         trainer, epoch = self.trainer, self.datamodule.steps_per_epoch
         if (
             self.fitting
@@ -356,14 +398,21 @@ def _value(args: list[str], flag: str) -> str | None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; 2 and one line for bad input, 1 if training diverged."""
+    """Run a command; 2 and one line for bad input, 1 if training diverged, 128 + n if signal n ended it."""
     quiet()
     try:
         LEOCommand(with_defaults(sys.argv[1:] if argv is None else argv))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(error, 2)
     except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _failed(error, 1)
+    except Interrupted as stop:
+        # Lightning kills the first process if one that it has started fails
+        return 128 + stop.signal if rank_zero_only.rank == 0 else 0
     return 0
+
+
+def _failed(error: Exception, code: int) -> int:
+    process = f" (process {rank_zero_only.rank})" if rank_zero_only.rank else ""
+    print(f"error{process}: {error}", file=sys.stderr)
+    return code

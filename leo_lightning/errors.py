@@ -10,3 +10,15 @@ class InputError(ValueError):
 
 class DivergedError(RuntimeError):
     """Training was stopped because its steps kept being not finite."""
+
+
+class Interrupted(BaseException):
+    """A signal ended the run; no error, and so no Exception.
+
+    Args:
+        signal: its number.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal

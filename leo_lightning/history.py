@@ -1,13 +1,14 @@
 """metrics.csv: everything that was logged, in one table that survives a restart."""
 
 import csv
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+
+from leo_lightning.whole_file import cannot_write, whole_file
 
 
 class MetricsCSV(Logger):
@@ -59,16 +60,17 @@ class MetricsCSV(Logger):
             self._columns += new
             self._rewrite()
         else:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(row)
+            try:
+                with self.path.open("a", newline="") as file:
+                    csv.DictWriter(file, self._columns).writerow(row)
+            except OSError as error:
+                raise cannot_write(self.path, error) from None
 
     def _rewrite(self) -> None:
-        part = self.path.with_suffix(".part")
-        with part.open("w", newline="") as file:
+        with whole_file(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self._rows)
-        os.replace(part, self.path)
         self._in_file = True
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
-from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -140,16 +139,8 @@ class RunProgress(ProgressBar):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Leave the terminal as it was; say how to go on."""
+        """Leave the terminal as it was."""
         self._close()
-        if (
-            isinstance(exception, KeyboardInterrupt)
-            and trainer.state.fn == TrainerFn.FITTING
-            and self.is_enabled
-        ):
-            self.console.print(
-                f"interrupted at step {trainer.global_step}; --resume auto goes on from last.ckpt"
-            )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the terminal as it was."""

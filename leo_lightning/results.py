@@ -8,7 +8,6 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,11 +16,13 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.table import Column, Table
+from torch import Tensor
 
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
 from leo_lightning.run import git_commit
 from leo_lightning.system import MetaLearner
+from leo_lightning.whole_file import whole_file
 
 STAGE_NAMES = {
     "before_adaptation": "{} before adaptation",
@@ -55,8 +56,10 @@ class ResultsReport(Callback):
         if not trainer.is_global_zero:
             return
         results = describe(trainer, pl_module, seconds)
-        _write_whole(self.folder / "results.json", lambda file: json.dump(results, file, indent=2))
-        _write_whole(self.folder / "per_task.csv", lambda file: _write_per_task(file, pl_module))
+        with whole_file(self.folder / "results.json") as part:
+            part.write_text(json.dumps(results, indent=2))
+        with whole_file(self.folder / "per_task.csv") as part, part.open("w", newline="") as file:
+            _write_per_task(file, pl_module)
         self._print(results)
 
     def _print(self, results: dict[str, Any]) -> None:
@@ -78,8 +81,7 @@ class ResultsReport(Callback):
 
 def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[str, Any]:
     """All that is needed to judge and to repeat a result."""
-    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(data, EpisodeDataModule)
+    data = _data(trainer)
     final = system.test_scores["final"]
     provenance = data.bank("test").provenance
     return {
@@ -120,22 +122,12 @@ def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _write_per_task(file: TextIO, system: MetaLearner) -> None:
-    writer = csv.writer(file)
-    writer.writerow(["task", *system.test_scores])
-    columns = [scores.accuracy.tolist() for scores in system.test_scores.values()]
-    writer.writerows(zip(system.test_scores["final"].task.tolist(), *columns, strict=True))
-
-
 class PredictionsCSV(Callback):
     """Writes predictions.csv, a line per query: task, image, true and predicted class, probability."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "predictions.csv"
-
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the header."""
-        self.path.write_text("task,image,class,predicted,probability\n")
+        self._batches: list[tuple[Tensor, ...]] = []
 
     def on_predict_batch_end(
         self,
@@ -146,31 +138,48 @@ class PredictionsCSV(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Append the queries of a meta-batch."""
-        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        assert isinstance(data, EpisodeDataModule)
+        """Keep the queries of a meta-batch: numbers of task, image and both classes, and the probability."""
         assert batch.rows is not None
-        bank = data.bank("test")
-        probability, choice = outputs.max(-1)
-        classes = bank.labels[batch.rows.support[:, :, 0].cpu()]
-        B, N, Q = choice.shape
-        with self.path.open("a", newline="") as file:
+        labels = _data(trainer).bank("test").labels
+        probability, choice = (part.cpu() for part in outputs.max(-1))
+        classes = labels[batch.rows.support[:, :, 0].cpu()]
+        task = batch.rows.task[:, None, None].expand_as(choice)
+        true = classes[:, :, None].expand_as(choice)
+        predicted = classes.gather(1, choice.flatten(1)).view_as(choice)
+        columns = (task, batch.rows.query.cpu(), true, predicted, probability)
+        valid = torch.ones_like(choice, dtype=torch.bool) if batch.valid is None else batch.valid.cpu()
+        self._batches.append(tuple(column[valid] for column in columns))
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write all of them, those of other processes too, in the order of the tasks."""
+        mine = [torch.cat(column) for column in zip(*self._batches, strict=True)]
+        self._batches.clear()
+        parts = [mine]
+        if trainer.world_size > 1:
+            parts *= trainer.world_size  # places for the others'
+            torch.distributed.gather_object(mine, parts if trainer.is_global_zero else None)
+        if not trainer.is_global_zero:
+            return
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        order = columns[0].argsort(stable=True)
+        bank = _data(trainer).bank("test")
+        with whole_file(self.path) as part, part.open("w", newline="") as file:
             writer = csv.writer(file)
-            for b in range(B):
-                for n in range(N):
-                    for q in range(Q):
-                        if batch.valid is not None and not batch.valid[b, n, q]:
-                            continue
-                        row = int(batch.rows.query[b, n, q])
-                        image = bank.image_names[row] if bank.image_names else row
-                        names = [bank.class_names[classes[b, c]] for c in (n, int(choice[b, n, q]))]
-                        writer.writerow(
-                            [int(batch.rows.task[b]), image, *names, f"{probability[b, n, q]:.6f}"]
-                        )
+            writer.writerow(["task", "image", "class", "predicted", "probability"])
+            for task, row, *classes, probability in zip(*(c[order].tolist() for c in columns), strict=True):
+                image = bank.image_names[row] if bank.image_names else row
+                names = [bank.class_names[label] for label in classes]
+                writer.writerow([task, image, *names, f"{probability:.6f}"])
 
 
-def _write_whole(path: Path, write: Callable[[TextIO], None]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
-        write(file)
-    os.replace(part, path)
+def _data(trainer: pl.Trainer) -> EpisodeDataModule:
+    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(data, EpisodeDataModule)
+    return data
+
+
+def _write_per_task(file: TextIO, system: MetaLearner) -> None:
+    writer = csv.writer(file)
+    writer.writerow(["task", *system.test_scores])
+    columns = [scores.accuracy.tolist() for scores in system.test_scores.values()]
+    writer.writerows(zip(system.test_scores["final"].task.tolist(), *columns, strict=True))

@@ -54,13 +54,21 @@ def fresh_folder(root: Path, name: str) -> Path:
     return next(folder for folder in candidates if not folder.exists())
 
 
-def find_checkpoint(root: Path, name: str, kind: str) -> Path:
+def newest_checkpoint(root: Path, name: str, kind: str) -> Path | None:
     """`last` or `best` checkpoint of the newest run of this name that has one."""
     folders = sorted((root / name).glob("*/"), reverse=True) if (root / name).is_dir() else []
-    for folder in folders:
-        path = folder / CHECKPOINTS / f"{kind}.ckpt"
-        if path.is_file():
-            return path
+    paths = (folder / CHECKPOINTS / f"{kind}.ckpt" for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def find_checkpoint(root: Path, name: str, kind: str) -> Path:
+    """The newest checkpoint.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path := newest_checkpoint(root, name, kind):
+        return path
     raise InputError(
         f"{root / name}: no run here has a {CHECKPOINTS}/{kind}.ckpt; name one with --ckpt_path FILE "
         "(or the experiment with --run.name), or leave --resume away to start anew"

@@ -1,0 +1,194 @@
+"""Kills training again and again, resumes it each time, and compares it with a run that was never stopped.
+
+    python -m benchmarks.crash --kills 20 --workers 2
+
+The process kills itself with SIGKILL at exact places: in the middle of a step, of a validation, of writing a
+checkpoint (the temporary file is there, the renaming is not), and right after one. Weights, the optimiser's
+state and metrics.csv must be those of the other run to the last bit.
+"""
+
+import argparse
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from leo_lightning import whole_file
+from leo_lightning.cli import main as train
+from leo_lightning.system import MetaLearner
+
+STEPS_PER_KILL = 26
+"""Steps until the latest kill that `plan` makes: so many that each of them comes before training is over."""
+
+SIZES = [
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+    "--data.steps_per_epoch=20",
+    "--data.batch_size=2",
+    "--data.val_tasks=32",
+    "--data.eval_batch_size=8",
+    "--model.learner.num_latents=4",
+    "--run.checkpoint_every=7",
+]
+
+
+class Kill(NamedTuple):
+    """The place of a kill, and which time the process comes by there."""
+
+    place: str
+    time: int
+
+
+def plan(kills: int, seed: int) -> list[Kill]:
+    """Random kills, each before `STEPS_PER_KILL` steps have passed since the start or the last resume."""
+    chance = random.Random(seed)
+    latest = {"step": STEPS_PER_KILL, "validation": 4, "write": 3, "written": 3}
+    places = (list(latest) * kills)[:kills]
+    chance.shuffle(places)
+    return [Kill(place, chance.randint(1, latest[place])) for place in places]
+
+
+def arm(kill: Kill) -> None:
+    """Make this process kill itself there."""
+    left = kill.time
+
+    def passing() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            passing()
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    def replace(source: Path, target: Path) -> None:
+        checkpoint = Path(target).suffix == ".ckpt"
+        if checkpoint and kill.place == "write":
+            passing()
+        rename(source, target)
+        if checkpoint and kill.place == "written":
+            passing()
+
+    rename = os.replace
+    if kill.place == "step":
+        MetaLearner.configure_gradient_clipping = before(MetaLearner.configure_gradient_clipping)
+    elif kill.place == "validation":
+        MetaLearner.validation_step = before(MetaLearner.validation_step)
+    else:
+        whole_file.os.replace = replace
+
+
+def crash(root: Path, kills: list[Kill], workers: int, steps: int) -> Iterator[str]:
+    """Train twice, once with the kills; what happens, line by line, and then each difference.
+
+    Raises:
+        RuntimeError: a process ended in another way than it should.
+    """
+    _run(root, "whole", steps, workers, None)
+    for kill in [*kills, None]:
+        there = next((root / "killed").glob("*/checkpoints/last.ckpt"), None)
+        step = torch.load(there, weights_only=True)["global_step"] if there else 0
+        _run(root, "killed", steps, workers, kill, *(["--resume=auto"] if there else []))
+        fate = f"killed at {kill.place} {kill.time}" if kill else "trained to the end"
+        yield f"from step {step:4}: {fate}"
+        if kill and not there:  # the run folder of a process that died before its first checkpoint
+            for folder in (root / "killed").glob("*/"):
+                if not (folder / "checkpoints" / "last.ckpt").exists():
+                    shutil.rmtree(folder)
+    yield from (f"DIFFERS: {what}" for what in differences(_folder(root, "killed"), _folder(root, "whole")))
+
+
+def differences(ours: Path, theirs: Path) -> Iterator[str]:
+    """What is not the same in two run folders."""
+    for name in ("last", "best"):
+        a, b = (
+            torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+            for folder in (ours, theirs)
+        )
+        for part in ("global_step", "state_dict", "optimizer_states", "bad_steps"):
+            if not _equal(a[part], b[part]):
+                yield f"{part} of {name}.ckpt"
+    a, b = _history(ours), _history(theirs)
+    if a != b:
+        yield f"metrics.csv ({len(a)} and {len(b)} lines)"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def _history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [
+            {k: v for k, v in row.items() if k != "train/tasks_per_second"} for row in csv.DictReader(file)
+        ]
+
+
+def _folder(root: Path, name: str) -> Path:
+    (folder,) = (root / name).glob("*/")
+    return folder
+
+
+def _run(root: Path, name: str, steps: int, workers: int, kill: Kill | None, *args: str) -> None:
+    where = ["--place", kill.place, "--time", str(kill.time)] if kill else []
+    command = [sys.executable, "-m", "benchmarks.crash", "--train", *where]
+    command += ["fit", *SIZES, f"--run.root={root}", f"--run.name={name}", f"--trainer.max_steps={steps}"]
+    command += [f"--data.num_workers={workers}", *args]
+    here = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=here, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    expected = -signal.SIGKILL if kill else 0
+    if done.returncode != expected:
+        raise RuntimeError(
+            f"exit code {done.returncode} in place of {expected}:\n{done.stdout}\n{done.stderr}"
+        )
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.crash", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, help="how often (default: 20)")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the places (default: 0)")
+    args = parser.parse_args()
+    steps = STEPS_PER_KILL * (args.kills + 1)
+    lines = []
+    with tempfile.TemporaryDirectory() as root:
+        for line in crash(Path(root), plan(args.kills, args.seed), args.workers, steps):
+            print(line, flush=True)
+            lines.append(line)
+    different = any(line.startswith("DIFFERS") for line in lines)
+    print(
+        "not the same run" if different else f"{steps} steps, {args.kills} kills: the same run, bit for bit"
+    )
+    return int(different)
+
+
+def _train(args: list[str]) -> int:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--place")
+    parser.add_argument("--time", type=int)
+    options, rest = parser.parse_known_args(args)
+    if options.place:
+        arm(Kill(options.place, options.time))
+    return train(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(_train(sys.argv[2:]) if sys.argv[1:2] == ["--train"] else main())

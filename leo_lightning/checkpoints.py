@@ -1,0 +1,113 @@
+"""Checkpoints: when they are written, and how, so that none is ever half there."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerFn
+
+from leo_lightning.data.episode import Episode
+from leo_lightning.errors import Interrupted
+from leo_lightning.stop_signals import StopSignals
+from leo_lightning.whole_file import whole_file
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, flushes it to the disk, and renames it.
+
+    Lightning's own passes through the system's temporary folder, maybe on another disk, and flushes nothing.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write all of it, or leave what was there."""
+        buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+        torch.save(checkpoint, buffer)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(path)) as part:
+            part.write_bytes(buffer.getbuffer())
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes last.ckpt, that of the largest step: regularly, after validation, at the end and on a signal.
+
+    It is written when everything of its step is through: validation, best.ckpt, and the lines of the log.
+    Lightning's hooks come earlier: what is saved in them lacks the validation that is due, and is not in step
+    with the log.
+
+    Args:
+        path: where it goes.
+        every: optimiser steps between two.
+        signals: asked after each step whether to stop.
+    """
+
+    def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
+        self.path = path
+        self.every = every
+        self.signals = signals
+        self._seen = self.saved = 0
+        self._validated = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Add to Lightning's loop the hook that it lacks."""
+        if stage == "fit":
+            loop = trainer.fit_loop.epoch_loop
+            end = loop.on_advance_end
+
+            def then(data_fetcher: Any) -> None:
+                end(data_fetcher)
+                self._after_step(trainer)
+
+            loop.on_advance_end = then
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin where the run stands."""
+        self._seen = self.saved = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Episode, batch_idx: int
+    ) -> None:
+        """Mend the step of log lines: Lightning counts one too many when it resumes at an epoch's end."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember to save."""
+        self._validated = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, unless the last step was saved."""
+        if trainer.global_step != self.saved:
+            self._save(trainer)
+
+    def _after_step(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step == self._seen and not self._validated:
+            return  # the step's gradients are not all there yet
+        step = self._seen = trainer.global_step
+        signal = self.signals.agreed(trainer)
+        if self._validated or signal or step % self.every == 0 or step == trainer.max_steps:
+            self._validated = False
+            self._save(trainer)
+        if signal:
+            raise Interrupted(signal)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self.saved = trainer.global_step
+        if not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+
+def best_checkpoint(folder: Path) -> ModelCheckpoint:
+    """best.ckpt, that of the highest validation accuracy."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor="val/accuracy",
+        mode="max",
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,  # with the validation, so that last.ckpt holds its score
+    )
