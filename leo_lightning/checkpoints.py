@@ -101,13 +101,29 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path, weights_only=False)
 
 
-def best_checkpoint(folder: Path) -> ModelCheckpoint:
-    """best.ckpt, that of the highest validation accuracy."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor="val/accuracy",
-        mode="max",
-        enable_version_counter=False,
-        save_on_train_epoch_end=False,  # with the validation, so that last.ckpt holds its score
-    )
+class BestCheckpoint(ModelCheckpoint):
+    """best.ckpt, that of the highest validation accuracy.
+
+    Args:
+        folder: where it goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor="val/accuracy",
+            mode="max",
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,  # with the validation, so that last.ckpt holds its score
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score over, even if the run folder was moved; Lightning would forget it then."""
+        assert self.dirpath is not None
+        best, score = Path(self.dirpath) / "best.ckpt", state_dict["best_model_score"]
+        if score is not None and best.is_file():
+            there = {"best_model_path": str(best), "kth_best_model_path": str(best)}
+            super().load_state_dict(
+                state_dict | there | {"dirpath": self.dirpath, "best_k_models": {str(best): score}}
+            )

@@ -18,7 +18,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from leo_lightning.checkpoints import LastCheckpoint, WholeCheckpoints, best_checkpoint
+from leo_lightning.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.errors import DivergedError, InputError, Interrupted
 from leo_lightning.history import MetricsCSV
@@ -235,7 +235,7 @@ class LEOCommand(LightningCLI):
             folder = self.folder / CHECKPOINTS
             callbacks.append(Throughput())
             if not self.datamodule.train_on_val:
-                callbacks.append(best_checkpoint(folder))
+                callbacks.append(BestCheckpoint(folder))
             # after the best one, whose score it holds
             self.last = LastCheckpoint(folder / "last.ckpt", self.options.checkpoint_every, signals)
             callbacks.append(self.last)
@@ -329,8 +329,10 @@ class LEOCommand(LightningCLI):
         name = " ".join(bank.provenance.get(key, "") for key in ("dataset", "split")).strip() or bank.source
         learner = type(self.model.learner).__name__
         parameters = sum(p.numel() for p in self.model.parameters())
+        world = self.trainer.world_size
+        processes = f", {world} processes of {data.batch_size} tasks" if world > 1 and self.fitting else ""
         lines = [
-            f"{learner:7} {data.way}-way {data.shot}-shot, {parameters:,} parameters",
+            f"{learner:7} {data.way}-way {data.shot}-shot, {parameters:,} parameters{processes}",
             f"data    {name}: {bank.num_classes} classes, {len(bank):,} images, "
             f"embeddings of size {bank.embedding_size}, normalize {data.normalize}",
             f"run     {self.folder}",

@@ -8,12 +8,17 @@ from typing import Any
 
 def quiet() -> None:
     """Leave out what Lightning says to everyone, and say warnings in one line."""
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
+    for name in (
+        "pytorch_lightning.utilities.rank_zero",
+        "lightning_fabric.utilities.seed",
+        "lightning_fabric.utilities.distributed",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*args parameter is intended to run from within Python",  # main() has completed the arguments
         ".*callbacks used to create the checkpoint need to be provided",  # evaluation saves nothing
         ".*Checkpoint directory .* exists and is not empty",  # a resumed run
+        ".*sync_dist=True.* when logging on epoch level",  # all processes log the accuracy of all tasks
         ".*treespec, LeafSpec.* is deprecated",  # Lightning's own use of torch
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -99,14 +99,16 @@ class MetaLearner(pl.LightningModule):
         seeds = self.noise_seeds(self.seed, self.global_step, batch.rows.task)
         outcome: Outcome = self.learner(self._cast(batch), seeds)
         if self._logs_this_step():
-            self.log("train/loss", outcome.loss, prog_bar=True)
             accuracy: dict[str, TaskAccuracy] = {}
             for stage, logits in outcome.logits.items():
                 self._score(accuracy, stage, logits.detach(), batch)
-            for stage, scores in self._collect(accuracy).items():
-                self.log(_metric_name("train", stage), scores.mean, prog_bar=stage == "final")
-            self.log_dict({f"train/{name}": term for name, term in outcome.terms.items()})
-            self.log_dict({f"inner/{name}": value for name, value in outcome.diagnostics.items()})
+            values = {"train/loss": outcome.loss}
+            values |= {f"train/{name}": term for name, term in outcome.terms.items()}
+            values |= {f"inner/{name}": value for name, value in outcome.diagnostics.items()}
+            self.log_dict(self._over_processes(values))
+            self.log_dict(
+                {_metric_name("train", name): s.mean for name, s in self._collect(accuracy).items()}
+            )
         self.steps_trained = self.global_step + 1
         # a loss that is not finite makes its gradients so, on all processes: a bad step is seen there alone
         return outcome.loss * torch.where(outcome.loss.detach().isfinite(), 1.0, torch.nan)
@@ -146,6 +148,13 @@ class MetaLearner(pl.LightningModule):
                 f"in a row, up to step {self.global_step}; try a lower --model.learning_rate"
             )
 
+    def _over_processes(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Means over all processes, whose meta-batches are equally large: those of the whole meta-batch."""
+        if self.trainer.world_size == 1:
+            return values
+        means = self.trainer.strategy.reduce(torch.stack([value.detach() for value in values.values()]))
+        return dict(zip(values, means, strict=True))  # pyright: ignore[reportArgumentType]
+
     def _logs_this_step(self) -> bool:
         # `log` costs more than it is worth on steps whose values Lightning throws away
         if self._trainer is None:
@@ -162,9 +171,10 @@ class MetaLearner(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log accuracy by stage of adaptation."""
         for stage, scores in self._collect(self.val_accuracy).items():
-            self.log(_metric_name("val", stage), scores.mean, prog_bar=stage == "final", rank_zero_only=True)
+            # the same on all processes, and all of them choose the best checkpoint by it
+            self.log(_metric_name("val", stage), scores.mean)
             if stage == "final":
-                self.log("val/accuracy_ci95", scores.ci95, rank_zero_only=True)
+                self.log("val/accuracy_ci95", scores.ci95)
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:
         """Score test tasks, with the nearest-centroid classifier beside the learner."""
@@ -231,6 +241,9 @@ class MetaLearner(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the counts over, and refuse a checkpoint of another model."""
         self.check_fits(checkpoint)
+        if self._trainer is not None:
+            # Lightning loads the weights first and then makes them float64: they would lose half their digits
+            self.trainer.precision_plugin.convert_module(self)
         counts = checkpoint.get("bad_steps", {"total": 0, "in_a_row": 0})
         self.bad_steps, self.bad_steps_in_a_row = counts["total"], counts["in_a_row"]
         self.steps_trained = checkpoint["global_step"]

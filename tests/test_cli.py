@@ -406,7 +406,7 @@ def test_last_checkpoint_knows_the_validation_of_its_step(tmp_path: Path):
     """Catches a last.ckpt written before the validation that is due at its step: resuming would skip that."""
     assert tiny(tmp_path, "--trainer.max_steps=3", "--run.checkpoint_every=1", command="fit") == 0
     last = torch.load(folders(tmp_path)[0] / "checkpoints" / "last.ckpt", weights_only=True)
-    (best,) = (state for name, state in last["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    (best,) = (state for name, state in last["callbacks"].items() if name.startswith("BestCheckpoint"))
     assert best["best_model_score"] is not None
     assert main(["fit_test", *TINY, f"--run.root={tmp_path}", "--run.name=tiny", "--resume=auto"]) == 0
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.crash import STEPS_PER_KILL, Kill, crash, differences
-from tests.runs import TINY, files, folders, rows
+from tests.runs import TINY, files, folders, rows, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def command(root: Path, *args: str, steps: int = 10**6, what: str = "fit") -> list[str]:
     return [
         sys.executable, str(ROOT / "train.py"), what, *TINY, f"--trainer.max_steps={steps}",
-        "--data.steps_per_epoch=20", "--run.checkpoint_every=7", f"--run.root={root}", "--run.name=tiny", *args,
+        "--data.steps_per_epoch=20", "--run.checkpoint_every=7", f"--run.root={root}", "--run.name=tiny",
+        *args,
     ]  # fmt: skip
 
 
@@ -97,6 +98,20 @@ def test_log_lines_keep_their_steps_after_a_validation(tmp_path: Path):
     subprocess.run(command(tmp_path, *options, *longer, steps=40), check=True, capture_output=True)
     steps = [int(row["step"]) for row in rows(folders(tmp_path)[0] / "metrics.csv") if row["train/loss"]]
     assert steps == [4, 9, 14, 19, 24, 29, 34, 39]
+
+
+def test_best_checkpoint_stays_the_best_in_a_moved_run(tmp_path: Path):
+    """Catches a best.ckpt overwritten by the first validation after resuming, be it worse or not."""
+    assert tiny(tmp_path, command="fit") == 0
+    moved = folders(tmp_path)[0].rename(tmp_path / "tiny" / "elsewhere") / "checkpoints"
+    last = torch.load(moved / "last.ckpt", weights_only=True)
+    (best,) = (state for name, state in last["callbacks"].items() if name.startswith("BestCheckpoint"))
+    best["best_model_score"].fill_(2.0)  # nothing beats that
+    torch.save(last, moved / "last.ckpt")
+    before = (moved / "best.ckpt").read_bytes()
+    assert tiny(tmp_path, "--resume=auto", "--trainer.max_steps=9", command="fit") == 0
+    assert steps_of(moved / "last.ckpt") == 9
+    assert (moved / "best.ckpt").read_bytes() == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

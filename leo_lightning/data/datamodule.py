@@ -231,10 +231,20 @@ class EpisodeDataModule(pl.LightningDataModule):
             )
 
     def _eval_loader(self, split: str, tasks: int) -> EpisodeLoader:
-        stream = EpisodeStream(self._sampler(split), self.eval_batch_size, tasks=tasks, **self._processes())
+        processes = self._processes()
+        share = tasks // processes["world"]
+        if share == 0:
+            world = processes["world"]
+            raise InputError(
+                f"{tasks} {split} tasks are too few for {world} processes; raise data.{split}_tasks"
+            )
+        # the smaller batch gives every process something to do
+        size = min(self.eval_batch_size, share)
+        stream = EpisodeStream(self._sampler(split), size, tasks=tasks, **processes)
         return EpisodeLoader(stream, self.num_workers)
 
     def _processes(self) -> dict[str, int]:
+        """Number of this process, and of all."""
         trainer = self.trainer
         return (
             {"rank": 0, "world": 1}

@@ -17,10 +17,10 @@ def std_from_raw(
 
     The derivative is 0 where the clamp holds. The offset makes std = offset where u = 0.
     """
-    exp = raw.exp()
-    shifted = exp - (1.0 - offset)
+    rise = raw.expm1()
+    shifted = rise + offset
     free = shifted > MIN_STD
-    return shifted.clamp_min(MIN_STD), torch.where(free, exp, 0.0)
+    return shifted.clamp_min(MIN_STD), torch.where(free, rise + 1.0, 0.0)
 
 
 def kl_divergence(
