@@ -91,7 +91,7 @@ def test_ctrl_c_ends_quietly(
 ):
     """Catches a traceback when the user has had enough."""
 
-    def interrupt(bank: FeatureBank, path: Path) -> None:
+    def interrupt(bank: FeatureBank, path: Path, name: Path) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(splits, "save_bank", interrupt)
