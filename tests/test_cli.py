@@ -279,7 +279,7 @@ BAD = {
         ["fit", "--data.normalize=l3"],
         "data.normalize: expected one of 'none', 'l2', 'center_l2'",
     ),
-    "no such command": (["fitt"], "unknown field fitt"),
+    "no such command": (["fitt"], "unknown command fitt; did you mean fit?"),
     "no such learner": (["fit", "--model.learner=Foo"], "model.learner: no such method (Foo)"),
     "no such config": (["fit", "--config=nowhere.yaml"], "nowhere.yaml: no such file"),
     "no such features": (["fit", "--data.root=nowhere"], "nowhere: no such folder of features"),
