@@ -1,5 +1,6 @@
 """The command line: LightningCLI with a run folder, one-line errors and a default job."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +61,22 @@ class Trainer(pl.Trainer):
         saved = [path for path in (folder / "best.ckpt", folder / "last.ckpt") if path.is_file()]
         tested = str(saved[0]) if saved else None  # none with fast_dev_run
         self.test(model, datamodule=datamodule, ckpt_path=tested, verbose=False, weights_only=True)
+
+    def save_checkpoint(
+        self, filepath: str | Path, weights_only: bool | None = None, storage_options: Any | None = None
+    ) -> None:
+        """As Lightning does it, but say which file a full disk has no room for.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        try:
+            super().save_checkpoint(filepath, weights_only, storage_options)
+        except OSError as error:
+            raise InputError(
+                f"{filepath}: cannot be written ({error.strerror or one_line(error)}); make room, then go on "
+                "with --resume auto"
+            ) from None
 
 
 class LEOCommand(LightningCLI):
@@ -329,12 +346,16 @@ class LEOCommand(LightningCLI):
     def _start_wandb(self, logger: WandbLogger, made: list[Path]) -> None:
         from wandb.errors import Error  # takes long, and most runs do without
 
+        os.environ.setdefault("WANDB_SILENT", "true")  # it says much; where the run is, is said below
+        logger._wandb_init.pop("anonymous", None)  # Lightning's default, of which W&B warns
         try:
-            _ = logger.experiment
+            url = logger.experiment.url
         except Error as error:
             remove_folders(made)
             reason = one_line(error).rstrip(".")
             raise InputError(f"W&B: {reason}; or log offline: --run.wandb offline") from None
+        if url:
+            self.console.print(f"wandb   {url}", highlight=False, soft_wrap=True)
 
     @rank_zero_only
     def _banner(self) -> None:

@@ -92,7 +92,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
-        raise InputError(f"{path}: holds more than weights and plain values, so it is not loaded") from None
+        raise InputError(
+            f"{path}: holds more than weights and plain values, so it is not loaded; "
+            "name a best.ckpt or last.ckpt of a run"
+        ) from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise InputError(f"{path}: not a whole checkpoint ({one_line(error)}); use another one") from None
     if not _is_ours(checkpoint):
