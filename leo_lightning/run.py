@@ -67,8 +67,8 @@ def remove_folders(made: list[Path]) -> None:
     """
     for folder in made[:1]:
         shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
-        for parent in made[1:]:
+    for parent in made[1:]:
+        with suppress(OSError):
             parent.rmdir()
 
 
@@ -87,7 +87,11 @@ def find_checkpoint(root: Path, name: str, kind: str) -> Path:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint of ours holds, its tensors mapped rather than read; nothing in it is executed."""
-    if not zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        whole = zipfile.is_zipfile(
+            file
+        )  # given the path, it says that a file without read permission is none
+    if not whole:
         raise InputError(f"{path}: is no checkpoint, or is cut short; use another one")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -35,6 +35,7 @@ def load_bank(path: Path) -> FeatureBank:
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with `{IMPORT_COMMAND} {path.parent}`")
     try:
+        path.open("rb").close()  # safetensors says of a file that may not be read that there is none
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             _check_format(header, path)
