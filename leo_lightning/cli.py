@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -169,10 +170,11 @@ class LEOCommand(LightningCLI):
                 raise InputError(f"trainer.{name} is 0: there would be nothing to do; raise it")
         positive = ("accumulate_grad_batches", "check_val_every_n_epoch")
         check_least(1, {f"trainer.{name}": trainer[name] for name in positive})
-        limit = trainer.limit_train_batches
+        limit, interval = trainer.limit_train_batches, trainer.val_check_interval
         if limit is not None:
             epoch = min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
-        interval = trainer.val_check_interval
+            if epoch == 0:
+                raise InputError(f"trainer.limit_train_batches is {limit}: that is no whole step; raise it")
         if isinstance(interval, int) and interval > epoch and trainer.check_val_every_n_epoch is not None:
             raise InputError(
                 f"trainer.val_check_interval is {interval}: an epoch has {epoch} steps; "
@@ -240,11 +242,15 @@ class LEOCommand(LightningCLI):
         if self.datamodule.train_on_val:
             ours["limit_val_batches"] = 0
         try:
-            return super().instantiate_trainer(**ours)
+            made = super().instantiate_trainer(**ours)
         except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
             raise InputError(
                 f"trainer: {one_line(error).rstrip('.!')}; change the --trainer field that this is about"
             ) from None
+        cores = os.cpu_count() or 1
+        if isinstance(made.accelerator, CPUAccelerator) and made.num_devices > cores:
+            raise InputError(f"trainer.devices is {made.num_devices}: there are {cores} CPU cores; lower it")
+        return made
 
     def _loggers(self) -> list[Logger]:
         chosen = self._get(self.config_init, "trainer").logger
@@ -448,6 +454,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(f"error: {disk_line(error)}", file=sys.stderr)
+        return 2
+    except MisconfigurationException as error:  # what Lightning sees only when it has begun
+        print(f"error: trainer: {one_line(error)}", file=sys.stderr)
         return 2
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)

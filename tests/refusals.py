@@ -800,6 +800,10 @@ CONFIGURATION = {
     "no epochs": Case(
         "fit --trainer.max_epochs 0", "trainer.max_epochs is 0: there would be nothing to do; raise it"
     ),
+    "less than a step": Case(
+        "fit --trainer.limit_train_batches 0.001",
+        "trainer.limit_train_batches is 0.001: that is no whole step; raise it",
+    ),
     "test of nothing": Case(
         "test --ckpt_path done/checkpoints/best.ckpt --trainer.limit_test_batches 0",
         "trainer.limit_test_batches is 0: there would be nothing to do; raise it",
@@ -1048,6 +1052,15 @@ DEVICES = {
     ),
     "no device": Case("fit --trainer.devices 0", f"trainer: …devices='0'…; {CHANGE}"),
     "no number of devices": Case("fit --trainer.devices some", f"trainer: …devices…; {CHANGE}"),
+    "more devices than cores": Case(
+        "fit --trainer.devices 9999", "trainer.devices is 9999: there are … CPU cores; lower it"
+    ),
+    "less than a batch to test": Case(
+        f"test {DONE} --trainer.limit_test_batches 0.001",
+        "trainer: …limit_test_batches…",
+        finished,
+        keeps="tiny",
+    ),
     "no machine": Case("fit --trainer.num_nodes 0", f"trainer: …num_nodes…; {CHANGE}"),
     "no such precision": Case(
         "fit --trainer.precision 8", "trainer.precision: 8 is no value that it takes; see --help"
