@@ -1,7 +1,7 @@
 """The command line: LightningCLI with a run folder, one-line errors and a default job."""
 
+import os
 import shlex
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -10,19 +10,29 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from leo_lightning.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.errors import DivergedError, InputError, Interrupted
+from leo_lightning.errors import (
+    DivergedError,
+    InputError,
+    Interrupted,
+    check_least,
+    disk_line,
+    one_line,
+    require,
+)
 from leo_lightning.history import MetricsCSV
-from leo_lightning.parser import LEO_PATH, Parser
+from leo_lightning.parser import LEO_PATH, Parser, check_config, essence, nearest
 from leo_lightning.progress import RunProgress
 from leo_lightning.quiet import quiet
 from leo_lightning.results import PredictionsCSV, ResultsReport
@@ -37,6 +47,7 @@ from leo_lightning.run import (
     newest_checkpoint,
     next_commands,
     read_checkpoint,
+    remove_folders,
     written,
 )
 from leo_lightning.stop_signals import StopSignals
@@ -117,6 +128,13 @@ class LEOCommand(LightningCLI):
             "data.embedding_size", "model.learner.init_args.embedding_size", apply_on="instantiate"
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Look at the configurations first, so that messages name the file."""
+        assert isinstance(args, list)
+        for path in filter(None, _values(args, "--config", "-c")):
+            check_config(Path(path))
+        super().parse_arguments(parser, args)
+
     def _parse_ckpt_path(self) -> None:
         """Nothing. Lightning lets a checkpoint's hyperparameters silently win over the command line here."""
 
@@ -126,9 +144,13 @@ class LEOCommand(LightningCLI):
         """Find the checkpoint and the run folder, then point all that writes there."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
+        for section in SECTIONS[1:]:
+            if not isinstance(config[section], Namespace):
+                raise InputError(f"{section}: expected fields, got {config[section]}")
         self.replay = self._parser(self.subcommand).dump(config.clone(), skip_unset=False)
         self.options = RunOptions(**config.run.as_dict())
         self.fitting = self.subcommand in ("fit_test", "fit")
+        self._check_trainer(config)
         path = self._find_checkpoint(config)
         self.checkpoint = None if path is None else read_checkpoint(path)
         config.ckpt_path = None if path is None else str(path)
@@ -139,6 +161,32 @@ class LEOCommand(LightningCLI):
             if section.seed is None:
                 section.seed = int(config.seed_everything)
         self._place_wandb(config)
+
+    def _check_trainer(self, config: Namespace) -> None:
+        """Refuse settings with which Lightning does nothing, or fails when the run has begun."""
+        trainer, epoch = config.trainer, config.data.steps_per_epoch
+        split = "train" if self.fitting else {"validate": "val"}.get(str(self.subcommand), self.subcommand)
+        for name in (f"limit_{split}_batches", *(("max_steps", "max_epochs") if self.fitting else ())):
+            if trainer[name] == 0:
+                raise InputError(f"trainer.{name} is 0: there would be nothing to do; raise it")
+        positive = ("accumulate_grad_batches", "check_val_every_n_epoch")
+        check_least(1, {f"trainer.{name}": trainer[name] for name in positive})
+        limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+        if limit is not None:
+            epoch = min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
+            if epoch == 0:
+                raise InputError(f"trainer.limit_train_batches is {limit}: that is no whole step; raise it")
+        if isinstance(interval, int) and interval > epoch and trainer.check_val_every_n_epoch is not None:
+            raise InputError(
+                f"trainer.val_check_interval is {interval}: an epoch has {epoch} steps; "
+                "lower it, or raise --data.steps_per_epoch"
+            )
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise InputError(f"seed_everything: {one_line(error)}") from None
 
     def _place_wandb(self, config: Namespace) -> None:
         """`--run.wandb` and `--trainer.logger WandbLogger` mean the same run, kept in the run folder."""
@@ -181,6 +229,15 @@ class LEOCommand(LightningCLI):
             raise InputError(f"{path}: no such checkpoint" + (f"; there is {there}" if there else ""))
         return path
 
+    def instantiate_classes(self) -> None:
+        """Make everything; what a logger or callback lacks is said in one line."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if "Problem with given class_path" not in str(error):
+                raise
+            raise InputError(essence(str(error), [])) from None
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make the trainer with our loggers and callbacks."""
         ours: dict[str, Any] = {
@@ -190,7 +247,19 @@ class LEOCommand(LightningCLI):
         }
         if self.datamodule.train_on_val:
             ours["limit_val_batches"] = 0
-        return super().instantiate_trainer(**ours)
+        try:
+            made = super().instantiate_trainer(**ours)
+        except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
+            raise InputError(
+                f"trainer: {one_line(error).rstrip('.!')}; change the --trainer field that this is about"
+            ) from None
+        cores = os.cpu_count() or 1
+        if isinstance(made.accelerator, CPUAccelerator) and made.num_devices > 4 * cores:  # a slip of the key
+            raise InputError(
+                f"trainer.devices is {made.num_devices}: that is too many processes for {cores} CPU cores; "
+                "lower it"
+            )
+        return made
 
     def _loggers(self) -> list[Logger]:
         chosen = self._get(self.config_init, "trainer").logger
@@ -201,8 +270,10 @@ class LEOCommand(LightningCLI):
         elif isinstance(chosen, list):
             loggers += chosen
         elif chosen is not False and self.fitting:
+            require("tensorboard", "the log for TensorBoard (--trainer.logger false leaves it out)")
             loggers.append(TensorBoardLogger(self.folder, name="", version="tensorboard"))
         if self.options.wandb != "off":
+            require("wandb", f"--run.wandb {self.options.wandb}")
             run_id = f"{self.options.name}-{self.folder.name}"
             loggers.append(
                 WandbLogger(
@@ -223,9 +294,10 @@ class LEOCommand(LightningCLI):
         return plugins
 
     def _callbacks(self) -> list[Callback]:
+        chosen = self._get(self.config_init, "trainer").callbacks or []  # one, or a list of them
         signals = StopSignals()
         callbacks: list[Callback] = [
-            *(self._get(self.config_init, "trainer").callbacks or []),
+            *(chosen if isinstance(chosen, list) else [chosen]),
             RunProgress(self.console),
             signals,
         ]
@@ -291,7 +363,7 @@ class LEOCommand(LightningCLI):
 
     @rank_zero_only
     def _save_config(self) -> None:
-        fresh = not self.folder.exists()
+        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             config = {key: value for key, value in yaml.safe_load(self.replay).items() if key in SECTIONS}
@@ -300,6 +372,7 @@ class LEOCommand(LightningCLI):
                 name = f"config-from-step-{self.checkpoint['global_step']}.yaml"
             (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
         except OSError as error:
+            remove_folders(made)
             raise InputError(
                 f"{self.folder}: cannot write the run folder ({error.strerror}); set --run.root"
             ) from None
@@ -308,19 +381,22 @@ class LEOCommand(LightningCLI):
         )
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
-                self._start_wandb(logger, fresh)
+                self._start_wandb(logger, made)
             logger.log_hyperparams(config)
 
-    def _start_wandb(self, logger: WandbLogger, fresh: bool) -> None:
+    def _start_wandb(self, logger: WandbLogger, made: list[Path]) -> None:
         from wandb.errors import Error  # takes long, and most runs do without
 
+        os.environ.setdefault("WANDB_SILENT", "true")  # it says much; where the run is, is said below
+        logger._wandb_init.pop("anonymous", None)  # Lightning's default, of which W&B warns
         try:
-            _ = logger.experiment
+            url = logger.experiment.url
         except Error as error:
-            if fresh:
-                shutil.rmtree(self.folder)
-            reason = " ".join(str(error).split())
-            raise InputError(f"W&B: {reason} Or log offline: --run.wandb offline") from None
+            remove_folders(made)
+            reason = one_line(error).rstrip(".")
+            raise InputError(f"W&B: {reason}; or log offline: --run.wandb offline") from None
+        if url:
+            self.console.print(f"wandb   {url}", highlight=False, soft_wrap=True)
 
     @rank_zero_only
     def _banner(self) -> None:
@@ -376,11 +452,15 @@ def with_defaults(args: list[str]) -> list[str]:
     what has a checkpoint, be it evaluation or resumed training, takes what was saved beside that.
     """
     commands = LEOCommand.subcommands()
+    if args and not args[0].startswith("-") and args[0] not in commands:
+        raise InputError(f"unknown command {args[0]}{nearest(args[0], commands)}")
     command, *rest = args if args and args[0] in commands else ["fit_test", *args]
-    if {arg.split("=")[0] for arg in rest} & {"--config", "-c"}:
+    if _values(rest, "--config", "-c"):
         return [command, *rest]
     fitting = command in ("fit", "fit_test")
-    wanted = _value(rest, "--ckpt_path") or ("last" if fitting and _value(rest, "--resume") else None)
+    wanted = _value(rest, "--ckpt_path")
+    if fitting and wanted is None and _value(rest, "--resume") == "auto":
+        wanted = "last"
     if wanted is not None:
         root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or QUICKSTART.stem
         path = find_checkpoint(Path(root), name, wanted) if wanted in ("best", "last") else Path(wanted)
@@ -390,13 +470,17 @@ def with_defaults(args: list[str]) -> list[str]:
 
 
 def _value(args: list[str], flag: str) -> str | None:
-    """What a flag is set to, in either spelling; None if it is absent."""
-    for position, arg in enumerate(args):
-        if arg == flag and position + 1 < len(args):
-            return args[position + 1]
-        if arg.startswith(f"{flag}="):
-            return arg.partition("=")[2]
-    return None
+    """What a flag is set to, the last time it is given; None if it is absent."""
+    return next(reversed(_values(args, flag)), None)
+
+
+def _values(args: list[str], *flags: str) -> list[str]:
+    """What flags are set to each time one is given, in either spelling."""
+    return [
+        arg.partition("=")[2] if "=" in arg else following
+        for arg, following in zip(args, [*args[1:], ""], strict=False)
+        if arg.partition("=")[0] in flags
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -405,16 +489,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         LEOCommand(with_defaults(sys.argv[1:] if argv is None else argv))
     except InputError as error:
-        return _failed(error, 2)
+        return _failed(str(error), 2)
+    except OSError as error:
+        return _failed(disk_line(error), 2)
+    except MisconfigurationException as error:  # what Lightning sees only when it has begun
+        return _failed(f"trainer: {one_line(error)}", 2)
     except DivergedError as error:
-        return _failed(error, 1)
+        return _failed(str(error), 1)
     except Interrupted as stop:
         # Lightning kills the first process if one that it has started fails
         return 128 + stop.signal if rank_zero_only.rank == 0 else 0
     return 0
 
 
-def _failed(error: Exception, code: int) -> int:
+def _failed(line: str, code: int) -> int:
     process = f" (process {rank_zero_only.rank})" if rank_zero_only.rank else ""
-    print(f"error{process}: {error}", file=sys.stderr)
+    print(f"error{process}: {line}", file=sys.stderr)
     return code

@@ -1,4 +1,8 @@
-"""The one exception for anything a user can mend."""
+"""The exceptions that a user can mend, and how they and those of other libraries become one line."""
+
+import errno
+import importlib
+from collections.abc import Mapping
 
 
 class InputError(ValueError):
@@ -22,3 +26,52 @@ class Interrupted(BaseException):
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
         self.signal = signal
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of `error` on one short line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def disk_line(error: OSError) -> str:
+    """Return what the disk or its rights refuse, where, and what to do, on one line."""
+    if error.strerror is None:  # raised by a library, in its own words
+        return one_line(error)
+    advice = {
+        errno.ENOSPC: "; make room, then run it again",
+        errno.EDQUOT: "; make room, then run it again",
+        errno.EFBIG: "; write to a disk that takes larger files",
+        errno.EACCES: "; name another place, or ask for the rights",
+        errno.EPERM: "; name another place, or ask for the rights",
+        errno.EROFS: "; name another place",
+    }.get(error.errno or 0, "")
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{error.strerror}{advice}"
+
+
+def check_least(least: int, values: Mapping[str, int | float | None]) -> None:
+    """Check that no setting is too small; one that is None is not set.
+
+    Args:
+        least: the smallest value allowed.
+        values: settings by the names that a configuration calls them.
+
+    Raises:
+        InputError: names the first that is smaller.
+    """
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise InputError(f"{name} is {value}: it must be at least {least}")
+
+
+def require(package: str, reason: str) -> None:
+    """Check that a package can be imported that only some runs need.
+
+    Raises:
+        InputError: says how to install it.
+    """
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        raise InputError(f"{reason} needs the package {package}: pip install {package}") from None

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, check_least, disk_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,11 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
     """
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         arguments.run(arguments)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {disk_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -42,8 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong, and the usage only when it is asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m leo_lightning.features",
         description="Make, inspect or download the feature files that training reads: "
         "{train,val,test}.safetensors in one folder.",
@@ -118,6 +133,7 @@ def _synthesize(arguments: argparse.Namespace) -> None:
     from leo_lightning.data.splits import check_vacant, save_splits
     from leo_lightning.data.synthetic import synthesize
 
+    check_least(0, {"--seed": arguments.seed})
     check_vacant(arguments.dst)
     console = _console()
     with console.status("synthesizing ..."):

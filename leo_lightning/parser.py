@@ -2,11 +2,14 @@
 
 import difflib
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser
 from pytorch_lightning.cli import LightningArgumentParser
 
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, disk_line, one_line
 from leo_lightning.learners.leo import LEO
 
 LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
@@ -31,10 +34,31 @@ class Parser(LightningArgumentParser):
         Raises:
             InputError: always.
         """
-        raise InputError(one_line(message, sorted(_known(self))))
+        raise InputError(essence(message, sorted(_known(self))))
 
 
-def one_line(message: str, known: list[str]) -> str:
+def check_config(path: Path) -> None:
+    """Check that a configuration is a table of fields; what these are is left to the parser.
+
+    Raises:
+        InputError: names the file, which the parser's own messages do not.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            config = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; name an existing one with --config") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; name a YAML file with --config") from None
+    except OSError as error:
+        raise InputError(disk_line(error)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or no such date
+        raise InputError(f"{path}: not valid YAML ({one_line(error)}); mend it") from None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise InputError(f"{path}: holds no table of fields; --print_config shows one")
+
+
+def essence(message: str, known: list[str]) -> str:
     """The essence of jsonargparse's message: which field, what is wrong, what was meant.
 
     Args:
@@ -47,27 +71,30 @@ def one_line(message: str, known: list[str]) -> str:
         fields.append(match[1])
         text = match[2]
     field = ".".join(fields)
-    if match := re.search(r"(?:[Oo]ption|[Kk]ey) '([^']+)'|unrecognized arguments: -*([^ =]+)", text):
+    if match := re.search(r"(?:[Oo]ption|[Kk]ey) '([^']+)'|unrecognized arguments: --([^ =]+)", text):
         name = ".".join([*fields, (match[1] or match[2]).replace("init_args.", "")])
-        return f"unknown field {name}{_nearest(name, known)}"
+        return f"unknown field {name}{nearest(name, known)}"
+    if match := re.match(r"unrecognized arguments: (\S+)", text):
+        return f"{match[1]}: expected a field; write --FIELD VALUE"
     if "unknown field " in text:  # said already, by a parser within this one
         inner = text.partition("unknown field ")[2].partition(";")[0].partition(" ")[0]
         name = inner if inner.startswith(field) else f"{field}.{inner}"
-        return f"unknown field {name}{_nearest(name, known)}"
+        return f"unknown field {name}{nearest(name, known)}"
     if match := re.match(r"([\w.]+): ((?:expected|\S+ is no value) .*)", text):  # as the former
         return f"{field}.{match[1]}: {match[2]}"
-    if match := re.search(r"File does not exist: '?([^']+)'?", text):
-        return f"{match[1]}: no such file; name an existing one with --{field or 'config'}"
-    if match := re.match(r"Problems parsing config: (.*)", text):
-        return f"the configuration is not valid YAML ({match[1]}); mend the file named with --config"
+    if match := re.match(r"argument (?:-\w/)?--(\S+): expected one argument", text):
+        return f"{match[1]}: has no value; write --{match[1]} VALUE"
+    if match := re.match(r"Unable to load config '(.*?)' - ", text):
+        return f"{field}: expected fields, got {match[1]}; write --{field}.FIELD VALUE"
+    if match := re.search(r"Problem with given class_path '([^']+)': (.*?)(?: - Expected|$)", text):
+        return f"{field + ': ' if field else ''}{match[1]} cannot be made ({match[2]})"
     if match := re.search(r"Expected a (.*?)\. Got value: (.*)", text):
         return f"{field}: expected {_type_name(match[1])}, got {match[2]}"
-    if match := re.search(r"Given value: (\S+)", text):
+    if match := re.search(r"Given value: (?:Namespace\(class_path=')?([^\s']+)", text):
         return f"{field}: {match[1]} is no value that it takes; see --help"
     if field == "model.learner":
-        return (
-            f"{field}: no such method ({text.rsplit(': ', 1)[-1]}); give the path of a class, like {LEO_PATH}"
-        )
+        name = re.sub(r".*(?:Expected a path but|string:|value:) (\S+).*", r"\1", text)
+        return f"{field}: no such method ({name}); give the path of a class, like {LEO_PATH}"
     return f"{field}: {text}" if field else text
 
 
@@ -76,7 +103,8 @@ def _type_name(text: str) -> str:
     return re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", text)
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return what to say after an unknown name: the known one that looks like it, or where to look."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     if not near:  # right name, wrong section
         leaves = {key.rsplit(".", 1)[-1]: key for key in known}

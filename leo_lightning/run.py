@@ -8,15 +8,18 @@ runs/<name>/<date-time>/
 """
 
 import pickle
+import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, check_least, one_line
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 
@@ -40,6 +43,9 @@ class RunOptions:
         wandb: Literal["off", "offline", "online"] = "off",
         wandb_project: str = "leo-lightning",
     ) -> None:
+        if name in ("", ".", "..") or {"/", "\0"} & set(name):
+            raise InputError(f"run.name is {name!r}: it must be a name without `/`; see --run.root")
+        check_least(1, {"run.checkpoint_every": checkpoint_every})
         self.name = name
         self.root = Path(root)
         self.checkpoint_every = checkpoint_every
@@ -52,6 +58,18 @@ def fresh_folder(root: Path, name: str) -> Path:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     candidates = (root / name / (stamp if n == 1 else f"{stamp}-{n}") for n in range(1, 1000))
     return next(folder for folder in candidates if not folder.exists())
+
+
+def remove_folders(made: list[Path]) -> None:
+    """Take back a run folder, the first of those that were made for a run that did not begin.
+
+    The others are its parents; another run may have begun in one of them, which stays then.
+    """
+    for folder in made[:1]:
+        shutil.rmtree(folder, ignore_errors=True)
+    for parent in made[1:]:
+        with suppress(OSError):
+            parent.rmdir()
 
 
 def newest_checkpoint(root: Path, name: str, kind: str) -> Path | None:
@@ -77,19 +95,41 @@ def find_checkpoint(root: Path, name: str, kind: str) -> Path:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint of ours holds, its tensors mapped rather than read; nothing in it is executed."""
+    with path.open("rb") as file:
+        whole = zipfile.is_zipfile(
+            file
+        )  # given the path, it says that a file without read permission is none
+    if not whole:
+        raise InputError(f"{path}: is no checkpoint, or is cut short; use another one")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
-        raise InputError(f"{path}: holds more than weights and plain values, so it is not loaded") from None
+        raise InputError(
+            f"{path}: holds more than weights and plain values, so it is not loaded; "
+            "name a best.ckpt or last.ckpt of a run"
+        ) from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a whole checkpoint ({reason}); use another one") from None
-    if (
-        not isinstance(checkpoint, dict)
-        or not {"state_dict", "global_step", "hyper_parameters"} <= checkpoint.keys()
-    ):
+        raise InputError(f"{path}: not a whole checkpoint ({one_line(error)}); use another one") from None
+    if not _is_ours(checkpoint):
         raise InputError(f"{path}: no checkpoint of this application; name a best.ckpt or last.ckpt of a run")
     return checkpoint
+
+
+def _is_ours(checkpoint: Any) -> bool:
+    """Whether it holds what every checkpoint of ours does."""
+    if not isinstance(checkpoint, dict):
+        return False
+    settings, weights = checkpoint.get("hyper_parameters"), checkpoint.get("state_dict")
+    learner = settings.get("learner") if isinstance(settings, dict) else None
+    return (
+        isinstance(checkpoint.get("global_step"), int)
+        and isinstance(checkpoint.get("pytorch-lightning_version"), str)
+        and isinstance(learner, dict)
+        and isinstance(learner.get("class_path"), str)
+        and isinstance(learner.get("init_args"), dict)
+        and isinstance(weights, dict)
+        and all(isinstance(weight, torch.Tensor) for weight in weights.values())
+    )
 
 
 def folder_of(checkpoint: Path) -> Path | None:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from leo_lightning.clipping import clip_, gradient_norm
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.sampler import fold_tasks
-from leo_lightning.errors import DivergedError, InputError
+from leo_lightning.errors import DivergedError, InputError, check_least
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.learner import Learner, Outcome
 from leo_lightning.metrics import TaskAccuracy, TaskScores
@@ -45,6 +45,14 @@ class MetaLearner(pl.LightningModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        for name, value in (
+            ("learning_rate", learning_rate),
+            ("clip_value", clip_value),
+            ("clip_norm", clip_norm),
+        ):
+            if not value > 0:
+                raise InputError(f"model.{name} is {value}: it must be above 0")
+        check_least(1, {"model.max_bad_steps": max_bad_steps})
         self.learner = learner
         self.learning_rate = learning_rate
         self.clip_value = clip_value
@@ -271,7 +279,7 @@ class MetaLearner(pl.LightningModule):
         if shapes != stored:
             changed = [name for name in mine if mine[name] != theirs.get(name)]
             raise InputError(
-                f"the checkpoint's weights do not fit this model; {', '.join(changed)} differ: "
+                f"the checkpoint's weights do not fit this model; {', '.join(changed) or 'sizes'} differ: "
                 "use the config.yaml of the checkpoint's run"
             )
 

@@ -1,7 +1,6 @@
 """The command line, as a user meets it."""
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +10,9 @@ import torch
 import yaml
 
 from leo_lightning.cli import LEOCommand, main, with_defaults
-from leo_lightning.data.feature_file import save_bank
-from leo_lightning.data.synthetic import synthesize
 from leo_lightning.learners.leo import LEO
 from leo_lightning.system import MetaLearner
-from tests.runs import TINY, files, folders, results, rows, tiny
+from tests.runs import TINY, folders, results, rows, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -264,105 +261,6 @@ def test_defaults_of_the_command_line(tmp_path: Path):
     assert set(LEOCommand.subcommands()) == {"fit_test", "fit", "validate", "test", "predict"}
 
 
-BAD = {
-    "unknown field": (["fit", "--data.shots=5"], "unknown field data.shots; did you mean data.shot?"),
-    "unknown learner field": (
-        ["fit", "--model.learner.kl_wieght=1"],
-        "unknown field model.learner.kl_wieght; did you mean model.learner.kl_weight?",
-    ),
-    "wrong type": (["fit", "--data.shot=five"], "data.shot: expected int, got five"),
-    "wrong type in learner": (
-        ["fit", "--model.learner.dropout=x"],
-        "model.learner.dropout: expected float, got x",
-    ),
-    "no such choice": (
-        ["fit", "--data.normalize=l3"],
-        "data.normalize: expected one of 'none', 'l2', 'center_l2'",
-    ),
-    "no such command": (["fitt"], "unknown field fitt"),
-    "no such learner": (["fit", "--model.learner=Foo"], "model.learner: no such method (Foo)"),
-    "no such config": (["fit", "--config=nowhere.yaml"], "nowhere.yaml: no such file"),
-    "no such features": (["fit", "--data.root=nowhere"], "nowhere: no such folder of features"),
-    "one way": (["fit", "--data.way=1"], "data.way is 1"),
-    "too many ways": (["fit", "--data.way=70"], "64 classes are too few for 70-way tasks"),
-    "too many shots": (["fit", "--data.shot=190"], "class train00 has 200 images, a task needs 205"),
-    "test without a model": (["test"], "test needs a trained model"),
-    "no such checkpoint": (["test", "--ckpt_path=no.ckpt"], "no.ckpt: no such checkpoint"),
-    "nothing to resume": (["fit", "--resume=auto"], "no run here has a checkpoints/last.ckpt"),
-    "resume a test": (["test", "--resume=auto"], "--resume continues training"),
-    "dropout of 1": (
-        ["fit", "--model.learner.dropout=1.0"],
-        "dropout is 1.0: it must be at least 0 and below 1",
-    ),
-    "negative steps": (
-        ["fit", "--model.learner.latent_steps=-1"],
-        "latent_steps is -1: it must be at least 0",
-    ),
-    "Lightning's clipping": (["fit", "--trainer.gradient_clip_val=1"], "trainer.gradient_clip_val"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """Catches a traceback, an unhelpful line, and a run folder left behind by a run that never began."""
-    monkeypatch.chdir(tmp_path)
-    args, message = BAD[case]
-    assert main(args) == 2
-    error = capsys.readouterr().err.splitlines()
-    assert len(error) == 1
-    assert error[0].startswith("error: ")
-    assert message in error[0]
-    assert files(tmp_path) == []
-
-
-def test_bad_yaml_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches a configuration's typing error shown as a traceback."""
-    (tmp_path / "a.yaml").write_text("data: [\n")
-    (tmp_path / "b.yaml").write_text("data:\n  shots: 5\n")
-    assert main(["fit", f"--config={tmp_path / 'a.yaml'}"]) == 2
-    assert "not valid YAML" in capsys.readouterr().err
-    assert main(["fit", f"--config={tmp_path / 'b.yaml'}"]) == 2
-    assert "did you mean data.shot?" in capsys.readouterr().err
-
-
-def test_checkpoint_of_another_embedding_size(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches torch's list of mismatched tensors where the data is simply of another backbone."""
-    for split, bank in synthesize(0).items():
-        narrow = type(bank).from_arrays(
-            bank.embeddings[:, :32].clone(), [bank.class_names[i] for i in bank.labels]
-        )
-        save_bank(narrow, tmp_path / f"{split}.safetensors")
-    before = files(tmp_path)
-    args = ["--run.root", str(tmp_path / "runs"), f"--data.root={tmp_path}"]
-    assert main(["test", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", *args]) == 2
-    error = capsys.readouterr().err
-    assert "trained on embeddings of size 128, the data has size 32" in error
-    assert len(error.splitlines()) == 1
-    assert files(tmp_path) == before
-
-
-@pytest.mark.parametrize("damage", ["truncated", "hostile", "other"])
-def test_bad_checkpoint_is_one_line(
-    damage: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    """Catches a traceback for a checkpoint that is not whole or not ours, and one that runs code."""
-
-    class Hostile:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "executed"),)
-
-    path = tmp_path / "x.ckpt"
-    if damage == "truncated":
-        path.write_bytes((run / "checkpoints" / "best.ckpt").read_bytes()[:5000])
-    else:
-        torch.save({"state_dict": Hostile() if damage == "hostile" else {}}, path)
-    assert main(["test", f"--ckpt_path={path}", f"--run.root={tmp_path / 'runs'}"]) == 2
-    error = capsys.readouterr().err.splitlines()
-    assert len(error) == 1
-    assert "x.ckpt" in error[0]
-    assert files(tmp_path) == [path]
-
-
 def test_resuming_needs_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Catches a resume that goes on with other hyperparameters than the run's, and does not say so."""
     assert tiny(tmp_path, "--model.learner.kl_weight=0.25", command="fit") == 0
@@ -375,31 +273,6 @@ def test_resuming_needs_no_configuration(tmp_path: Path, capsys: pytest.CaptureF
     assert said.count("changed ") == 2
     last = torch.load(folders(tmp_path)[0] / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["hyper_parameters"]["learner"]["init_args"]["kl_weight"] == 0.25
-
-
-def test_wandb_without_a_key_is_one_line(tmp_path: Path):
-    """Catches W&B's traceback where nobody is logged in, and the run folder left behind."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
-    command = [sys.executable, str(ROOT / "train.py"), "fit", *TINY, f"--run.root={tmp_path / 'runs'}"]
-    done = subprocess.run(
-        [*command, "--run.wandb=online"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "--run.wandb offline" in done.stderr.splitlines()[-1]
-    assert not list((tmp_path / "runs").glob("*/*"))
-
-
-def test_resuming_a_finished_run_says_so(run: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches a resume that trains nothing and reports success."""
-    last = str(run / "checkpoints" / "last.ckpt")
-    assert main(["fit", *TINY, f"--ckpt_path={last}"]) == 2
-    assert "trained 6 steps already; raise --trainer.max_steps" in capsys.readouterr().err
 
 
 def test_last_checkpoint_knows_the_validation_of_its_step(tmp_path: Path):

@@ -72,26 +72,12 @@ def test_remarks_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f"note: {folder}: has no val and no test split" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["import", "info", "synthesize", "download"])
-def test_mistakes_are_one_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches a traceback, a message on stdout, and an exit code that scripts take for success."""
-    file = tmp_path / "file"
-    file.touch()
-    arguments = {"import": [str(file), str(tmp_path / "out")], "info": [str(tmp_path / "none")]}
-    assert main([command, *arguments.get(command, [str(file)])]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith(f"error: {tmp_path}")
-    assert captured.err.count("\n") == 1
-    assert tree(tmp_path) == ["file"]
-
-
 def test_ctrl_c_ends_quietly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Catches a traceback when the user has had enough."""
 
-    def interrupt(bank: FeatureBank, path: Path) -> None:
+    def interrupt(bank: FeatureBank, path: Path, name: Path) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(splits, "save_bank", interrupt)
@@ -180,17 +166,6 @@ def test_authors_address_names_their_backbone(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(features, "AUTHORS_URL", url)
         assert main(["download", str(tmp_path / "mini")]) == 0
     assert load_split(tmp_path / "mini", "test").provenance["backbone"] == "WRN-28-10"
-
-
-def test_failed_download_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    """Catches an empty folder that looks like a data set."""
-    monkeypatch.setenv("no_proxy", "*")
-    with serve(Behaviour(status=404)) as url:
-        assert main(["download", str(tmp_path / "mini"), "--url", url]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {url}: there is no such file")
-    assert tree(tmp_path) == []
 
 
 def test_archive_with_a_wrong_choice_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from leo_lightning.data.loader import EpisodeLoader, EpisodeStream
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, present_splits, union
 from leo_lightning.data.synthetic import synthesize
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, check_least
 
 Normalize = Literal["none", "l2", "center_l2"]
 
@@ -74,14 +74,14 @@ class EpisodeDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         positive = {
-            "way": way, "shot": shot, "query": query, "train_way": train_way, "train_shot": train_shot,
-            "batch_size": batch_size, "eval_batch_size": eval_batch_size, "steps_per_epoch": steps_per_epoch,
-            "val_tasks": val_tasks, "test_tasks": test_tasks, "predict_tasks": predict_tasks,
-            "test_query": None if test_query == "all" else test_query,
+            "shot": shot, "query": query, "train_shot": train_shot, "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size, "steps_per_epoch": steps_per_epoch, "val_tasks": val_tasks,
+            "test_tasks": test_tasks, "predict_tasks": predict_tasks,
+            "test_query": None if isinstance(test_query, str) else test_query,
         }  # fmt: skip
-        for name, value in positive.items():
-            if value is not None and value < (2 if "way" in name else 1):
-                raise InputError(f"data.{name} is {value}: it must be at least {2 if 'way' in name else 1}")
+        check_least(2, {"data.way": way, "data.train_way": train_way})
+        check_least(1, {f"data.{name}": value for name, value in positive.items()})
+        check_least(0, {"data.num_workers": num_workers})
         self.root = None if root is None else Path(root)
         self.way, self.shot, self.query = way, shot, query
         self.train_way, self.train_shot = train_way or way, train_shot or shot

@@ -35,6 +35,7 @@ def load_bank(path: Path) -> FeatureBank:
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with `{IMPORT_COMMAND} {path.parent}`")
     try:
+        path.open("rb").close()  # safetensors says of a file that may not be read that there is none
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             _check_format(header, path)
@@ -58,12 +59,18 @@ def load_bank(path: Path) -> FeatureBank:
     )
 
 
-def save_bank(bank: FeatureBank, path: Path) -> None:
+def save_bank(bank: FeatureBank, path: Path, name: Path | None = None) -> None:
     """Write the feature file: all of it, or nothing.
+
+    Args:
+        bank: what to write.
+        path: the file.
+        name: what messages call the file, if it will be moved to another place.
 
     Raises:
         InputError: the folder cannot be written to or is full, or the names do not fit into the header.
     """
+    name = name or path
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -74,7 +81,7 @@ def save_bank(bank: FeatureBank, path: Path) -> None:
         header["image_names"] = json.dumps(bank.image_names)
     # The header is JSON itself, so quotes and backslashes in it grow.
     if len(json.dumps(header)) > _MAX_HEADER:
-        raise InputError(f"{path}: the image names are too long for the file's header; leave them out")
+        raise InputError(f"{name}: the image names are too long for the file's header; leave them out")
     tensors = {"embeddings": bank.embeddings.contiguous(), "labels": bank.labels.contiguous()}
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -87,7 +94,7 @@ def save_bank(bank: FeatureBank, path: Path) -> None:
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path}: cannot be written ({reason})") from None
+        raise InputError(f"{name}: cannot be written ({reason})") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -117,7 +117,7 @@ def save_splits(
     try:
         with TemporaryDirectory(prefix=f".{root.name}.", suffix=".tmp", dir=there) as name:
             work = Path(name)
-            saved = _save_all(banks, work)
+            saved = _save_all(banks, work, root)
             root.mkdir(parents=True, exist_ok=True)
             for split in SPLITS:
                 if split in saved:
@@ -145,12 +145,12 @@ def check_vacant(root: Path, overwrite: bool = False) -> None:
         )
 
 
-def _save_all(banks: Iterable[tuple[str, FeatureBank]], work: Path) -> list[str]:
-    """Write every bank into `work`, checking each against those before it."""
+def _save_all(banks: Iterable[tuple[str, FeatureBank]], work: Path, root: Path) -> list[str]:
+    """Write every bank into `work`, on its way to `root`, checking each against those before it."""
     saved: dict[str, FeatureBank] = {}
     for split, bank in banks:
         check_splits(saved | {split: bank})
-        save_bank(bank, split_path(work, split))
+        save_bank(bank, split_path(work, split), split_path(root, split))
         # Read back, it lies on disk; the arrays it was made from can go before the next split is read.
         saved[split] = load_bank(split_path(work, split))
         del bank

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, check_least
 from leo_lightning.learners import objectives
 from leo_lightning.learners.inner_loop import adapt
 from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
@@ -94,13 +94,15 @@ class LEO(Learner):
         super().__init__()
         if not 0 <= dropout < 1:
             raise InputError(f"dropout is {dropout}: it must be at least 0 and below 1")
-        for name, value, least in (
-            ("num_latents", num_latents, 1),
-            ("latent_steps", latent_steps, 0),
-            ("finetuning_steps", finetuning_steps, 0),
-        ):
-            if value < least:
-                raise InputError(f"{name} is {value}: it must be at least {least}")
+        not_negative = {
+            "latent_steps": latent_steps, "finetuning_steps": finetuning_steps,
+            "latent_lr": latent_lr, "finetuning_lr": finetuning_lr,
+            "kl_weight": kl_weight, "encoder_penalty_weight": encoder_penalty_weight,
+            "l2_penalty_weight": l2_penalty_weight,
+            "orthogonality_penalty_weight": orthogonality_penalty_weight,
+        }  # fmt: skip
+        check_least(1, {"num_latents": num_latents})
+        check_least(0, not_negative)
         self.embedding_size = embedding_size
         self.num_latents = num_latents
         self.latent_steps = latent_steps

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from leo_lightning.data.importers.pickles import one_line
 from leo_lightning.data.importers.sources import (
     EMBEDDINGS,
     LABELS,
@@ -23,7 +22,7 @@ from leo_lightning.data.importers.sources import (
     zip_members,
 )
 from leo_lightning.data.splits import SPLITS
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, one_line
 
 
 def folder_arrays(src: Path) -> dict[str, Source]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from leo_lightning.data.importers.pickles import load_pickle, one_line
+from leo_lightning.data.importers.pickles import load_pickle
 from leo_lightning.data.importers.sources import (
     ZIP_ERRORS,
     Arrays,
@@ -20,7 +20,7 @@ from leo_lightning.data.importers.sources import (
     sha256_of,
     zip_members,
 )
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, one_line
 
 UNKNOWN = "unknown"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, one_line
 
 # Booleans, integers, floats, byte strings, text, and Python objects (which come back as a list).
 _DTYPE_CODE = re.compile(r"\?|b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")
@@ -207,12 +207,6 @@ def load_pickle(source: Path | io.BufferedIOBase, name: str | None = None) -> ob
     # A damaged pickle can fail in any opcode with nearly any exception; all mean the same to the user.
     except Exception as error:
         raise InputError(f"{name}: is cut short, damaged or not a pickle ({one_line(error)})") from None
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of `error` on one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _text(value: object) -> object:

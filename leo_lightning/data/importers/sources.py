@@ -13,8 +13,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from torch import Tensor
 
-from leo_lightning.data.importers.pickles import one_line
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, one_line
 
 EMBEDDINGS = ("embeddings", "features", "x")
 LABELS = ("labels", "y", "targets")

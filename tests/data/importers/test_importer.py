@@ -207,8 +207,8 @@ def test_interrupted_import_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     source = authors_archive(tmp_path / "a.zip")
     save, before = splits.save_bank, tree(tmp_path)
 
-    def interrupt(bank: FeatureBank, path: Path) -> None:
-        save(bank, path)
+    def interrupt(bank: FeatureBank, path: Path, name: Path) -> None:
+        save(bank, path, name)
         if path.name.startswith("val"):
             raise KeyboardInterrupt
 

@@ -1,0 +1,1184 @@
+"""Every kind of bad input and the line that it gives, for test_refusals.py and docs/errors.md."""
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from leo_lightning import features
+from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.feature_file import save_bank
+from leo_lightning.data.splits import SPLITS
+from tests.data.banks import make_bank
+from tests.data.importers import test_importer as sources
+from tests.data.importers.sources import (
+    authors_archive,
+    authors_pickle,
+    embeddings_of,
+    labels_of,
+    write_npy,
+    write_npz,
+    write_torch,
+)
+from tests.data.test_download import Behaviour, serve
+
+NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class World:
+    """What a case is arranged in."""
+
+    folder: Path
+    """Where the command runs; empty at first."""
+    run: Path
+    """The folder of a finished run, elsewhere."""
+    monkeypatch: pytest.MonkeyPatch
+    stack: ExitStack
+    """What is left when the command has ended."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One bad input."""
+
+    command: str
+    """What follows `python train.py`, or `python -m leo_lightning.` where it starts with `features`."""
+    line: str
+    """What stderr says after `error: `; … stands for a date, or for words of another library."""
+    arrange: Callable[[World], object] = lambda world: None
+    locked: tuple[str, int] | None = None
+    """A path and the rights that are left on it."""
+    environment: dict[str, str] | None = None
+    """Variables for a process of its own; W&B reads them once per process."""
+    keeps: str = ""
+    """The folder that stays, where a run or a download had begun."""
+
+
+# Arrangements
+
+
+def text(name: str, content: str | bytes) -> Callable[[World], object]:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda world: (world.folder / name).write_bytes(data)
+
+
+def folder(name: str) -> Callable[[World], object]:
+    return lambda world: (world.folder / name).mkdir()
+
+
+def data(world: World, **banks: FeatureBank) -> Path:
+    """Write a folder of good features, with other banks for some splits."""
+    root = world.folder / "data"
+    root.mkdir()
+    for split in SPLITS:
+        names = [f"{split}{i}" for i in range(5)]
+        save_bank(banks.get(split) or make_bank(names, images=20, split=split), root / f"{split}.safetensors")
+    return root
+
+
+def rewritten(
+    tensors: dict[str, torch.Tensor | None] | None = None, **header: str | None
+) -> Callable[[World], object]:
+    """Good features, but for some tensors and entries of train's header; None takes one away."""
+
+    def arrange(world: World) -> None:
+        path = data(world) / "train.safetensors"
+        with safe_open(path, framework="pt") as file:
+            content = {key: file.get_tensor(key).clone() for key in file.keys()} | (tensors or {})
+            metadata = file.metadata() | header
+        kept = {key: value for key, value in metadata.items() if value is not None}
+        save_file({key: value for key, value in content.items() if value is not None}, path, kept)
+
+    return arrange
+
+
+def cut(name: str, length: int, make: Callable[[World], object]) -> Callable[[World], object]:
+    def arrange(world: World) -> None:
+        make(world)
+        (world.folder / name).write_bytes((world.folder / name).read_bytes()[:length])
+
+    return arrange
+
+
+def source(make: Callable[[Path], object]) -> Callable[[World], object]:
+    """A folder `src` to import from."""
+
+    def arrange(world: World) -> None:
+        (world.folder / "src").mkdir()
+        make(world.folder / "src")
+
+    return arrange
+
+
+def npz(**arrays: Any) -> Callable[[World], object]:
+    good = {"embeddings": embeddings_of("train"), "labels": labels_of("train")}
+    return source(lambda src: np.savez(src / "train.npz", **(good | arrays)))
+
+
+def torch_file(name: str, content: object) -> Callable[[World], object]:
+    return source(lambda src: torch.save(content, src / name))
+
+
+def archive(*members: tuple[str, bytes]) -> Callable[[World], object]:
+    def arrange(world: World) -> None:
+        with zipfile.ZipFile(world.folder / "a.zip", "w") as file:
+            for name, content in members:
+                file.writestr(name, content)
+
+    return arrange
+
+
+def pickled(content: object) -> Callable[[World], object]:
+    return archive(("embeddings/toy/center/train_embeddings.pkl", pickle.dumps(content, 2)))
+
+
+def finished(world: World) -> Path:
+    """A copy of the finished run, in `done`."""
+    return Path(shutil.copytree(world.run, world.folder / "done"))
+
+
+def checkpoint(**changes: Any) -> Callable[[World], object]:
+    """`x.ckpt`: that of the finished run with other content; None takes an entry away."""
+
+    def arrange(world: World) -> None:
+        content = torch.load(world.run / "checkpoints" / "best.ckpt", weights_only=True) | changes
+        kept = {key: value for key, value in content.items() if value is not None}
+        torch.save(kept, world.folder / "x.ckpt")
+
+    return arrange
+
+
+def saved(content: object) -> Callable[[World], object]:
+    return lambda world: torch.save(content, world.folder / "x.ckpt")
+
+
+def config_of_run(content: str) -> Callable[[World], object]:
+    return lambda world: (finished(world) / "config.yaml").write_text(content)
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, ("executed",)
+
+
+@contextmanager
+def locked(where: Path, name: str, mode: int) -> Iterator[None]:
+    """Take rights on `where / name` away; from root, too, who could read and write everything."""
+    with ExitStack() as stack:
+        if os.geteuid() == 0:
+            for path in (where, *where.rglob("*")):
+                os.chown(path, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+            stack.callback(os.seteuid, 0)
+            if not os.access(where, os.X_OK, effective_ids=True):
+                pytest.skip(f"root is not refused anything, and others may not enter {where}")
+        (where / name).chmod(mode)
+        stack.callback((where / name).chmod, 0o700)
+        yield
+
+
+def disk_of(size: int, make: Callable[[World], object] = lambda world: None) -> Callable[[World], object]:
+    """A disk that takes no file of more than `size` bytes."""
+
+    def arrange(world: World) -> None:
+        make(world)
+        _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        world.stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    return arrange
+
+
+def full_disk(error: OSError) -> Callable[[World], object]:
+    """A disk that takes no configuration."""
+
+    def write_text(path: Path, *args: object, **kwargs: object) -> int:
+        raise error
+
+    return lambda world: world.monkeypatch.setattr(Path, "write_text", write_text)
+
+
+def without(package: str) -> Callable[[World], object]:
+    return lambda world: world.monkeypatch.setitem(sys.modules, package, None)
+
+
+def gpus(count: int) -> Callable[[World], object]:
+    def arrange(world: World) -> None:
+        world.monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        world.monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return arrange
+
+
+def server(behaviour: Behaviour) -> Callable[[World], object]:
+    """A server on this machine in place of the authors'."""
+
+    def arrange(world: World) -> None:
+        world.monkeypatch.setenv("no_proxy", "*")
+        world.monkeypatch.setattr(features, "AUTHORS_URL", world.stack.enter_context(serve(behaviour)))
+
+    return arrange
+
+
+def no_proxy(world: World) -> None:
+    world.monkeypatch.setenv("no_proxy", "*")
+
+
+# The cases, by section of docs/errors.md
+
+IMPORT = "make it with `python -m leo_lightning.features import SRC"
+LOOKED_FOR = (
+    "looked for the LEO authors' archive or folder ({split}_embeddings.pkl), {split}.npz, "
+    "{split}.npy with {split}_labels.npy or .txt, and {split}.pt or .pth"
+)
+FIT = "fit --data.root data"
+COMMAND = "python -m leo_lightning.features"
+HELD = (
+    "data: already holds features (train, val, test); remove them, or name another folder "
+    "(import replaces them with --overwrite)"
+)
+TRAIN = "data/train.safetensors"
+FROM_SRC = "features import src out"
+FROM_ZIP = "features import a.zip out"
+
+FEATURE_FILES = {
+    "no such folder": Case(
+        "fit --data.root nowhere", f"nowhere: no such folder of features; {IMPORT} nowhere`"
+    ),
+    "folder without features": Case(
+        FIT, f"data: has no split 'train' (splits there: none); {IMPORT} data`", folder("data")
+    ),
+    "no split to validate on": Case(
+        FIT,
+        f"data: has no split 'val' (splits there: train, test); {IMPORT} data`",
+        lambda world: (data(world) / "val.safetensors").unlink(),
+    ),
+    "no safetensors file": Case(
+        FIT,
+        f"{TRAIN}: is not a safetensors file, or is damaged; import it again",
+        lambda world: (data(world) / "train.safetensors").write_bytes(b"features"),
+    ),
+    "empty feature file": Case(
+        "features info data",
+        f"{TRAIN}: is not a safetensors file, or is damaged; import it again",
+        lambda world: (data(world) / "train.safetensors").write_bytes(b""),
+    ),
+    "feature file cut short": Case(
+        FIT,
+        f"{TRAIN}: is cut short; copy or import it again",
+        cut("data/train.safetensors", -100, data),
+    ),
+    "other safetensors file": Case(
+        FIT,
+        f"{TRAIN}: is a safetensors file but not a feature file; make one with "
+        "`python -m leo_lightning.features import SRC data`",
+        rewritten(format=None),
+    ),
+    "other version": Case(
+        FIT,
+        f"{TRAIN}: has feature format version '9', and this release reads version '1'; "
+        "import the features again",
+        rewritten(format_version="9"),
+    ),
+    "no embeddings": Case(
+        FIT,
+        f"{TRAIN}: has no 'embeddings'; import the features again",
+        rewritten({"embeddings": None}),
+    ),
+    "no labels": Case(
+        FIT, f"{TRAIN}: has no 'labels'; import the features again", rewritten({"labels": None})
+    ),
+    "no class names": Case(
+        FIT,
+        f"{TRAIN}: the header has no 'class_names'; import the features again",
+        rewritten(class_names=None),
+    ),
+    "class names that are no JSON": Case(
+        FIT,
+        f"{TRAIN}: 'class_names' in the header is not JSON; import the features again",
+        rewritten(class_names="[a"),
+    ),
+    "class names that are numbers": Case(
+        FIT,
+        f"{TRAIN}: 'class_names' in the header is not a list of names; import the features again",
+        rewritten(class_names="[1, 2]"),
+    ),
+    "provenance that is a list": Case(
+        FIT,
+        f"{TRAIN}: 'provenance' in the header is not a table of text; import the features again",
+        rewritten(provenance="[]"),
+    ),
+    "two classes of one name": Case(
+        FIT,
+        f"{TRAIN}: two classes have the same name; make the file again",
+        rewritten(class_names=json.dumps(["a"] * 5)),
+    ),
+    "image names too few": Case(
+        FIT,
+        f"{TRAIN}: 1 image names for 100 embeddings; give one name per row",
+        rewritten(image_names='["a"]'),
+    ),
+    "embeddings of whole numbers": Case(
+        FIT,
+        f"{TRAIN}: embeddings are torch.int32; they must be float16, bfloat16 or float32",
+        rewritten({"embeddings": torch.ones(100, 4, dtype=torch.int32)}),
+    ),
+    "embeddings of three dimensions": Case(
+        FIT,
+        f"{TRAIN}: embeddings have shape (100, 2, 2); they must be one row of numbers per image",
+        rewritten({"embeddings": torch.ones(100, 2, 2)}),
+    ),
+    "embeddings of no image": Case(
+        FIT,
+        f"{TRAIN}: embeddings have shape (0, 4); there must be at least one number",
+        rewritten({"embeddings": torch.ones(0, 4)}),
+    ),
+    "labels of another length": Case(
+        FIT,
+        f"{TRAIN}: labels are torch.int64 of shape (3,) for 100 embeddings; they must be int64, one per row",
+        rewritten({"labels": torch.zeros(3, dtype=torch.int64)}),
+    ),
+    "labels not sorted": Case(
+        FIT,
+        f"{TRAIN}: labels must run from 0 to 4 (there are 5 class names), sorted and with no "
+        "class left out; import the features again",
+        rewritten({"labels": torch.arange(100) % 5}),
+    ),
+    "NaN in a feature file": Case(
+        FIT,
+        f"{TRAIN}: 100 rows hold numbers that are not finite (row 0, 1, 2, 3, 4 and 95 more); "
+        "remove these rows or compute them again",
+        rewritten({"embeddings": torch.full((100, 4), torch.nan)}),
+    ),
+    "NaN in one row": Case(
+        FIT,
+        f"{TRAIN}: 1 row holds numbers that are not finite (row 7); remove these rows or compute them again",
+        rewritten({"embeddings": torch.ones(100, 4).index_fill_(0, torch.tensor([7]), torch.nan)}),
+    ),
+    "a class in two splits": Case(
+        FIT,
+        "data/test.safetensors: class 'train1' in both 'train' and 'test'; splits may not share classes, so "
+        "give different classes different names",
+        lambda world: data(world, test=make_bank(["x", "train1", "y", "z", "w"], images=20)),
+    ),
+    "splits of two backbones": Case(
+        FIT,
+        "data/val.safetensors: embeddings have 6 numbers, those of 'train' have 4; use one backbone for all "
+        "splits",
+        lambda world: data(world, val=make_bank(list("abcde"), images=20, size=6)),
+    ),
+    "too few classes": Case(
+        "fit --data.way 70", "synthetic train: 64 classes are too few for 70-way tasks; lower --data.way"
+    ),
+    "too few images": Case(
+        "fit --data.shot 190",
+        "synthetic train: class train00 has 200 images, a task needs 205 (190 support + 15 query); lower "
+        "--data.shot or the queries",
+    ),
+    "info of nothing": Case(
+        "features info nowhere", f"nowhere: no such folder of features; {IMPORT} nowhere`"
+    ),
+}
+
+IMPORTERS = {
+    "no such source": Case("features import nowhere out", "nowhere: no such file or folder"),
+    "source of another kind": Case(
+        "features import a.tar out",
+        f"a.tar: is neither a folder nor a zip or npz archive; {LOOKED_FOR}",
+        text("a.tar", "features"),
+    ),
+    "a file of a folder": Case(
+        "features import train.npy out",
+        "train.npy: is neither a folder nor a zip or npz archive; give the folder that holds it: .",
+        text("train.npy", "features"),
+    ),
+    "folder of something else": Case(
+        FROM_SRC, f"src: no features found; {LOOKED_FOR}", source(sources.bad_nothing)
+    ),
+    "empty source": Case(FROM_SRC, f"src: no features found; {LOOKED_FOR}", source(lambda src: None)),
+    "ready features": Case(
+        "features import data out",
+        "data: already holds feature files (train, val, test); use this folder as it is",
+        data,
+    ),
+    "no training split": Case(
+        FROM_SRC, "src: has test but no 'train' split; add it", source(sources.bad_no_train)
+    ),
+    "a split twice": Case(
+        FROM_SRC,
+        "src: holds the train split more than once (train.npz, train.pt); leave one of them",
+        source(sources.bad_twice),
+    ),
+    "two kinds of source": Case(
+        FROM_SRC,
+        "src: holds pickles and train.npz; leave one set of features in the folder",
+        source(sources.bad_mixture),
+    ),
+    "a class in two splits of a source": Case(
+        FROM_SRC,
+        "src/test.npz: classes 'n1', 'n2', 'n3' in both 'train' and 'test'; splits may not share classes, so "
+        "give different classes different names",
+        source(sources.bad_shared_class),
+    ),
+    "source of two backbones": Case(
+        FROM_SRC,
+        "src/val.npz: embeddings have 6 numbers, those of 'train' have 5; use one backbone for all splits",
+        source(sources.bad_sizes),
+    ),
+    # npz
+    "npz without embeddings": Case(
+        FROM_SRC,
+        "src/train.npz: has no 'embeddings' (nor 'features' nor 'x')",
+        source(sources.bad_no_array),
+    ),
+    "npz without labels": Case(
+        FROM_SRC,
+        "src/train.npz: has no 'labels' (nor 'y' nor 'targets')",
+        source(lambda src: np.savez(src / "train.npz", x=embeddings_of("train"))),
+    ),
+    "npz of all splits with other names": Case(
+        "features import all.npz out",
+        "all.npz: has no arrays 'train_embeddings' and 'train_labels'; rename them, or give the folder that "
+        "holds train.npz, val.npz and test.npz",
+        lambda world: np.savez(world.folder / "all.npz", a=np.ones(3)),
+    ),
+    "npz of whole numbers": Case(
+        FROM_SRC,
+        "src/train.npz: embeddings are int64; they must be floating point numbers",
+        npz(embeddings=np.ones((12, 5), np.int64)),
+    ),
+    "npz of one dimension": Case(
+        FROM_SRC,
+        "src/train.npz: embeddings have shape (12,); they must be one row of numbers per image",
+        npz(embeddings=np.ones(12, np.float32)),
+    ),
+    "npz of no image": Case(
+        FROM_SRC,
+        "src/train.npz: embeddings have shape (0, 5); there must be at least one number",
+        npz(embeddings=np.ones((0, 5), np.float32), labels=np.ones(0, np.int64)),
+    ),
+    "npz with labels of another length": Case(
+        FROM_SRC,
+        "src/train.npz: 12 embeddings but 3 labels; give one per row",
+        npz(labels=np.arange(3)),
+    ),
+    "npz with labels one-hot": Case(
+        FROM_SRC,
+        "src/train.npz: labels have shape (12, 3); give one label per row",
+        npz(labels=np.ones((12, 3), np.int64)),
+    ),
+    "npz with labels that are fractions": Case(
+        FROM_SRC,
+        "src/train.npz: the label of row 0 is 0.5; labels must be all whole numbers or all names",
+        npz(labels=np.full(12, 0.5)),
+    ),
+    "npz with image names of another length": Case(
+        FROM_SRC,
+        "src/train.npz: 12 embeddings but 1 image names; give one per row",
+        npz(image_names=np.array(["a"])),
+    ),
+    "npz with NaN": Case(
+        FROM_SRC,
+        "src/train.npz: 1 row holds numbers that are not finite (row 1); remove these rows or compute them "
+        "again",
+        npz(embeddings=np.array([[1.0], [np.nan]]), labels=np.arange(2)),
+    ),
+    "npz of objects": Case(
+        FROM_SRC,
+        "src/train.npz: cannot be read as npz (Object arrays cannot be loaded)",
+        source(sources.bad_objects),
+    ),
+    "npz cut short": Case(FROM_SRC, "src/train.npz: cannot be read as npz (…)", source(sources.bad_npz_cut)),
+    # npy
+    "npy without labels": Case(
+        FROM_SRC,
+        "src/train.npy: its labels must be in train_labels.npy or train_labels.txt beside it, and there is "
+        "neither",
+        source(sources.bad_no_labels),
+    ),
+    "npy with labels twice": Case(
+        FROM_SRC,
+        "src/train.npy: its labels must be in train_labels.npy or train_labels.txt beside it, and there are "
+        "both",
+        source(lambda src: [write_npy(src, "train"), (src / "train_labels.txt").touch()]),
+    ),
+    "npy with a label left empty": Case(
+        FROM_SRC,
+        "src/train.npy: the label of row 1 is empty; give every class a name",
+        source(sources.bad_blank_line),
+    ),
+    "npy with labels that are no text": Case(
+        FROM_SRC,
+        "src/train_labels.txt: cannot be read as text (…)",
+        source(
+            lambda src: [
+                sources.bad_no_labels(src),
+                (src / "train_labels.txt").write_bytes(b"\xff\xfe\x00"),
+            ]
+        ),
+    ),
+    "npy of objects": Case(
+        FROM_SRC,
+        "src/train_labels.npy: cannot be read as npy (Object arrays cannot be loaded)",
+        source(lambda src: [sources.bad_npy_objects(src), (src / "val.npz").unlink()]),
+    ),
+    "npy cut short": Case(FROM_SRC, "src/train.npy: cannot be read as npy (…)", source(sources.bad_npy_cut)),
+    "npz called npy": Case(
+        FROM_SRC,
+        "src/train.npy: is an npz archive under another name; rename it to .npz",
+        source(
+            lambda src: [
+                write_npz(src, "train"),
+                (src / "train.npz").rename(src / "train.npy"),
+                (src / "train_labels.txt").write_text("a"),
+            ]
+        ),
+    ),
+    # pt, pth
+    "torch file without embeddings": Case(
+        FROM_SRC,
+        "src/train.pt: has no 'embeddings' (nor 'features' nor 'x')",
+        torch_file("train.pt", {"labels": [1]}),
+    ),
+    "torch file of a list": Case(
+        FROM_SRC,
+        "src/train.pt: holds a list, not a dict of embeddings and labels",
+        source(sources.bad_torch_list),
+    ),
+    "torch file with a string of labels": Case(
+        FROM_SRC,
+        "src/train.pth: the labels are a str, not an array or list",
+        torch_file("train.pth", {"x": torch.ones(2, 2), "y": "ab"}),
+    ),
+    "torch file with a number of embeddings": Case(
+        FROM_SRC,
+        "src/train.pt: the embeddings are a int, not an array",
+        torch_file("train.pt", {"x": 3, "y": [1]}),
+    ),
+    "torch file that runs code": Case(
+        FROM_SRC,
+        "src/train.pt: cannot be read as tensors and plain containers (…); save a dict of 'embeddings' and "
+        "'labels'",
+        torch_file("train.pt", Hostile()),
+    ),
+    "torch file cut short": Case(
+        FROM_SRC,
+        "src/train.pt: cannot be read as tensors and plain containers (…); save a dict of 'embeddings' and "
+        "'labels'",
+        cut("src/train.pt", 300, source(lambda src: write_torch(src, "train"))),
+    ),
+    # the authors' archive, zipped or not
+    "damaged archive": Case(
+        FROM_ZIP,
+        "a.zip: is a damaged archive (…); download it again",
+        text("a.zip", b"PK\x05\x06" + bytes(6) + b"\xff" * 10 + bytes(2)),
+    ),
+    "archive with a damaged member": Case(
+        FROM_ZIP,
+        "a.zip:embeddings/miniImageNet/center/train_embeddings.pkl: cannot be read (…); copy or download it "
+        "again",
+        lambda world: overwrite(authors_archive(world.folder / "a.zip"), 120, b"\xff" * 40),
+    ),
+    "other set than the archive's": Case(
+        f"{FROM_ZIP} --dataset tieredImageNet",
+        "a.zip: does not hold what was asked for; choose with --dataset and --crop from: miniImageNet/center",
+        lambda world: authors_archive(world.folder / "a.zip"),
+    ),
+    "several sets": Case(
+        FROM_ZIP,
+        "a.zip: holds several sets of features; choose with --dataset and --crop from: mini/center, "
+        "mini/multiview",
+        lambda world: authors_archive(world.folder / "a.zip", ("mini/center", "mini/multiview")),
+    ),
+    "a set twice": Case(
+        FROM_ZIP,
+        "a.zip: holds the train split of toy/center twice; remove one, or name its folder",
+        archive(
+            ("a/toy/center/train_embeddings.pkl", authors_pickle("train")),
+            ("b/toy/center/train_embeddings.pkl", authors_pickle("train")),
+        ),
+    ),
+    "pickle that runs code": Case(
+        FROM_SRC,
+        "src/train_embeddings.pkl: refused to load a pickle that calls '….mkdir'; only arrays and plain "
+        "containers are accepted",
+        source(lambda src: (src / "train_embeddings.pkl").write_bytes(pickle.dumps(Hostile()))),
+    ),
+    "pickle cut short": Case(
+        FROM_SRC,
+        "src/train_embeddings.pkl: is cut short, damaged or not a pickle (…)",
+        source(lambda src: (src / "train_embeddings.pkl").write_bytes(authors_pickle("train")[:-50])),
+    ),
+    "empty pickle": Case(
+        FROM_SRC,
+        "src/train_embeddings.pkl: is cut short, damaged or not a pickle (…)",
+        source(lambda src: (src / "train_embeddings.pkl").touch()),
+    ),
+    "pickle of a list": Case(
+        FROM_ZIP,
+        "a.zip:embeddings/toy/center/train_embeddings.pkl: holds a list, not a dict of keys, labels and "
+        "embeddings",
+        pickled([1]),
+    ),
+    "pickle without embeddings": Case(
+        FROM_ZIP,
+        "a.zip:embeddings/toy/center/train_embeddings.pkl: has no 'embeddings' (nor 'features' nor 'x')",
+        pickled({"labels": ["a"]}),
+    ),
+    "pickle of rows of two lengths": Case(
+        FROM_ZIP,
+        "a.zip:embeddings/toy/center/train_embeddings.pkl: the embeddings are not rows of numbers (…)",
+        pickled({"embeddings": [[1.0], [1.0, 2.0]], "labels": ["a", "b"]}),
+    ),
+    "pickle with a number for image names": Case(
+        FROM_ZIP,
+        "a.zip:embeddings/toy/center/train_embeddings.pkl: the image names are a int, not an array or list",
+        pickled({"embeddings": [[1.0]], "labels": ["a"], "keys": 3}),
+    ),
+    "keys that contradict labels": Case(
+        FROM_ZIP,
+        "a.zip:embeddings/toy/center/train_embeddings.pkl: row 1 is labelled 'b', but its key is "
+        "'train-n1-n1_2.jpg' and other images of 'n1' are labelled 'a'; the file is damaged",
+        pickled(
+            {
+                "embeddings": [[1.0], [2.0]],
+                "labels": ["a", "b"],
+                "keys": ["train-n1-n1_1.jpg", "train-n1-n1_2.jpg"],
+            }
+        ),
+    ),
+    "archive that fills the memory": Case(
+        FROM_ZIP,
+        "a.zip:train_embeddings.pkl: refused to unpack 33,554,432 bytes from …; no real features compress "
+        "like that",
+        lambda world: zip_bomb(world.folder / "a.zip"),
+    ),
+    # the destination
+    "destination that holds features": Case(
+        "features synthesize data",
+        HELD,
+        data,
+    ),
+    "destination that is a file": Case(
+        "features import src file",
+        "file: is a file; name a folder to write the features into",
+        lambda world: [source(lambda src: write_npz(src, "train"))(world), text("file", "")(world)],
+    ),
+    "destination below a file": Case(
+        "features synthesize file/out", "file/out: cannot be written (Not a directory)", text("file", "")
+    ),
+    # the command itself
+    "features without a command": Case(
+        "features",
+        f"the following arguments are required: COMMAND; see {COMMAND} --help",
+    ),
+    "unknown features command": Case(
+        "features inport src out",
+        f"argument COMMAND: invalid choice: 'inport' (choose from …); see {COMMAND} --help",
+    ),
+    "import to nowhere": Case(
+        "features import src",
+        f"the following arguments are required: DST; see {COMMAND} import --help",
+    ),
+    "unknown option": Case(
+        "features info data --fast",
+        f"unrecognized arguments: --fast; see {COMMAND} --help",
+    ),
+    "seed that is no number": Case(
+        "features synthesize out --seed x",
+        f"argument --seed: invalid int value: 'x'; see {COMMAND} synthesize --help",
+    ),
+    "seed below 0": Case("features synthesize out --seed -1", "--seed is -1: it must be at least 0"),
+}
+
+
+def overwrite(path: Path, start: int, content: bytes) -> None:
+    data = bytearray(path.read_bytes())
+    data[start : start + len(content)] = content
+    path.write_bytes(data)
+
+
+def zip_bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("train_embeddings.pkl", bytes(2**25))
+
+
+METHOD = "give the path of a class, like leo_lightning.learners.leo.LEO"
+CHANGE = "change the --trainer field that this is about"
+
+CONFIGURATION = {
+    "unknown command": Case("fitt", "unknown command fitt; did you mean fit?"),
+    "command unlike any": Case("benchmark", "unknown command benchmark; see --help"),
+    "unknown field": Case("fit --data.shots 5", "unknown field data.shots; did you mean data.shot?"),
+    "unknown field of the learner": Case(
+        "fit --model.learner.kl_wieght 1",
+        "unknown field model.learner.kl_wieght; did you mean model.learner.kl_weight?",
+    ),
+    "field unlike any": Case("fit --optimizer Adam", "unknown field optimizer; see --help"),
+    "word that is no field": Case("fit fast", "fast: expected a field; write --FIELD VALUE"),
+    "field without a value": Case("fit --data.shot", "data.shot: has no value; write --data.shot VALUE"),
+    "configuration without a name": Case("fit --config", "config: has no value; write --config VALUE"),
+    "wrong type": Case("fit --data.shot five", "data.shot: expected int, got five"),
+    "fraction": Case("fit --data.shot 1.5", "data.shot: expected int, got 1.5"),
+    "null": Case("fit --data.shot null", "data.shot: expected int, got None"),
+    "wrong type in the learner": Case(
+        "fit --model.learner.dropout x", "model.learner.dropout: expected float, got x"
+    ),
+    "NaN for a rate": Case("fit --model.learning_rate nan", "model.learning_rate: expected float, got nan"),
+    "no such choice": Case(
+        "fit --data.normalize l3", "data.normalize: expected one of 'none', 'l2', 'center_l2', got l3"
+    ),
+    "no such word": Case(
+        "fit --data.test_query most", "data.test_query: most is no value that it takes; see --help"
+    ),
+    "value for a section": Case("fit --data Foo", "data: expected fields, got Foo; write --data.FIELD VALUE"),
+    "no such resume": Case("fit --resume maybe", "resume: expected one of 'auto', got maybe"),
+    "no such method": Case("fit --model.learner Foo", f"model.learner: no such method (Foo); {METHOD}"),
+    "method that is none": Case(
+        "fit --model.learner torch.nn.Linear", f"model.learner: no such method (torch.nn.Linear); {METHOD}"
+    ),
+    "method of no module": Case(
+        "fit --model.learner leo_lightning.maml.MAML",
+        "model.learner: leo_lightning.maml.MAML cannot be made (…)",
+    ),
+    "one way": Case("fit --data.way 1", "data.way is 1: it must be at least 2"),
+    "one way in training": Case("fit --data.train_way 1", "data.train_way is 1: it must be at least 2"),
+    "no shot": Case("fit --data.shot 0", "data.shot is 0: it must be at least 1"),
+    "no queries": Case("fit --data.query 0", "data.query is 0: it must be at least 1"),
+    "no test queries": Case("fit --data.test_query 0", "data.test_query is 0: it must be at least 1"),
+    "no tasks in a batch": Case("fit --data.batch_size 0", "data.batch_size is 0: it must be at least 1"),
+    "no steps in an epoch": Case(
+        "fit --data.steps_per_epoch 0", "data.steps_per_epoch is 0: it must be at least 1"
+    ),
+    "no validation tasks": Case("fit --data.val_tasks 0", "data.val_tasks is 0: it must be at least 1"),
+    "workers below 0": Case("fit --data.num_workers -1", "data.num_workers is -1: it must be at least 0"),
+    "rate below 0": Case("fit --model.learning_rate -1", "model.learning_rate is -1.0: it must be above 0"),
+    "clipping to nothing": Case("fit --model.clip_value 0", "model.clip_value is 0.0: it must be above 0"),
+    "norm below 0": Case("fit --model.clip_norm -0.1", "model.clip_norm is -0.1: it must be above 0"),
+    "no bad steps": Case("fit --model.max_bad_steps 0", "model.max_bad_steps is 0: it must be at least 1"),
+    "dropout of 1": Case(
+        "fit --model.learner.dropout 1.0", "dropout is 1.0: it must be at least 0 and below 1"
+    ),
+    "steps below 0": Case("fit --model.learner.latent_steps -1", "latent_steps is -1: it must be at least 0"),
+    "no latents": Case("fit --model.learner.num_latents 0", "num_latents is 0: it must be at least 1"),
+    "weight below 0": Case("fit --model.learner.kl_weight -1", "kl_weight is -1.0: it must be at least 0"),
+    "seed out of range": Case(
+        "fit --seed_everything -1", "seed_everything: -1 is not in bounds, numpy accepts from 0 to 4294967295"
+    ),
+    "seed of letters": Case(
+        "fit --seed_everything x", "seed_everything: x is no value that it takes; see --help"
+    ),
+    "checkpoints every 0 steps": Case(
+        "fit --run.checkpoint_every 0", "run.checkpoint_every is 0: it must be at least 1"
+    ),
+    "run without a name": Case(
+        "fit --run.name=", "run.name is '': it must be a name without `/`; see --run.root"
+    ),
+    "run named by a path": Case(
+        "fit --run.name ../up", "run.name is '../up': it must be a name without `/`; see --run.root"
+    ),
+    "no steps": Case(
+        "fit --trainer.max_steps 0", "trainer.max_steps is 0: there would be nothing to do; raise it"
+    ),
+    "no epochs": Case(
+        "fit --trainer.max_epochs 0", "trainer.max_epochs is 0: there would be nothing to do; raise it"
+    ),
+    "less than a step": Case(
+        "fit --trainer.limit_train_batches 0.001",
+        "trainer.limit_train_batches is 0.001: that is no whole step; raise it",
+    ),
+    "test of nothing": Case(
+        "test --ckpt_path done/checkpoints/best.ckpt --trainer.limit_test_batches 0",
+        "trainer.limit_test_batches is 0: there would be nothing to do; raise it",
+        finished,
+    ),
+    "steps without end below -1": Case("fit --trainer.max_steps -2", f"trainer: …max_steps…; {CHANGE}"),
+    "gradients of no batch": Case(
+        "fit --trainer.accumulate_grad_batches 0",
+        "trainer.accumulate_grad_batches is 0: it must be at least 1",
+    ),
+    "validation every 0 epochs": Case(
+        "fit --trainer.check_val_every_n_epoch 0",
+        "trainer.check_val_every_n_epoch is 0: it must be at least 1",
+    ),
+    "validation after the epoch": Case(
+        "fit --trainer.val_check_interval 5000",
+        "trainer.val_check_interval is 5000: an epoch has 500 steps; lower it, or raise "
+        "--data.steps_per_epoch",
+    ),
+    "Lightning's clipping": Case(
+        "fit --trainer.gradient_clip_val 1",
+        "trainer.gradient_clip_val: gradients are clipped tensor by tensor here; set model.clip_value and "
+        "model.clip_norm instead",
+    ),
+    "no such logger": Case(
+        "fit --trainer.logger Foo", "trainer.logger: Foo is no value that it takes; see --help"
+    ),
+    "logger without its folder": Case(
+        "fit --trainer.logger CSVLogger",
+        "trainer.logger: pytorch_lightning.loggers.CSVLogger is no value that it takes; see --help",
+    ),
+    "validation of what was trained on": Case(
+        "validate --ckpt_path done/checkpoints/best.ckpt --data.train_on_val true",
+        "data.train_on_val is true: the validation classes were trained on, use test instead",
+        finished,
+    ),
+    "no such configuration": Case(
+        "fit --config nowhere.yaml", "nowhere.yaml: no such file; name an existing one with --config"
+    ),
+    "configuration that is a folder": Case(
+        "fit --config a", "a: is a folder; name a YAML file with --config", folder("a")
+    ),
+    "broken YAML": Case(
+        "fit --config a.yaml",
+        'a.yaml: not valid YAML (…in "a.yaml", line 2, column 1); mend it',
+        text("a.yaml", "data: [\n"),
+    ),
+    "binary configuration": Case(
+        "fit --config a.yaml", "a.yaml: not valid YAML (…); mend it", text("a.yaml", bytes(range(256)))
+    ),
+    "YAML that runs code": Case(
+        "fit --config a.yaml",
+        "a.yaml: not valid YAML (could not determine a constructor for the tag …); mend it",
+        text("a.yaml", "run: !!python/object/apply:os.mkdir [executed]\n"),
+    ),
+    "YAML without a table": Case(
+        "fit --config a.yaml",
+        "a.yaml: holds no table of fields; --print_config shows one",
+        text("a.yaml", "- 1\n- 2\n"),
+    ),
+    "empty configuration": Case(
+        "fit --config a.yaml",
+        "a.yaml: holds no table of fields; --print_config shows one",
+        text("a.yaml", ""),
+    ),
+    "YAML with a number for a section": Case(
+        "fit --config a.yaml", "data: expected fields, got 5", text("a.yaml", "data: 5\n")
+    ),
+    "YAML with an unknown field": Case(
+        "fit --config a.yaml",
+        "unknown field data.shots; did you mean data.shot?",
+        text("a.yaml", "data:\n  shots: 5\n"),
+    ),
+    "YAML with an unknown section": Case(
+        "fit --config a.yaml",
+        "unknown field dato.shot; did you mean data.shot?",
+        text("a.yaml", "dato:\n  shot: 5\n"),
+    ),
+    "broken configuration of a run": Case(
+        "test --ckpt_path done/checkpoints/best.ckpt",
+        "…/done/config.yaml: holds no table of fields; --print_config shows one",
+        config_of_run("5"),
+    ),
+}
+
+TEST = "test --ckpt_path x.ckpt"
+DONE = "--ckpt_path done/checkpoints/best.ckpt"
+OURS = "no checkpoint of this application; name a best.ckpt or last.ckpt of a run"
+OTHER = "use the config.yaml of the checkpoint's run"
+MORE = "holds more than weights and plain values, so it is not loaded; name a best.ckpt or last.ckpt of a run"
+CENTROID = "leo_lightning.learners.centroid.NearestCentroid"
+
+CHECKPOINTS = {
+    "test without a checkpoint": Case(
+        "test", "test needs a trained model: --ckpt_path FILE, `best` or `last`"
+    ),
+    "no such checkpoint": Case(TEST, "x.ckpt: no such checkpoint"),
+    "no such checkpoint beside others": Case(
+        "test --ckpt_path done/checkpoints/new.ckpt",
+        "done/checkpoints/new.ckpt: no such checkpoint; there is best.ckpt, last.ckpt",
+        finished,
+    ),
+    "checkpoint that is a folder": Case("test --ckpt_path a", "a: no such checkpoint", folder("a")),
+    "nothing to resume": Case(
+        "fit --resume auto",
+        "runs/quickstart: no run here has a checkpoints/last.ckpt; name one with --ckpt_path FILE (or the "
+        "experiment with --run.name), or leave --resume away to start anew",
+    ),
+    "test to resume": Case(
+        "test --resume auto", "--resume continues training; name the checkpoint to test with --ckpt_path"
+    ),
+    "nothing left to train": Case(
+        f"fit {DONE} --trainer.max_steps 3",
+        "…/done: trained 6 steps already; raise --trainer.max_steps to go on",
+        finished,
+    ),
+    "empty checkpoint": Case(
+        TEST, "x.ckpt: is no checkpoint, or is cut short; use another one", text("x.ckpt", "")
+    ),
+    "checkpoint of text": Case(
+        TEST, "x.ckpt: is no checkpoint, or is cut short; use another one", text("x.ckpt", "weights")
+    ),
+    "checkpoint cut short": Case(
+        TEST, "x.ckpt: is no checkpoint, or is cut short; use another one", cut("x.ckpt", 5000, checkpoint())
+    ),
+    "damaged checkpoint": Case(
+        TEST,
+        "x.ckpt: not a whole checkpoint (…); use another one",
+        lambda world: zipfile.ZipFile(world.folder / "x.ckpt", "w").writestr("data", "weights"),
+    ),
+    "checkpoint of code": Case(TEST, f"x.ckpt: {MORE}", saved({"state_dict": Hostile()})),
+    "checkpoint of a whole model": Case(TEST, f"x.ckpt: {MORE}", saved(torch.nn.Linear(2, 2))),
+    "checkpoint with a path in it": Case(TEST, f"x.ckpt: {MORE}", checkpoint(path=Path("a"))),
+    "checkpoint of bare weights": Case(TEST, f"x.ckpt: {OURS}", saved({"weight": torch.ones(2)})),
+    "checkpoint of another program": Case(TEST, f"x.ckpt: {OURS}", checkpoint(hyper_parameters={"lr": 0.1})),
+    "checkpoint without weights": Case(TEST, f"x.ckpt: {OURS}", checkpoint(state_dict=None)),
+    "checkpoint of a number of steps in words": Case(TEST, f"x.ckpt: {OURS}", checkpoint(global_step="six")),
+    "checkpoint of another embedding size": Case(
+        f"test {DONE} --data.root data",
+        "the checkpoint was trained on embeddings of size 128, the data has size 4; use features of the "
+        "same kind (--data.root)",
+        lambda world: [finished(world), data(world)],
+    ),
+    "checkpoint of another learner": Case(
+        f"test {DONE} --model.learner {CENTROID}",
+        f"the checkpoint holds a leo_lightning.learners.leo.LEO, the configuration a {CENTROID}; {OTHER}",
+        finished,
+    ),
+    "checkpoint of another H": Case(
+        f"test {DONE} --model.learner.num_latents 8",
+        f"the checkpoint's weights do not fit this model; num_latents differ: {OTHER}",
+        finished,
+    ),
+    "resumed with another H": Case(
+        f"fit {DONE} --trainer.max_steps 9 --model.learner.num_latents 8",
+        f"the checkpoint's weights do not fit this model; num_latents differ: {OTHER}",
+        finished,
+    ),
+}
+
+ROOT = "cannot write the run folder"
+RIGHTS = "Permission denied; name another place, or ask for the rights"
+
+DISK = {
+    "run root that is a file": Case(
+        "fit --run.root file",
+        f"file/quickstart/…: {ROOT} (Not a directory); set --run.root",
+        text("file", ""),
+    ),
+    "run root that may not be written": Case(
+        "fit --run.root a",
+        f"a/quickstart/…: {ROOT} (Permission denied); set --run.root",
+        folder("a"),
+        ("a", 0o500),
+    ),
+    "run root that may not be read": Case(
+        "fit --run.root a --resume auto", f"a/quickstart: {RIGHTS}", folder("a"), ("a", 0)
+    ),
+    "name too long": Case(
+        f"fit --run.name {'x' * 300}", f"runs/…: {ROOT} (File name too long); set --run.root"
+    ),
+    "full disk": Case(
+        "fit",
+        f"runs/…: {ROOT} (No space left on device); set --run.root",
+        full_disk(OSError(28, os.strerror(28))),
+    ),
+    "disk that takes no configuration": Case(
+        "fit", f"runs/quickstart/…: {ROOT} (File too large); set --run.root", disk_of(100)
+    ),
+    "disk that takes no checkpoint": Case(
+        "fit --data.val_tasks 2",
+        "…/checkpoints/last.ckpt: cannot be written (File too large); make room or mend the --resume auto",
+        disk_of(40_000),
+        keeps="runs",
+    ),
+    "disk that takes no features": Case(
+        "features synthesize out",
+        "out/train.safetensors: cannot be written (…File too large…)",
+        disk_of(1000),
+    ),
+    "disk that takes no imported features": Case(
+        "features import src new/out",
+        "new/out/train.safetensors: cannot be written (…File too large…)",
+        disk_of(200, source(lambda src: write_npz(src, "train"))),
+    ),
+    "features that may not be read": Case(
+        FIT,
+        f"{TRAIN}: cannot be read (Permission denied)",
+        data,
+        ("data/train.safetensors", 0),
+    ),
+    "folder of features that may not be read": Case(
+        "features info data", f"data/train.safetensors: {RIGHTS}", data, ("data", 0)
+    ),
+    "source that may not be read": Case(
+        FROM_SRC,
+        "src/train_embeddings.pkl: cannot be read (…Permission denied…); copy or download it again",
+        source(lambda src: (src / "train_embeddings.pkl").write_bytes(authors_pickle("train"))),
+        ("src/train_embeddings.pkl", 0),
+    ),
+    "destination that may not be written": Case(
+        "features synthesize a/out", "a/out: cannot be written (Permission denied)", folder("a"), ("a", 0o500)
+    ),
+    "destination with a name too long": Case(
+        f"features synthesize {'x' * 300}", f"{'x' * 300}: File name too long"
+    ),
+    "configuration that may not be read": Case(
+        "fit --config a.yaml", f"a.yaml: {RIGHTS}", text("a.yaml", "data: {}"), ("a.yaml", 0)
+    ),
+    "checkpoint that may not be read": Case(TEST, f"x.ckpt: {RIGHTS}", checkpoint(), ("x.ckpt", 0)),
+}
+
+DEVICES = {
+    "no GPU": Case(
+        "fit --trainer.accelerator gpu", f"trainer: No supported gpu backend found; {CHANGE}", gpus(0)
+    ),
+    "too few GPUs": Case(
+        "fit --trainer.accelerator gpu --trainer.devices 99",
+        f"trainer: You requested gpu: …; {CHANGE}",
+        gpus(1),
+    ),
+    "no TPU": Case("fit --trainer.accelerator tpu", f"trainer: …torch_xla…pip install…; {CHANGE}"),
+    "no such accelerator": Case(
+        "fit --trainer.accelerator abacus", f"trainer: …invalid accelerator name…abacus…; {CHANGE}"
+    ),
+    "no device": Case("fit --trainer.devices 0", f"trainer: …devices='0'…; {CHANGE}"),
+    "no number of devices": Case("fit --trainer.devices some", f"trainer: …devices…; {CHANGE}"),
+    "more devices than cores": Case(
+        "fit --trainer.devices 9999",
+        "trainer.devices is 9999: that is too many processes for … CPU cores; lower it",
+    ),
+    "less than a batch to test": Case(
+        f"test {DONE} --trainer.limit_test_batches 0.001",
+        "trainer: …limit_test_batches…",
+        finished,
+        keeps="tiny",
+    ),
+    "no machine": Case("fit --trainer.num_nodes 0", f"trainer: …num_nodes…; {CHANGE}"),
+    "no such precision": Case(
+        "fit --trainer.precision 8", "trainer.precision: 8 is no value that it takes; see --help"
+    ),
+    "precision of a missing package": Case(
+        "fit --trainer.precision transformer-engine", f"trainer: …transformer_engine…pip install…; {CHANGE}"
+    ),
+    "no such strategy": Case(
+        "fit --trainer.strategy hope", f"trainer: …invalid strategy name…hope…; {CHANGE}"
+    ),
+    "strategy for GPUs": Case("fit --trainer.strategy fsdp", f"trainer: …fsdp…GPU…; {CHANGE}"),
+    "test on no GPU": Case(
+        f"test {DONE} --trainer.accelerator gpu",
+        f"trainer: No supported gpu backend found; {CHANGE}",
+        lambda world: [finished(world), gpus(0)(world)],
+    ),
+}
+
+PACKAGES = {
+    "no wandb": Case(
+        "fit --run.wandb offline",
+        "--run.wandb offline needs the package wandb: pip install wandb",
+        without("wandb"),
+    ),
+    "no tensorboard": Case(
+        "fit",
+        "the log for TensorBoard (--trainer.logger false leaves it out) needs the package tensorboard: "
+        "pip install tensorboard",
+        without("tensorboard"),
+    ),
+    "logger of a missing package": Case(
+        "fit --trainer.logger MLFlowLogger",
+        "pytorch_lightning.loggers.MLFlowLogger cannot be made (…pip install…)",
+    ),
+}
+
+OFFLINE = "or log offline: --run.wandb offline"
+URL = "http://127.0.0.1:…"
+AGAIN = "run the same command again to continue"
+CHECK = "check the address"
+
+NETWORK = {
+    "no web address": Case(
+        "features download out --url ftp://x/a.zip",
+        "'ftp://x/a.zip' is not a web address; give one that starts with http:// or https://",
+    ),
+    "malformed address": Case(
+        "features download out --url http://[x/a.zip", "'http://[x/a.zip' is not a web address (…); check it"
+    ),
+    "no such host": Case(
+        "features download out --url http://nowhere.invalid/a.zip",
+        "http://nowhere.invalid/a.zip: the host was not found; check the address and the network",
+        no_proxy,
+    ),
+    "no server": Case(
+        "features download out --url http://127.0.0.1:9/a.zip",
+        "http://127.0.0.1:9/a.zip: the host refused the connection; check the address, or try again later",
+        no_proxy,
+    ),
+    "no such file on the server": Case(
+        "features download out",
+        f"{URL}: there is no such file (the server answered 404); {CHECK}",
+        server(Behaviour(status=404)),
+    ),
+    "file that is not given away": Case(
+        "features download out",
+        f"{URL}: the server does not give the file away (it answered 403); {CHECK}",
+        server(Behaviour(status=403)),
+    ),
+    "server in trouble": Case(
+        "features download out",
+        f"{URL}: the server answered 503 Service Unavailable; try again later",
+        server(Behaviour(status=503)),
+    ),
+    "connection cut": Case(
+        "features download out",
+        f"{URL}: the connection was cut after 300 of 1,000,000 bytes; {AGAIN}",
+        server(Behaviour(cut_after=300)),
+        keeps="out",
+    ),
+    "download larger than the disk": Case(
+        "features download out",
+        f"out: the download needs 1,000,000 more bytes and 10 are free; make room, then {AGAIN}",
+        lambda world: [
+            server(Behaviour())(world),
+            world.monkeypatch.setattr(
+                shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(20, 10, 10)
+            ),
+        ],
+    ),
+    "W&B without a key": Case(
+        "fit --run.wandb online",
+        f"W&B: No API key configured. Use `wandb login` to log in; {OFFLINE}",
+        environment={},
+    ),
+    "no server of W&B": Case(
+        "fit --run.wandb online",
+        f"W&B: …connection refused; {OFFLINE}",
+        environment={
+            "WANDB_API_KEY": "0" * 40,
+            "WANDB_BASE_URL": "http://127.0.0.1:9",
+            "WANDB_INIT_TIMEOUT": "1",
+        },
+    ),
+    "download over features": Case(
+        "features download data",
+        HELD,
+        data,
+    ),
+}
+
+SECTIONS = {
+    "Feature files": FEATURE_FILES,
+    "Importers": IMPORTERS,
+    "Configuration and flags": CONFIGURATION,
+    "Checkpoints": CHECKPOINTS,
+    "Paths and disk": DISK,
+    "Devices": DEVICES,
+    "Optional packages": PACKAGES,
+    "Network": NETWORK,
+}
