@@ -995,7 +995,8 @@ DISK = {
     ),
     "disk that takes no checkpoint": Case(
         "fit --data.val_tasks 2",
-        "…/checkpoints/last.ckpt: cannot be written (File too large); make room or mend the --resume auto",
+        "…/checkpoints/last.ckpt: cannot be written (File too large); make room or mend the "
+        "permissions. What was there before is intact",
         disk_of(40_000),
         keeps="runs",
     ),
