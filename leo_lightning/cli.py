@@ -230,7 +230,18 @@ class LEOCommand(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         self._begin()
-        super()._run_subcommand(subcommand)
+        try:
+            super()._run_subcommand(subcommand)
+        # What Lightning keeps in a checkpoint beside the weights can be wrong in as many ways.
+        except Exception as error:
+            restoring = self.trainer._checkpoint_connector._loaded_checkpoint  # empty once all is restored
+            if isinstance(error, InputError | DivergedError) or not restoring:
+                raise
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{self._get(self.config, 'ckpt_path')}: cannot be restored ({type(error).__name__}: "
+                f"{reason:.200}); use another checkpoint"
+            ) from None
         self._end()
 
     def _begin(self) -> None:

@@ -3,13 +3,48 @@
 import difflib
 import re
 
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from leo_lightning.errors import InputError
 from leo_lightning.learners.leo import LEO
 
 LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
+
+
+MAX_YAML, MAX_DEPTH, MAX_ALIASES = 2**20, 32, 8
+"""Of a configuration: its length, how deep it is nested, how often it refers to another part of itself."""
+
+
+def load_yaml(text: str) -> object:
+    """Parse YAML, of which a few lines can say something endless, or so deep that its parser crashes.
+
+    Raises:
+        YAMLError: the text is no YAML, or none that a configuration needs.
+    """
+    depth = aliases = 0
+    if len(text) > MAX_YAML:
+        raise yaml.YAMLError(f"it is longer than {MAX_YAML} characters")
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH or aliases > MAX_ALIASES:
+            raise yaml.YAMLError("it is nested too deeply, or refers to itself too often")
+    try:
+        return _load_yaml(text)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        OverflowError,
+        AttributeError,
+    ) as error:  # a tag on what it does not fit
+        raise yaml.YAMLError(str(error)) from None
+
+
+_load_yaml = get_loader("yaml")
+set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 class Parser(LightningArgumentParser):

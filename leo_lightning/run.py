@@ -7,18 +7,19 @@ runs/<name>/<date-time>/
     results.json         what a test found, with per_task.csv beside it
 """
 
-import pickle
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+from packaging.version import InvalidVersion, Version
 
+from leo_lightning.data.importers.torch_files import load_torch
 from leo_lightning.errors import InputError
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+LIGHTNING = "pytorch-lightning_version"  # a checkpoint's key
 
 
 class RunOptions:
@@ -68,19 +69,21 @@ def find_checkpoint(root: Path, name: str, kind: str) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint of ours holds, its tensors mapped rather than read; nothing in it is executed."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        raise InputError(f"{path}: holds more than weights and plain values, so it is not loaded") from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a whole checkpoint ({reason}); use another one") from None
-    if (
-        not isinstance(checkpoint, dict)
-        or not {"state_dict", "global_step", "hyper_parameters"} <= checkpoint.keys()
-    ):
+    """What a checkpoint of ours holds, its tensors mapped rather than read; nothing in it is executed.
+
+    Raises:
+        InputError: the file is damaged, holds more than weights and plain values, or is none of ours.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; name a best.ckpt or last.ckpt of a run")
+    checkpoint = load_torch(path)
+    needed = {"state_dict": dict, "global_step": int, "hyper_parameters": dict, LIGHTNING: str}
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(k), needed[k]) for k in needed):
         raise InputError(f"{path}: no checkpoint of this application; name a best.ckpt or last.ckpt of a run")
+    try:
+        Version(checkpoint[LIGHTNING])
+    except InvalidVersion:
+        raise InputError(f"{path}: is of no known version of Lightning; use another checkpoint") from None
     return checkpoint
 
 
