@@ -2,9 +2,10 @@
 
 import difflib
 import re
+from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, get_loader, set_loader
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from leo_lightning.errors import InputError
@@ -47,6 +48,10 @@ _load_yaml = get_loader("yaml")
 set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
+MAX_LINE = 1000
+"""Of an error: what was wrong may be quoted in it, and be endless."""
+
+
 class Parser(LightningArgumentParser):
     """LightningCLI's parser, made readable."""
 
@@ -66,7 +71,20 @@ class Parser(LightningArgumentParser):
         Raises:
             InputError: always.
         """
-        raise InputError(one_line(message, sorted(_known(self))))
+        text = one_line(message, sorted(_known(self)))
+        raise InputError("".join(letter if letter.isprintable() else "?" for letter in text)[:MAX_LINE])
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+        """See `ArgumentParser.parse_args`.
+
+        Raises:
+            InputError: a configuration is no text.
+        """
+        try:
+            return super().parse_args(*args, **kwargs)
+        except UnicodeDecodeError:
+            self.error("the configuration is not text in UTF-8; mend the file named with --config")
+            raise
 
 
 def one_line(message: str, known: list[str]) -> str:

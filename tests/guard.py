@@ -15,10 +15,12 @@ from leo_lightning.errors import InputError
 SECONDS = 10
 MEMORY = 2**30
 FORBIDDEN = (
-    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.chmod",
-    "os.chown", "os.symlink", "os.link", "os.putenv", "subprocess.Popen", "pty.spawn", "socket.connect",
-    "socket.bind", "urllib.Request", "ctypes.dlopen", "pickle.find_class", "shutil.", "webbrowser.open",
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill",
+    "os.chown", "os.symlink", "os.link", "subprocess.Popen", "pty.spawn", "socket.connect",
+    "socket.bind", "urllib.Request", "ctypes.dlopen", "pickle.find_class", "webbrowser.open",
 )  # fmt: skip
+EXPECTED = [("git",), ("libnvidia-ml.so.1",)]  # results.json names the commit and the GPU
+CHANGES = ("os.remove", "os.rmdir", "os.mkdir", "os.rename", "os.truncate", "os.chmod", "shutil.")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 _folder: Path | None = None  # writing is expected here; None: not watching
@@ -38,14 +40,13 @@ def _inside(path: object) -> bool:
 def _audit(event: str, arguments: tuple) -> None:
     if _folder is None:
         return
-    bad = event.startswith(FORBIDDEN)
+    bad = event.startswith(FORBIDDEN) and arguments[:1] not in EXPECTED
     if event == "open":
         path, _, flags = arguments
         bad = bool((flags or 0) & WRITES) and not _inside(path)
-    elif event in ("os.remove", "os.rmdir", "os.mkdir", "os.rename", "os.truncate"):
-        bad = not _inside(arguments[0])
-    elif event == "exec":
-        bad = getattr(arguments[0], "co_filename", "").startswith("<forged")
+    elif event.startswith(CHANGES):
+        within = arguments[-1]  # of rmtree: the open folder that the name is in
+        bad = not _inside(arguments[0]) and not (isinstance(within, int) and within >= 0)
     if bad:
         _seen.append(f"{event} {arguments!r:.200}")
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from leo_lightning.data.importers.pickles import load_pickle, one_line
+from leo_lightning.data.importers.pickles import load_pickle, one_line, printable
 from leo_lightning.data.importers.sources import (
     ZIP_ERRORS,
     Arrays,
     Source,
     arrays_of,
     open_member,
-    printable,
     sha256_of,
     zip_members,
 )

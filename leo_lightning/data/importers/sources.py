@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from torch import Tensor
 
-from leo_lightning.data.importers.pickles import one_line
+from leo_lightning.data.importers.pickles import one_line, printable
 from leo_lightning.errors import InputError
 
 EMBEDDINGS = ("embeddings", "features", "x")
@@ -137,9 +137,3 @@ def check_inflation(info: zipfile.ZipInfo, path: Path) -> None:
             f"{where}: refused to unpack {info.file_size:,} bytes from "
             f"{info.compress_size:,}; no real features compress like that"
         )
-
-
-def printable(name: str) -> str:
-    """Return a name out of somebody's file for a message: without line ends, and nothing a terminal obeys."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return shown if len(shown) <= 200 else shown[:197] + "..."

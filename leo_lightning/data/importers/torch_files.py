@@ -16,8 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from leo_lightning.data.importers.pickles import one_line
-from leo_lightning.data.importers.sources import printable
+from leo_lightning.data.importers.pickles import one_line, printable
 from leo_lightning.errors import InputError
 
 _ALLOWED = re.compile(
