@@ -186,6 +186,10 @@ class _ArrayUnpickler(pickle._Unpickler):
     def persistent_load(self, pid: object) -> object:
         raise _Refused("with references to another file")
 
+    def get_extension(self, code: int) -> None:
+        """Refuse names by number: those that were looked up once are known to every unpickler after that."""
+        raise _Refused(f"that calls 'extension {code}'")
+
     def load_bytes(self) -> None:
         """Read only as much as there is; the original allocates and clears what is declared."""
         (length,) = struct.unpack("<Q", self.read(8))
