@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 
@@ -35,9 +35,6 @@ from tests.data.banks import make_bank
 from tests.data.importers import sources
 from tests.guard import outcome
 from tests.runs import folders, tiny
-
-few = settings(max_examples=max(10, settings.default.max_examples // 10))  # pyright: ignore
-"""For what takes long, or is there many times."""
 
 # Numbers that lengths, offsets, counts and indices should not be.
 NASTY = [
@@ -327,7 +324,6 @@ def check_configuration(parser: LightningArgumentParser, path: Path) -> None:
     outcome(lambda: parser.parse_args(["fit", f"--config={path}"]), path.parent)
 
 
-@few
 @given(data=st.data())
 def test_damaged_configuration(data: st.DataObject, parser: LightningArgumentParser, checkpoint: Path):
     """Catches YAML that hangs or crashes its parser, and errors of jsonargparse that escape."""
@@ -336,7 +332,6 @@ def test_damaged_configuration(data: st.DataObject, parser: LightningArgumentPar
     check_configuration(parser, path)
 
 
-@few
 @given(data=st.data())
 def test_forged_configuration(data: st.DataObject, parser: LightningArgumentParser, checkpoint: Path):
     """Catches a class path that is called though it is no learner, callback or logger."""
@@ -391,7 +386,6 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder / "src"
 
 
-@few
 @given(data=st.data())
 def test_damaged_source(data: st.DataObject, source: Path):
     """Catches an error of any importer that escapes, and files half written."""
