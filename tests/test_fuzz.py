@@ -29,6 +29,7 @@ from leo_lightning.data.importers.importer import import_features
 from leo_lightning.data.splits import SPLITS, load_split
 from leo_lightning.errors import InputError
 from leo_lightning.learners.leo import LEO
+from leo_lightning.parser import load_yaml
 from leo_lightning.run import read_checkpoint
 from leo_lightning.system import MetaLearner
 from tests.data.banks import make_bank
@@ -322,6 +323,22 @@ EVIL_YAML = [
 
 def check_configuration(parser: LightningArgumentParser, path: Path) -> None:
     outcome(lambda: parser.parse_args(["fit", f"--config={path}"]), path.parent)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data:\n  way: " + "[" * 500,
+        "a: &a [x]\n" + "".join(f"{n}: &{n} [{', '.join(['*a'] * 9)}]\n" for n in range(3)),
+        "x" * (2**20 + 1),
+        "data: {way: !!bool x}",
+        "data: {way: " + "9" * 5000 + "}",
+    ],
+)
+def test_endless_configuration(text: str):
+    """Catches YAML that is short and endless, or so deep that the parser in C crashes."""
+    with pytest.raises(yaml.YAMLError):
+        load_yaml(text)
 
 
 @given(data=st.data())

@@ -137,7 +137,7 @@ def raw_array(dtype_call: bytes, dtype_state: bytes, data: bytes) -> bytes:
 
 
 STATE = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-TUPLES = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # 2⁶⁰ empty tuples in one
+TUPLES = b")q\x000" + b"h\x00h\x00\x86q\x000" * 30 + b"h\x00"  # 2³⁰ empty tuples in one, each hashed
 LISTS = b"]q\x000" + (b"](" + b"h\x00" * 10 + b"eq\x000") * 12 + b"h\x00"  # 10¹² empty lists in one
 MALFORMED_ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tVb\ntR"
 MALFORMED = {
