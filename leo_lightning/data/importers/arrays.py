@@ -95,9 +95,10 @@ def _read_npy(path: Path, split: str) -> Arrays:
 
 def _load_npy(path: Path) -> np.ndarray:
     try:
-        with warnings.catch_warnings():
+        # opened here, because numpy leaves a file open that looks like a zip and is none
+        with warnings.catch_warnings(), path.open("rb") as stream:
             warnings.simplefilter("ignore")  # on headers of Python 2
-            array = np.load(path, allow_pickle=False)
+            array = np.load(stream, allow_pickle=False)
     except Exception as error:  # as above
         raise InputError(f"{path}: cannot be read as npy ({_without_advice(error)})") from None
     if not isinstance(array, np.ndarray):

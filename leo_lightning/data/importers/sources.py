@@ -62,6 +62,9 @@ def arrays_of(content: Mapping[object, object], where: str, sha256: str, prefix:
     names = next((content[prefix + key] for key in NAMES if prefix + key in content), None)
     if names is not None and not isinstance(names, np.ndarray | list | tuple):
         raise InputError(f"{where}: the image names are a {type(names).__name__}, not an array or list")
+    for texts in (labels, names):
+        if isinstance(texts, np.ndarray) and texts.dtype.kind == "U":
+            _check_text(texts, where)
     image_names = None if names is None else _image_names(names, where)
     return Arrays(embeddings, cast(Sequence[str], labels), image_names, sha256)
 
@@ -86,6 +89,14 @@ def _matrix(rows: Sequence[object], where: str) -> np.ndarray:
         return np.asarray(rows, dtype=np.float32)
     except (OverflowError, MemoryError) as error:
         raise InputError(f"{where}: the embeddings are not rows of numbers ({one_line(error)})") from None
+
+
+def _check_text(texts: np.ndarray, where: str) -> None:
+    """Check that an array of text is made of characters; numpy takes any number for one."""
+    try:
+        texts.tolist()
+    except (SystemError, ValueError):
+        raise InputError(f"{where}: holds text that is damaged; copy or make the file again") from None
 
 
 def _image_names(names: np.ndarray | Sequence[object], where: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Sources of npz, npy and torch files."""
 
+import gc
 import io
 import os
 import pickle
@@ -126,3 +127,23 @@ def test_rows_that_are_endless_to_read(tmp_path: Path):
             lambda: import_features(tmp_path, tmp_path / "out", report=lambda remark: None), tmp_path
         )
         assert message in str(refusal) or "in several places" in str(refusal)
+
+
+@pytest.mark.parametrize("name", ["labels", "names"])
+def test_text_that_is_none(name: str, tmp_path: Path):
+    """Catches numpy's SystemError for a character beyond Unicode."""
+    damaged = np.frombuffer(b"\xff\xff\xff\x7f" * 2, "<U1")
+    arrays = {"embeddings": np.ones((2, 2), np.float32), "labels": np.arange(2)} | {name: damaged}
+    np.savez(tmp_path / "train.npz", **arrays)
+    with pytest.raises(InputError, match=r"train\.npz: holds text that is damaged"):
+        import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
+
+
+def test_file_that_looks_like_a_zip_is_closed(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    """Catches a file that numpy leaves open."""
+    np.save(tmp_path / "train_labels.npy", np.arange(2))
+    (tmp_path / "train.npy").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(InputError, match=r"train\.npy: cannot be read as npy"):
+        import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
+    gc.collect()
+    assert not [warning for warning in recwarn if warning.category is ResourceWarning]
