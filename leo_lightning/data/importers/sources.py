@@ -63,7 +63,7 @@ def arrays_of(content: Mapping[object, object], where: str, sha256: str, prefix:
     if names is not None and not isinstance(names, np.ndarray | list | tuple):
         raise InputError(f"{where}: the image names are a {type(names).__name__}, not an array or list")
     for texts in (labels, names):
-        if isinstance(texts, np.ndarray) and texts.dtype.kind == "U":
+        if isinstance(texts, np.ndarray) and texts.dtype.kind == "U" and texts.dtype.itemsize > 0:
             _check_text(texts, where)
     image_names = None if names is None else _image_names(names, where)
     return Arrays(embeddings, cast(Sequence[str], labels), image_names, sha256)

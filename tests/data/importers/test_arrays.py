@@ -90,6 +90,7 @@ def npz_of(path: Path, header: str, data: bytes = b"") -> None:
     "header",
     [
         "{'descr': '|S0', 'fortran_order': False, 'shape': (1000000000000,), }",
+        "{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000000,), }",
         "{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }",
         "{'descr': '<i8', 'fortran_order': False, 'shape': (4611686018427387904, 4), }",
         "{'descr': '<i8', 'fortran_order': False, 'shape': (-1,), }",
