@@ -12,7 +12,7 @@ from pathlib import Path
 
 from leo_lightning.errors import InputError
 
-SECONDS = 10
+SECONDS = 10  # of the processor's time, which other processes do not lengthen; six times that on the clock
 MEMORY = 2**30
 FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill",
@@ -65,26 +65,29 @@ def watched(folder: Path) -> Iterator[None]:
     def hang(*_: object) -> None:
         raise Hang(f"still reading after {SECONDS} s")
 
-    before = signal.signal(signal.SIGALRM, hang)
+    before = {number: signal.signal(number, hang) for number in (signal.SIGPROF, signal.SIGALRM)}
     limits = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     # a safety net for the machine that tests; what counts is measured below
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 8 * MEMORY, limits[1]))
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    started = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, 6 * SECONDS)
     _folder, old_temporary, tempfile.tempdir = folder.absolute(), tempfile.tempdir, str(folder)
     try:
         yield
     finally:
         _folder, tempfile.tempdir = None, old_temporary
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         resource.setrlimit(resource.RLIMIT_AS, limits)
         seen = _seen.copy()
         _seen.clear()
     assert not seen, seen
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - started < SECONDS
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024
     assert grown < MEMORY, f"{grown / 2**20:.0f} MiB"
 
