@@ -26,7 +26,6 @@ from leo_lightning.errors import (
     DivergedError,
     InputError,
     Interrupted,
-    check_least,
     disk_line,
     one_line,
     require,
@@ -53,6 +52,7 @@ from leo_lightning.run import (
 from leo_lightning.stop_signals import StopSignals
 from leo_lightning.system import MetaLearner
 from leo_lightning.throughput import Throughput
+from leo_lightning.trainer_flags import check_trainer
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
@@ -150,7 +150,8 @@ class LEOCommand(LightningCLI):
         self.replay = self._parser(self.subcommand).dump(config.clone(), skip_unset=False)
         self.options = RunOptions(**config.run.as_dict())
         self.fitting = self.subcommand in ("fit_test", "fit")
-        self._check_trainer(config)
+        split = "train" if self.fitting else {"validate": "val"}.get(self.subcommand, self.subcommand)
+        check_trainer(config.trainer, split, config.data.steps_per_epoch)
         path = self._find_checkpoint(config)
         self.checkpoint = None if path is None else read_checkpoint(path)
         config.ckpt_path = None if path is None else str(path)
@@ -161,26 +162,6 @@ class LEOCommand(LightningCLI):
             if section.seed is None:
                 section.seed = int(config.seed_everything)
         self._place_wandb(config)
-
-    def _check_trainer(self, config: Namespace) -> None:
-        """Refuse settings with which Lightning does nothing, or fails when the run has begun."""
-        trainer, epoch = config.trainer, config.data.steps_per_epoch
-        split = "train" if self.fitting else {"validate": "val"}.get(str(self.subcommand), self.subcommand)
-        for name in (f"limit_{split}_batches", *(("max_steps", "max_epochs") if self.fitting else ())):
-            if trainer[name] == 0:
-                raise InputError(f"trainer.{name} is 0: there would be nothing to do; raise it")
-        positive = ("accumulate_grad_batches", "check_val_every_n_epoch")
-        check_least(1, {f"trainer.{name}": trainer[name] for name in positive})
-        limit, interval = trainer.limit_train_batches, trainer.val_check_interval
-        if limit is not None:
-            epoch = min(epoch, limit) if isinstance(limit, int) else int(epoch * limit)
-            if epoch == 0:
-                raise InputError(f"trainer.limit_train_batches is {limit}: that is no whole step; raise it")
-        if isinstance(interval, int) and interval > epoch and trainer.check_val_every_n_epoch is not None:
-            raise InputError(
-                f"trainer.val_check_interval is {interval}: an epoch has {epoch} steps; "
-                "lower it, or raise --data.steps_per_epoch"
-            )
 
     def _set_seed(self) -> None:
         try:
@@ -298,9 +279,10 @@ class LEOCommand(LightningCLI):
         signals = StopSignals()
         callbacks: list[Callback] = [
             *(chosen if isinstance(chosen, list) else [chosen]),
-            RunProgress(self.console),
             signals,
         ]
+        if self._get(self.config_init, "trainer").enable_progress_bar is not False:
+            callbacks.append(RunProgress(self.console))
         if self.subcommand != "fit":
             callbacks += [ResultsReport(self.folder, self.console), PredictionsCSV(self.folder)]
         if self.fitting:
@@ -331,6 +313,16 @@ class LEOCommand(LightningCLI):
         except Interrupted as stop:
             self._say_stopped(stop)
             raise
+        # What Lightning keeps in a checkpoint beside the weights can be wrong in as many ways.
+        except Exception as error:
+            restoring = self.trainer._checkpoint_connector._loaded_checkpoint  # empty once all is restored
+            if isinstance(error, InputError | DivergedError) or not restoring:
+                raise
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{self._get(self.config, 'ckpt_path')}: cannot be restored ({type(error).__name__}: "
+                f"{reason:.200}); use another checkpoint"
+            ) from None
         self._end()
 
     @rank_zero_only
@@ -492,7 +484,7 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(str(error), 2)
     except OSError as error:
         return _failed(disk_line(error), 2)
-    except MisconfigurationException as error:  # what Lightning sees only when it has begun
+    except (MisconfigurationException, ImportError) as error:  # what Lightning sees only when it has begun
         return _failed(f"trainer: {one_line(error)}", 2)
     except DivergedError as error:
         return _failed(str(error), 1)

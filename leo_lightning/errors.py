@@ -30,8 +30,13 @@ class Interrupted(BaseException):
 
 def one_line(error: BaseException) -> str:
     """Return the message of `error` on one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    return printable(" ".join(str(error).split()) or type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """Return text out of somebody's file for a message: short, on one line, nothing that a terminal obeys."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:201])
+    return shown if len(shown) <= 200 else shown[:197] + "..."
 
 
 def disk_line(error: OSError) -> str:

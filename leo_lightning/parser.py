@@ -4,15 +4,54 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from leo_lightning.errors import InputError, disk_line, one_line
 from leo_lightning.learners.leo import LEO
 
 LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
+
+
+MAX_YAML, MAX_DEPTH, MAX_ALIASES = 2**20, 32, 8
+"""Of a configuration: its length, how deep it is nested, how often it refers to another part of itself."""
+
+
+def load_yaml(text: str) -> object:
+    """Parse YAML, of which a few lines can say something endless, or so deep that its parser crashes.
+
+    Raises:
+        YAMLError: the text is no YAML, or none that a configuration needs.
+    """
+    depth = aliases = 0
+    if len(text) > MAX_YAML:
+        raise yaml.YAMLError(f"it is longer than {MAX_YAML} characters")
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH or aliases > MAX_ALIASES:
+            raise yaml.YAMLError("it is nested too deeply, or refers to itself too often")
+    try:
+        return _load_yaml(text)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        OverflowError,
+        AttributeError,
+    ) as error:  # a tag on what it does not fit
+        raise yaml.YAMLError(str(error)) from None
+
+
+_load_yaml = get_loader("yaml")
+set_loader("yaml", load_yaml, (yaml.YAMLError,))
+
+
+MAX_LINE = 1000
+"""Of an error: what was wrong may be quoted in it, and be endless."""
 
 
 class Parser(LightningArgumentParser):
@@ -34,7 +73,20 @@ class Parser(LightningArgumentParser):
         Raises:
             InputError: always.
         """
-        raise InputError(essence(message, sorted(_known(self))))
+        text = essence(message, sorted(_known(self)))
+        raise InputError("".join(letter if letter.isprintable() else "?" for letter in text)[:MAX_LINE])
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+        """See `ArgumentParser.parse_args`.
+
+        Raises:
+            InputError: a configuration is no text.
+        """
+        try:
+            return super().parse_args(*args, **kwargs)
+        except UnicodeDecodeError:
+            self.error("the configuration is not text in UTF-8; mend the file named with --config")
+            raise
 
 
 def check_config(path: Path) -> None:
@@ -45,7 +97,7 @@ def check_config(path: Path) -> None:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            config = yaml.safe_load(file)
+            config = load_yaml(file.read(MAX_YAML + 1))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name an existing one with --config") from None
     except IsADirectoryError:

@@ -7,21 +7,22 @@ runs/<name>/<date-time>/
     results.json         what a test found, with per_task.csv beside it
 """
 
-import pickle
 import shutil
 import subprocess
-import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
+from packaging.version import InvalidVersion, Version
 
-from leo_lightning.errors import InputError, check_least, one_line
+from leo_lightning.data.importers.torch_files import load_torch
+from leo_lightning.errors import InputError, check_least
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+LIGHTNING = "pytorch-lightning_version"  # a checkpoint's key
 
 
 class RunOptions:
@@ -94,28 +95,24 @@ def find_checkpoint(root: Path, name: str, kind: str) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint of ours holds, its tensors mapped rather than read; nothing in it is executed."""
-    with path.open("rb") as file:
-        whole = zipfile.is_zipfile(
-            file
-        )  # given the path, it says that a file without read permission is none
-    if not whole:
-        raise InputError(f"{path}: is no checkpoint, or is cut short; use another one")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: holds more than weights and plain values, so it is not loaded; "
-            "name a best.ckpt or last.ckpt of a run"
-        ) from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: not a whole checkpoint ({one_line(error)}); use another one") from None
+    """What a checkpoint of ours holds, its tensors mapped rather than read; nothing in it is executed.
+
+    Raises:
+        InputError: the file is damaged, holds more than weights and plain values, or is none of ours.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; name a best.ckpt or last.ckpt of a run")
+    checkpoint = load_torch(path)
     if not _is_ours(checkpoint):
         raise InputError(f"{path}: no checkpoint of this application; name a best.ckpt or last.ckpt of a run")
+    try:
+        Version(checkpoint[LIGHTNING])
+    except InvalidVersion:
+        raise InputError(f"{path}: is of no known version of Lightning; use another checkpoint") from None
     return checkpoint
 
 
-def _is_ours(checkpoint: Any) -> bool:
+def _is_ours(checkpoint: object) -> TypeGuard[dict[str, Any]]:
     """Whether it holds what every checkpoint of ours does."""
     if not isinstance(checkpoint, dict):
         return False
@@ -123,7 +120,7 @@ def _is_ours(checkpoint: Any) -> bool:
     learner = settings.get("learner") if isinstance(settings, dict) else None
     return (
         isinstance(checkpoint.get("global_step"), int)
-        and isinstance(checkpoint.get("pytorch-lightning_version"), str)
+        and isinstance(checkpoint.get(LIGHTNING), str)
         and isinstance(learner, dict)
         and isinstance(learner.get("class_path"), str)
         and isinstance(learner.get("init_args"), dict)

@@ -20,3 +20,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("deterministic")
+# pytest tests/test_fuzz.py --hypothesis-profile=full: other examples in every run, and 2,000 of each kind.
+settings.register_profile(
+    "full",
+    deadline=None,
+    max_examples=2000,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+)

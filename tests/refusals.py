@@ -255,6 +255,8 @@ HELD = (
     "(import replaces them with --overwrite)"
 )
 TRAIN = "data/train.safetensors"
+MORE = "holds …, which would need code to be run; save weights and plain values only"
+CUT = "is no whole file of torch (…); copy or save it again"
 FROM_SRC = "features import src out"
 FROM_ZIP = "features import a.zip out"
 
@@ -574,14 +576,12 @@ IMPORTERS = {
     ),
     "torch file that runs code": Case(
         FROM_SRC,
-        "src/train.pt: cannot be read as tensors and plain containers (…); save a dict of 'embeddings' and "
-        "'labels'",
+        f"src/train.pt: {MORE}",
         torch_file("train.pt", Hostile()),
     ),
     "torch file cut short": Case(
         FROM_SRC,
-        "src/train.pt: cannot be read as tensors and plain containers (…); save a dict of 'embeddings' and "
-        "'labels'",
+        f"src/train.pt: {CUT}",
         cut("src/train.pt", 300, source(lambda src: write_torch(src, "train"))),
     ),
     # the authors' archive, zipped or not
@@ -644,7 +644,8 @@ IMPORTERS = {
     ),
     "pickle of rows of two lengths": Case(
         FROM_ZIP,
-        "a.zip:embeddings/toy/center/train_embeddings.pkl: the embeddings are not rows of numbers (…)",
+        "a.zip:embeddings/toy/center/train_embeddings.pkl: the embeddings are not rows of numbers, all of one "
+        "length",
         pickled({"embeddings": [[1.0], [1.0, 2.0]], "labels": ["a", "b"]}),
     ),
     "pickle with a number for image names": Case(
@@ -848,7 +849,7 @@ CONFIGURATION = {
     ),
     "broken YAML": Case(
         "fit --config a.yaml",
-        'a.yaml: not valid YAML (…in "a.yaml", line 2, column 1); mend it',
+        "a.yaml: not valid YAML (…, line 2, column 1); mend it",
         text("a.yaml", "data: [\n"),
     ),
     "binary configuration": Case(
@@ -893,7 +894,6 @@ TEST = "test --ckpt_path x.ckpt"
 DONE = "--ckpt_path done/checkpoints/best.ckpt"
 OURS = "no checkpoint of this application; name a best.ckpt or last.ckpt of a run"
 OTHER = "use the config.yaml of the checkpoint's run"
-MORE = "holds more than weights and plain values, so it is not loaded; name a best.ckpt or last.ckpt of a run"
 CENTROID = "leo_lightning.learners.centroid.NearestCentroid"
 
 CHECKPOINTS = {
@@ -920,18 +920,12 @@ CHECKPOINTS = {
         "…/done: trained 6 steps already; raise --trainer.max_steps to go on",
         finished,
     ),
-    "empty checkpoint": Case(
-        TEST, "x.ckpt: is no checkpoint, or is cut short; use another one", text("x.ckpt", "")
-    ),
-    "checkpoint of text": Case(
-        TEST, "x.ckpt: is no checkpoint, or is cut short; use another one", text("x.ckpt", "weights")
-    ),
-    "checkpoint cut short": Case(
-        TEST, "x.ckpt: is no checkpoint, or is cut short; use another one", cut("x.ckpt", 5000, checkpoint())
-    ),
+    "empty checkpoint": Case(TEST, f"x.ckpt: {CUT}", text("x.ckpt", "")),
+    "checkpoint of text": Case(TEST, f"x.ckpt: {CUT}", text("x.ckpt", "weights")),
+    "checkpoint cut short": Case(TEST, f"x.ckpt: {CUT}", cut("x.ckpt", 5000, checkpoint())),
     "damaged checkpoint": Case(
         TEST,
-        "x.ckpt: not a whole checkpoint (…); use another one",
+        f"x.ckpt: {CUT}",
         lambda world: zipfile.ZipFile(world.folder / "x.ckpt", "w").writestr("data", "weights"),
     ),
     "checkpoint of code": Case(TEST, f"x.ckpt: {MORE}", saved({"state_dict": Hostile()})),

@@ -1,5 +1,6 @@
 """The outer loop: noise, bad steps, state."""
 
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode, EpisodeRows
-from leo_lightning.errors import DivergedError
+from leo_lightning.errors import DivergedError, InputError
 from leo_lightning.learners.leo import LEO
 from leo_lightning.system import MetaLearner
+from tests.guard import outcome
 
 
 def data() -> EpisodeDataModule:
@@ -176,3 +178,62 @@ def test_padding_counts_in_no_score():
     metric = TaskAccuracy()
     metric.update(logits, rows.task, rows.valid)
     assert metric.compute().mean == 1.0
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    runner = trainer(tmp_path, max_steps=1)
+    runner.fit(system(), data())
+    runner.save_checkpoint(tmp_path / "x.ckpt")
+    return tmp_path / "x.ckpt"
+
+
+FORGED = {
+    "_instantiator": ({"_instantiator": "os.system"}, None),
+    "os.system": ({"learner": {"class_path": "os.system", "init_args": {}}}, "none that is imported"),
+    "Popen": (
+        {"learner": {"class_path": "subprocess.Popen", "init_args": {"args": "true"}}},
+        "names 'subprocess.Popen' as its learner",
+    ),
+    "module": ({"learner": {"class_path": "this.s", "init_args": {}}}, "none that is imported"),
+    "own module": (
+        {"learner": {"class_path": "leo_lightning.learners.learner.Learner", "init_args": {}}},
+        "build no leo_lightning.learners.learner.Learner",
+    ),
+    "no such": (
+        {"learner": {"class_path": "leo_lightning.learners..x", "init_args": {}}},
+        "none that is imported",
+    ),
+    "_class_path": ({"_class_path": "subprocess.Popen", "args": "true"}, None),
+    "text": ({"learner": "os.system"}, "no checkpoint of this application"),
+    "list": (
+        {"learner": {"class_path": ["os.system"], "init_args": {}}},
+        "no checkpoint of this application",
+    ),
+    "size": (
+        {"learner": {"class_path": "leo_lightning.learners.leo.LEO", "init_args": {"embedding_size": 10**7}}},
+        "weights do not fit",
+    ),
+    "argument": (
+        {"learner": {"class_path": "leo_lightning.learners.leo.LEO", "init_args": {"x": 1}}},
+        "its hyperparameters build no",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(FORGED))
+def test_checkpoint_cannot_choose_what_is_called(name: str, saved: Path, tmp_path: Path):
+    """Catches a file of weights that imports or calls what it names, on being loaded in Python."""
+    changes, message = FORGED[name]
+    content = torch.load(saved, weights_only=True)
+    content["hyper_parameters"] |= changes
+    torch.save(content, saved)
+    sys.modules.pop("this", None)
+    loaded = outcome(lambda: MetaLearner.load_from_checkpoint(saved), tmp_path)
+    assert "this" not in sys.modules
+    if message is None:
+        assert isinstance(loaded, MetaLearner)
+        assert isinstance(loaded.learner, LEO)
+    else:
+        assert isinstance(loaded, InputError)
+        assert message in str(loaded)

@@ -76,12 +76,13 @@ class FeatureBank:
             InputError: the arrays do not fit together, or hold numbers that are not finite.
         """
         _check_embeddings(embeddings, source)
-        class_names, classes = _classes(labels, source)
-        for values, what in ((classes, "labels"), (image_names, "image names")):
+        _check_vector(labels, source)
+        for values, what in ((labels, "labels"), (image_names, "image names")):
             if values is not None and len(values) != len(embeddings):
                 raise InputError(
                     f"{source}: {len(embeddings)} embeddings but {len(values)} {what}; give one per row"
                 )
+        class_names, classes = _classes(labels, source)
         order = np.argsort(classes, kind="stable")
         rows = _sorted_rows(embeddings, order, source)
         _check_finite(rows, source, order)
@@ -176,12 +177,15 @@ def _check_finite(
         )
 
 
+def _check_vector(labels: object, source: str) -> None:
+    if isinstance(labels, Tensor | np.ndarray) and labels.ndim != 1:
+        raise InputError(f"{source}: labels have shape {tuple(labels.shape)}; give one label per row")
+
+
 def _classes(
     labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor, source: str
 ) -> tuple[tuple[str, ...], Int64[np.ndarray, " n"]]:
     """Return the class names in order, and the class of every row."""
-    if isinstance(labels, Tensor | np.ndarray) and labels.ndim != 1:
-        raise InputError(f"{source}: labels have shape {tuple(labels.shape)}; give one label per row")
     if isinstance(labels, Tensor | np.ndarray):
         labels = labels.tolist()
     values: list[Any] = [_plain(label) for label in labels]

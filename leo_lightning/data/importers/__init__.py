@@ -7,4 +7,5 @@
 | arrays.py | npz, npy and torch files |
 | sources.py | what the formats share: the arrays' names, safe zips, the hash |
 | pickles.py | pickles, read without running them |
+| torch_files.py | torch files, looked through before torch reads them; checkpoints too |
 """

@@ -1,19 +1,18 @@
 """Arrays that anybody may have: npz, npy and torch files, one per split, or one npz of all."""
 
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from leo_lightning.data.importers.sources import (
     EMBEDDINGS,
     LABELS,
     NAMES,
-    ZIP_ERRORS,
     Arrays,
     Source,
     arrays_of,
@@ -21,6 +20,7 @@ from leo_lightning.data.importers.sources import (
     sha256_of,
     zip_members,
 )
+from leo_lightning.data.importers.torch_files import load_torch
 from leo_lightning.data.splits import SPLITS
 from leo_lightning.errors import InputError, one_line
 
@@ -69,12 +69,14 @@ def _read_npz(path: Path, prefix: str = "") -> Arrays:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 check_inflation(info, path)
-        with np.load(path, allow_pickle=False) as arrays:
+        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as arrays:
+            warnings.simplefilter("ignore")  # on headers of Python 2
             wanted = {f"{prefix}{key}" for key in (*EMBEDDINGS, *LABELS, *NAMES)}
             content: dict[object, object] = {key: arrays[key] for key in arrays.files if key in wanted}
     except InputError:
         raise
-    except (*ZIP_ERRORS, ValueError, MemoryError) as error:
+    # A damaged header is Python text that can fail in many ways.
+    except Exception as error:
         raise InputError(f"{path}: cannot be read as npz ({_without_advice(error)})") from None
     return arrays_of(content, str(path), _sha256(path), prefix)
 
@@ -92,8 +94,11 @@ def _read_npy(path: Path, split: str) -> Arrays:
 
 def _load_npy(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+        # opened here, because numpy leaves a file open that looks like a zip and is none
+        with warnings.catch_warnings(), path.open("rb") as stream:
+            warnings.simplefilter("ignore")  # on headers of Python 2
+            array = np.load(stream, allow_pickle=False)
+    except Exception as error:  # as above
         raise InputError(f"{path}: cannot be read as npy ({_without_advice(error)})") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: is an npz archive under another name; rename it to .npz")
@@ -113,14 +118,7 @@ def _read_lines(path: Path) -> list[str] | list[int]:
 
 def _read_torch(path: Path) -> Arrays:
     """Read a dict of tensors, executing nothing."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged file can fail in many ways, and torch's advice for a hostile one is to trust it.
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be read as tensors and plain containers ({_without_advice(error)}); "
-            "save a dict of 'embeddings' and 'labels'"
-        ) from None
+    content = load_torch(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dict of embeddings and labels")
     return arrays_of(content, str(path), _sha256(path))

@@ -20,7 +20,7 @@ from leo_lightning.data.importers.sources import (
     sha256_of,
     zip_members,
 )
-from leo_lightning.errors import InputError, one_line
+from leo_lightning.errors import InputError, one_line, printable
 
 UNKNOWN = "unknown"
 
@@ -48,9 +48,9 @@ def zip_pickles(src: Path) -> dict[str, Source]:
     """Return the authors' pickles in an archive, by member name."""
     return {
         member: Source(
-            f"{src}:{member}",
-            f"{src.name}:{member}",
-            partial(_read, partial(open_member, src, member), f"{src}:{member}"),
+            f"{src}:{printable(member)}",
+            f"{src.name}:{printable(member)}",
+            partial(_read, partial(open_member, src, member), f"{src}:{printable(member)}"),
         )
         for member in zip_members(src)
         if _PICKLE.fullmatch(member.split("/")[-1])
@@ -68,7 +68,7 @@ def choose_set(
         if (dataset is None or key[0] in (dataset, UNKNOWN)) and (crop is None or key[1] in (crop, UNKNOWN))
     ]
     if len(matching) != 1:
-        present = ", ".join("/".join(key) for key in sorted(sets))
+        present = printable(", ".join("/".join(key) for key in sorted(sets)))
         problem = "holds several sets of features" if matching else "does not hold what was asked for"
         raise InputError(f"{src}: {problem}; choose with --dataset and --crop from: {present}")
     found = matching[0]
@@ -88,7 +88,8 @@ def _sets(pickles: Mapping[str, Source], src: Path) -> dict[tuple[str, str], _Se
         split = name.split("_")[0]
         if split in splits:
             raise InputError(
-                f"{src}: holds the {split} split of {dataset}/{crop} twice; remove one, or name its folder"
+                f"{src}: holds the {split} split of {printable(dataset)}/{crop} twice; remove one, or name "
+                "its folder"
             )
         splits[split] = source
     return sets
@@ -101,6 +102,8 @@ def _read(open_stream: Callable[[], AbstractContextManager[io.BufferedIOBase]], 
             sha256 = sha256_of(stream)  # reads to the end, where a zip member has its checksum
         with open_stream() as stream:
             content = load_pickle(stream, where)
+    except InputError:
+        raise
     except ZIP_ERRORS as error:
         raise InputError(f"{where}: cannot be read ({one_line(error)}); copy or download it again") from None
     if not isinstance(content, dict):
@@ -133,8 +136,8 @@ def split_keys(
     for row, (part, label) in enumerate(zip(parts, values, strict=True)):
         if label_of.setdefault(part[1], label) != label:
             raise InputError(
-                f"{where}: row {row} is labelled {label!r}, but its key is '{keys[row]}' and other images of "
-                f"'{part[1]}' are labelled {label_of[part[1]]!r}; the file is damaged"
+                f"{where}: row {row} is labelled {label!r:.99}, but its key is {keys[row]!r:.99} and other "
+                f"images of {part[1]!r:.99} are labelled {label_of[part[1]]!r:.99}; the file is damaged"
             )
     if len(set(label_of.values())) == len(label_of):
         return labels, names, None

@@ -5,14 +5,19 @@ names, all of which build arrays or dictionaries, and its versions of them are p
 function of the pickle's choosing is ever looked up, imported or called. Not even numpy's own `__setstate__`
 runs, because it trusts the flags in the pickle, and a data type of objects that claims to hold plain bytes
 turns those bytes into pointers.
+
+The machine underneath is Python's own in Python. The one in C allocates as much as the greatest memo index
+that a pickle names, and on arrays it is no faster. What a pickle may make of its bytes is bounded as well.
 """
 
 import io
 import math
 import pickle
 import re
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,7 +26,9 @@ from leo_lightning.errors import InputError, one_line
 # Booleans, integers, floats, byte strings, text, and Python objects (which come back as a list).
 _DTYPE_CODE = re.compile(r"\?|b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")
 _MAX_DEPTH = 16
-_UNFINISHED = object()
+_MAX_DIMENSIONS = 32  # numpy's own limit
+_MAX_PARTS = 2**22  # a container takes up to 100 bytes, for one byte of the pickle
+_INT64 = range(-(2**63), 2**63)
 
 
 class _Refused(pickle.UnpicklingError):
@@ -56,7 +63,7 @@ class _DType:
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
         text = _text(code)
         if not isinstance(text, str) or not _DTYPE_CODE.fullmatch(text):
-            raise _Refused(f"with arrays of type {text!r:.60}")
+            raise _Refused(f"with arrays of type {_shown(text)}")
         self.value = np.dtype(text)
 
     def __setstate__(self, state: object) -> None:
@@ -64,7 +71,7 @@ class _DType:
             raise _Refused("with arrays of records")
         order = _text(state[1])
         if order not in ("<", ">", "|", "="):
-            raise _Refused(f"with arrays of byte order {order!r:.20}")
+            raise _Refused(f"with arrays of byte order {_shown(order)}")
         if order in ("<", ">"):
             self.value = self.value.newbyteorder(order)
 
@@ -86,12 +93,12 @@ class _Array:
         self.value = _filled(dtype, shape, "F" if fortran else "C", data)
 
 
-def _filled(dtype: object, shape: object, order: str, data: object) -> np.ndarray | list[object]:
+def _filled(dtype: object, shape: object, order: object, data: object) -> np.ndarray | list[object]:
     """Return the array over `data`, without a copy; it is read-only."""
     if not isinstance(dtype, _DType) or not isinstance(shape, tuple) or order not in ("C", "F"):
         raise _Refused("with a malformed array")
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise _Refused(f"with an array of shape {shape!r:.60}")
+    if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and n >= 0 and n in _INT64 for n in shape):
+        raise _Refused("with an array of a strange shape")
     length = math.prod(shape)
     if dtype.value.hasobject:
         if not isinstance(data, list) or len(shape) != 1 or len(data) != length:
@@ -107,7 +114,7 @@ def _filled(dtype: object, shape: object, order: str, data: object) -> np.ndarra
 def _from_buffer(data: object, dtype: object, shape: object, order: object) -> _Array:
     """Rebuild an array the way pickle protocol 5 writes it."""
     array = _Array(_NDARRAY, (0,), "b")
-    array.value = _filled(dtype, shape, str(order), data)
+    array.value = _filled(dtype, shape, order, data)
     return array
 
 
@@ -137,6 +144,7 @@ def _dictionary(pairs: object = ()) -> dict[object, object]:
         isinstance(p, list | tuple) and len(p) == 2 for p in pairs
     ):
         raise _Refused("with a malformed OrderedDict")
+    _check_keys(pair[0] for pair in pairs)
     return dict(pairs)
 
 
@@ -158,8 +166,16 @@ for _core in ("numpy.core", "numpy._core"):  # numpy 2 renamed the module
     _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _Allowed("numpy's _frombuffer", _from_buffer)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):
     """An unpickler whose every look-up is a look-up in the table above."""
+
+    dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch.copy()
+    append: Callable[[object], None]
+    memo: dict[int, object]
+    parts = 0
+    read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
+    stack: list[object]
 
     def find_class(self, module_name: str, global_name: str) -> object:
         allowed = _ALLOWED.get((module_name, global_name))
@@ -169,6 +185,61 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: object) -> object:
         raise _Refused("with references to another file")
+
+    def get_extension(self, code: int) -> None:
+        """Refuse names by number: those that were looked up once are known to every unpickler after that."""
+        raise _Refused(f"that calls 'extension {code}'")
+
+    def load_bytes(self) -> None:
+        """Read only as much as there is; the original allocates and clears what is declared."""
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(length))
+
+    def load_put(self) -> None:
+        """Refuse indices that no pickler writes: whole numbers can be chosen so that all collide."""
+        index = int(self.readline()[:-1])
+        if index not in range(2**32):
+            raise _Refused("with a strange memo")
+        self.memo[index] = self.stack[-1]
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytes
+    dispatch[pickle.PUT[0]] = load_put
+
+
+def _guard(check: Callable[[_ArrayUnpickler], None], *opcodes: bytes) -> None:
+    """Have `check` called before each of the opcodes."""
+    for opcode in opcodes:
+
+        def guarded(
+            unpickler: _ArrayUnpickler, load: Callable[[Any], None] = _ArrayUnpickler.dispatch[opcode[0]]
+        ) -> None:
+            check(unpickler)
+            load(unpickler)
+
+        _ArrayUnpickler.dispatch[opcode[0]] = guarded
+
+
+def _count_part(unpickler: _ArrayUnpickler) -> None:
+    unpickler.parts += 1
+    if unpickler.parts > _MAX_PARTS:
+        raise _Refused("of too many parts")
+
+
+def _refuse_set(unpickler: _ArrayUnpickler) -> None:
+    raise _Refused("with a set")
+
+
+def _check_keys(keys: Iterable[object]) -> None:
+    """Refuse keys that take long to hash: a tuple may hold itself many times over."""
+    if not all(isinstance(key, str | bytes) for key in keys):
+        raise _Refused("with a dictionary whose keys are not text")
+
+
+_guard(_count_part, pickle.MARK, pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.MEMOIZE, pickle.REDUCE)
+_guard(_count_part, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+_guard(_refuse_set, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)
+_guard(lambda unpickler: _check_keys(unpickler.stack[-2:-1]), pickle.SETITEM)
+_guard(lambda unpickler: _check_keys(unpickler.stack[::2]), pickle.SETITEMS, pickle.DICT)  # since the mark
 
 
 def load_pickle(source: Path | io.BufferedIOBase, name: str | None = None) -> object:
@@ -209,6 +280,11 @@ def load_pickle(source: Path | io.BufferedIOBase, name: str | None = None) -> ob
         raise InputError(f"{name}: is cut short, damaged or not a pickle ({one_line(error)})") from None
 
 
+def _shown(value: object) -> str:
+    """Return a value for a message; anything but text may be endless to read."""
+    return repr(value[:60]) if isinstance(value, str) else type(value).__name__
+
+
 def _text(value: object) -> object:
     """Decode a byte string; leave everything else."""
     if not isinstance(value, bytes):
@@ -222,34 +298,39 @@ def _text(value: object) -> object:
 def _plain(value: object, done: dict[int, object], depth: int) -> object:
     """Return `value` with arrays in place of `_Array`s and text in place of byte strings.
 
-    `done` remembers the containers already rebuilt, so a pickle cannot make one list count many times.
+    `done` remembers what was rebuilt. A container may be in one place only: a list of ten lists of ten lists
+    and so on is short to write and endless to read.
     """
-    if isinstance(value, str | int | float | None):
+    if isinstance(value, str | float | None):
         return value
-    if isinstance(value, bytes):
-        return _text(value)
+    if isinstance(value, int):
+        if value not in _INT64:
+            raise _Refused("with a number of more than 64 bits")
+        return value
+    if isinstance(value, bytes):  # decoded once, however often it is there
+        if id(value) not in done:
+            done[id(value)] = _text(value)
+        return done[id(value)]
     if isinstance(value, _Allowed | _DType):
         raise _Refused("of something other than data")
+    if isinstance(value, tuple) and not value:  # there is only one
+        return value
     if id(value) in done:
-        if done[id(value)] is _UNFINISHED:
-            raise _Refused("of a container that holds itself")
-        return done[id(value)]
+        if isinstance(value, _Array) and isinstance(done[id(value)], np.ndarray):
+            return done[id(value)]
+        raise _Refused("with one container in several places")
     if depth > _MAX_DEPTH:
         raise _Refused("of containers nested too deeply")
-    done[id(value)] = _UNFINISHED
+    done[id(value)] = value
     deeper = depth + 1
     if isinstance(value, _Array):
         plain = _plain_array(value.value, done, deeper)
     elif isinstance(value, dict):
-        plain = {
-            _hashable(_plain(key, done, deeper)): _plain(item, done, deeper) for key, item in value.items()
-        }
+        plain = {_text(key): _plain(item, done, deeper) for key, item in value.items()}
     elif isinstance(value, list):
         plain = [_plain(item, done, deeper) for item in value]
     elif isinstance(value, tuple):
         plain = tuple(_plain(item, done, deeper) for item in value)
-    elif isinstance(value, set | frozenset):
-        plain = {_hashable(_plain(item, done, deeper)) for item in value}
     else:
         plain = value
     done[id(value)] = plain
@@ -263,9 +344,3 @@ def _plain_array(value: np.ndarray | list[object], done: dict[int, object], dept
         return value
     texts = [_text(item) for item in value.ravel().tolist()]
     return np.array(texts, dtype=np.str_).reshape(value.shape)
-
-
-def _hashable(value: object) -> object:
-    if isinstance(value, list | dict | set | np.ndarray):
-        raise _Refused("with a container as the key of a dictionary")
-    return value

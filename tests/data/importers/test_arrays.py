@@ -1,6 +1,11 @@
 """Sources of npz, npy and torch files."""
 
+import gc
+import io
 import os
+import pickle
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +28,7 @@ from tests.data.importers.sources import (
     write_state,
     write_torch,
 )
+from tests.guard import outcome
 
 
 @pytest.mark.parametrize("write", [write_npz, write_npy, write_npy_with_text, write_torch, write_state])
@@ -64,7 +70,81 @@ def test_hostile_torch_file_is_refused(tmp_path: Path):
             return os.system, (f"touch {tmp_path / 'marker'}",)
 
     torch.save({"embeddings": Touch(), "labels": [0]}, tmp_path / "train.pt")
-    with pytest.raises(InputError, match="cannot be read as tensors") as caught:
+    with pytest.raises(InputError, match=r"holds posix\.system, which would need code to be run") as caught:
         import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
     assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "marker").exists()
+
+
+def npz_of(path: Path, header: str, data: bytes = b"") -> None:
+    """Write an npz whose labels have the given header."""
+    text = header.encode() + b" " * (117 - len(header)) + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        stream = io.BytesIO()
+        np.save(stream, np.ones((2, 2), np.float32))
+        archive.writestr("embeddings.npy", stream.getvalue())
+        archive.writestr("labels.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|S0', 'fortran_order': False, 'shape': (1000000000000,), }",
+        "{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000000,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (4611686018427387904, 4), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (-1,), }",
+        "{'descr': [('a', '<i8', (1000000000,))], 'fortran_order': False, 'shape': (2,), }",
+        "{'descr': '<U500000000', 'fortran_order': False, 'shape': (2,), }",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (2,), }",
+        "(" * 100,
+        "{'descr': __import__('os').system('true'), 'fortran_order': False, 'shape': (2,), }",
+    ],
+)
+def test_header_that_lies(header: str, tmp_path: Path):
+    """Catches labels of no bytes that are 10¹² when listed, and sizes that are allocated and filled."""
+    npz_of(tmp_path / "train.npz", header, bytes(16))
+    refusal = outcome(
+        lambda: import_features(tmp_path, tmp_path / "out", report=lambda remark: None), tmp_path
+    )
+    assert "train.npz" in str(refusal)
+    assert isinstance(refusal, InputError)
+
+
+def test_rows_that_are_endless_to_read(tmp_path: Path):
+    """Catches numpy making sense of what is no table of numbers: text, or names as long as the file."""
+    for content, message in (
+        ({"embeddings": [["1" * 10**6] * 10**5], "labels": ["a"]}, "not rows of numbers"),
+        ({"embeddings": [[1.0], [1.0, 2.0]], "labels": ["a", "b"]}, "not rows of numbers"),
+        (
+            {"embeddings": [[1.0]] * 500, "labels": ["a"] * 500, "keys": ["k" * 10**6] * 500},
+            "names are too long",
+        ),
+        ({"embeddings": [[1.0]], "labels": ["a"], "keys": [["k"]]}, "image names are not text"),
+        ({"embeddings": [[1.0], [2.0]], "labels": ["a"] * 3}, "2 embeddings but 3 labels"),
+    ):
+        (tmp_path / "train_embeddings.pkl").write_bytes(pickle.dumps(content, 2))
+        refusal = outcome(
+            lambda: import_features(tmp_path, tmp_path / "out", report=lambda remark: None), tmp_path
+        )
+        assert message in str(refusal) or "in several places" in str(refusal)
+
+
+@pytest.mark.parametrize("name", ["labels", "names"])
+def test_text_that_is_none(name: str, tmp_path: Path):
+    """Catches numpy's SystemError for a character beyond Unicode."""
+    damaged = np.frombuffer(b"\xff\xff\xff\x7f" * 2, "<U1")
+    arrays = {"embeddings": np.ones((2, 2), np.float32), "labels": np.arange(2)} | {name: damaged}
+    np.savez(tmp_path / "train.npz", **arrays)
+    with pytest.raises(InputError, match=r"train\.npz: holds text that is damaged"):
+        import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
+
+
+def test_file_that_looks_like_a_zip_is_closed(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    """Catches a file that numpy leaves open."""
+    np.save(tmp_path / "train_labels.npy", np.arange(2))
+    (tmp_path / "train.npy").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(InputError, match=r"train\.npy: cannot be read as npy"):
+        import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
+    gc.collect()
+    assert not [warning for warning in recwarn if warning.category is ResourceWarning]

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import warnings
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.data.importers.sources import (
     silent,
     tree,
 )
+from tests.guard import outcome
 
 FEATURES = Path(__file__).resolve().parents[3].parent / "shared" / "features"
 
@@ -169,6 +171,79 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     np.savez_compressed(tmp_path / "train.npz", embeddings=np.zeros((1, 500_000), np.float32), labels=[0])
     with pytest.raises(InputError, match=r"refused to unpack 2,000,\d+ bytes from"):
         import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
+
+
+def written(path: Path, members: list[tuple[str | zipfile.ZipInfo, bytes]], method: int = 8) -> Path:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", method) as archive:
+        warnings.simplefilter("ignore")  # on two of one name
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["/{split}", "../../../../{split}", "C:\\x\\{split}", "a\nb/{split}", "\x1b[2J/{split}"]
+)
+def test_strange_names_name_nothing(name: str, tmp_path: Path):
+    """Catches a name in an archive that says where to write, or what the terminal is to do."""
+    (tmp_path / "in").mkdir()
+    members = [(name.format(split=f"{s}_embeddings.pkl"), authors_pickle(s)) for s in ("train", "test")]
+    path = written(tmp_path / "in" / "a.zip", [*members, (members[0][0].replace("train", "val"), b"bad")])
+
+    def read() -> object:
+        return import_features(path, tmp_path / "in" / "out", report=lambda remark: None)
+
+    assert isinstance(outcome(read, tmp_path / "in"), InputError)
+    assert tree(tmp_path) == ["in", "in/a.zip"]
+
+
+def test_link_in_an_archive_is_not_followed(tmp_path: Path):
+    """Catches a member that is a link to a file of the user's."""
+    (tmp_path / "secret.pkl").write_bytes(authors_pickle("train"))
+    link = zipfile.ZipInfo("center/train_embeddings.pkl")
+    link.external_attr = 0o120777 << 16
+    written(tmp_path / "a.zip", [(link, str(tmp_path / "secret.pkl").encode())])
+    with pytest.raises(InputError, match=r"train_embeddings\.pkl: is cut short, damaged or not a pickle"):
+        import_features(tmp_path / "a.zip", tmp_path / "out", report=lambda remark: None)
+
+
+def test_two_members_of_one_name(tmp_path: Path):
+    """Catches a traceback, and rows of both mixed: the last one counts, as for every unzip."""
+    name = "center/train_embeddings.pkl"
+    written(tmp_path / "a.zip", [(name, b"bad"), (name, authors_pickle("train"))])
+    banks = import_features(tmp_path / "a.zip", tmp_path / "out", report=lambda remark: None)
+    assert banks["train"].num_classes == 3
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("declared", [100, 2**26])
+def test_methods_that_unpack_without_a_bound(method: int, declared: int, tmp_path: Path):
+    """Catches a member of kilobytes that unpacks to gigabytes before Python cuts it to the declared size."""
+    for name in ("center/train_embeddings.pkl", "train_embeddings.npy"):
+        data = bytearray(written(tmp_path / "a.zip", [(name, bytes(2**26))], method).read_bytes())
+        struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, declared)
+        (tmp_path / "a.zip").write_bytes(data)
+        refusal = outcome(
+            lambda: import_features(tmp_path / "a.zip", tmp_path / "out", report=print), tmp_path
+        )
+        assert "by a method other than deflate" in str(refusal)
+
+
+def test_bomb_that_does_not_declare_its_size(tmp_path: Path):
+    """Catches a member that unpacks to more than it declares: Python stops at the declared size."""
+    data = bytearray(written(tmp_path / "a.zip", [("train_embeddings.npy", bytes(2**27))]).read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, 1000)
+    (tmp_path / "a.zip").write_bytes(data)
+    refusal = outcome(lambda: import_features(tmp_path / "a.zip", tmp_path / "out", report=print), tmp_path)
+    assert isinstance(refusal, InputError)
+
+
+def test_archive_in_an_archive_is_not_opened(tmp_path: Path):
+    """Catches a bomb of archives within archives."""
+    inner = written(tmp_path / "inner.zip", [("center/train_embeddings.pkl", authors_pickle("train"))])
+    written(tmp_path / "a.zip", [("center/inner.zip", inner.read_bytes())])
+    with pytest.raises(InputError, match="no features found"):
+        import_features(tmp_path / "a.zip", tmp_path / "out")
 
 
 def test_member_larger_than_declared_is_refused(tmp_path: Path):

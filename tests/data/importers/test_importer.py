@@ -177,7 +177,7 @@ BAD_FOLDERS = {
     bad_npz_deflated: r"train\.npz: cannot be read as npz \(Error -3 while decompressing",
     bad_npz_cut: r"train\.npz: cannot be read as npz",
     bad_npy_cut: r"train\.npy: cannot be read as npy",
-    bad_torch_cut: r"train\.pt: cannot be read as tensors",
+    bad_torch_cut: r"train\.pt: is no whole file of torch",
     bad_torch_list: r"train\.pt: holds a list, not a dict",
     bad_pickle_list: r"train_embeddings\.pkl: holds a list, not a dict",
     bad_pickle_keys: r"train_embeddings\.pkl: has no 'embeddings'",

@@ -1,17 +1,22 @@
 """The reader of foreign pickles: reads arrays of Python 2 and 3, and runs nothing."""
 
 import collections
+import copyreg
 import os
 import pickle
+import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from leo_lightning.data.importers import pickles
 from leo_lightning.data.importers.pickles import load_pickle
 from leo_lightning.errors import InputError
 from tests.data.importers.sources import python2_features
+from tests.guard import outcome
 
 
 class Call:
@@ -53,6 +58,18 @@ def hostile_pickles(folder: Path) -> dict[str, bytes]:
         "in an array of objects": pickle.dumps({"labels": objects}, 2),
         "state of a list": b"]cposix\nsystem\n(V" + line + b"\ntRb.",
         "OrderedDict": pickle.dumps(collections.OrderedDict(labels=Call(os.system, touch)), 2),
+        "memo by byte": b"\x80\x02cposix\nsystem\nq\x070]h\x07(V" + line + b"\ntRa.",
+        "name out of the memo": b"\x80\x04\x8c\x05posix\x940\x8c\x06system\x940h\x00h\x01\x93(V"
+        + line
+        + b"\ntR.",
+        "a new object": b"\x80\x02cnumpy\nmemmap\n(V" + marker.encode() + b"\nVb\nVw+\nK\x00(K\x01tt\x81.",
+        "a new object with names": (
+            b"\x80\x04cnumpy\nmemmap\n(V" + marker.encode() + b"\nVb\nVw+\nt}(Vshape\n(K\x01tu\x92."
+        ),
+        "state that is called": (
+            b"cfunctools\npartial\n(cbuiltins\nprint\ntR(cposix\nsystem\n(V" + line + b"\nt}Ntb)R."
+        ),
+        "a number for a name": b"\x80\x02\x82\xf0(V" + line + b"\ntR.",
     }
 
 
@@ -73,7 +90,22 @@ NAMES = [
     "in an array of objects",
     "state of a list",
     "OrderedDict",
+    "memo by byte",
+    "name out of the memo",
+    "a new object",
+    "a new object with names",
+    "state that is called",
+    "a number for a name",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _extension() -> Iterator[None]:
+    """Have one name in Python's table of extensions, and known to every reader since it was used."""
+    copyreg.add_extension("posix", "system", 0xF0)
+    pickle.loads(b"\x80\x02\x82\xf0.")
+    yield
+    copyreg.remove_extension("posix", "system", 0xF0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -105,6 +137,8 @@ def raw_array(dtype_call: bytes, dtype_state: bytes, data: bytes) -> bytes:
 
 
 STATE = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+TUPLES = b")q\x000" + b"h\x00h\x00\x86q\x000" * 30 + b"h\x00"  # 2³⁰ empty tuples in one, each hashed
+LISTS = b"]q\x000" + (b"](" + b"h\x00" * 10 + b"eq\x000") * 12 + b"h\x00"  # 10¹² empty lists in one
 MALFORMED_ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tVb\ntR"
 MALFORMED = {
     "bytes as object pointers": raw_array(b"U\x02O8", STATE, b"U\x08AAAAAAAA"),
@@ -114,6 +148,11 @@ MALFORMED = {
     "a type that is no code": raw_array(b"cnumpy\nndarray\n", STATE, b"U\x04AAAA"),
     "a strange byte order": raw_array(b"U\x02f4", STATE.replace(b"|", b"x"), b"U\x04AAAA"),
     "another class": b"cnumpy.core.multiarray\n_reconstruct\n(ccollections\nOrderedDict\n(I0\ntVb\ntR.",
+    "too many arguments": b"c_codecs\nencode\n(Vx\nVlatin1\nVignore\ntR.",
+    "too few arguments": b"cnumpy.core.multiarray\n_reconstruct\n)R.",
+    "pairs of three": b"ccollections\nOrderedDict\n(]((Va\nVb\nVc\ntltR.",
+    "a scalar of two": b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(Vf4\ntRU\x08AAAAAAAAtR.",
+    "a call of a call": b"cnumpy\ndtype\n(cnumpy\ndtype\ncnumpy\ndtype\ntR.",
     "a call of ndarray": b"cnumpy\nndarray\n(I3\ntR.",
     "state for an allowed name": b"cnumpy.core.multiarray\n_reconstruct\n(Vx\nVy\ntb.",
     "attributes for an allowed name": b"cnumpy\ndtype\n(N}Vmake\nccollections\nOrderedDict\nstb.",
@@ -141,6 +180,54 @@ def test_malformed_pickle_is_one_line(name: str, tmp_path: Path):
     with pytest.raises(InputError, match=r"bad\.pkl: (refused|is cut short)") as caught:
         load_pickle(path)
     assert "\n" not in str(caught.value)
+
+
+BOMBS = {
+    "memo index": b"\x80\x02]r\xff\xff\xff\xff.",
+    "memo index in text": b"]p99999999999999999999\n.",
+    "memo indices that collide": b"]" + b"".join(b"p%d\n" % (n * (2**61 - 1)) for n in range(30000)) + b".",
+    "bytes without data": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"abc.",
+    "bytearray without data": b"\x80\x05\x96" + struct.pack("<Q", 2**33) + b"abc.",
+    "text without data": b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b"abc.",
+    "frame without data": b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b"abc.",
+    "number without data": b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    "number of a million digits": b"\x80\x02\x8b" + struct.pack("<I", 10**6) + b"\x77" * 10**6 + b".",
+    "number of a million digits in text": b"L" + b"9" * 10**6 + b"L\n.",
+    "tuple as a key": b"\x80\x02}" + TUPLES + b"Ns.",
+    "tuple as one of the keys": b"\x80\x02}(" + TUPLES + b"Nu.",
+    "tuple as a key of a new dictionary": b"\x80\x02(" + TUPLES + b"Nd.",
+    "tuple as a key of an OrderedDict": b"\x80\x02ccollections\nOrderedDict\n](]" + TUPLES + b"aNae\x85R.",
+    "tuple in a set": b"\x80\x04\x8f(" + TUPLES + b"\x90.",
+    "tuple in a frozen set": b"\x80\x04(" + TUPLES + b"\x91.",
+    "list of lists": b"\x80\x02" + LISTS + b".",
+    "list for a data type": b"\x80\x02cnumpy\ndtype\n" + LISTS + b"\x85R.",
+    "list for a byte order": b"\x80\x02cnumpy\ndtype\nVf4\n\x85R(K\x03" + LISTS + b"NNNK\x00K\x00tb.",
+    "list for an order": b"\x80\x02cnumpy.core.numeric\n_frombuffer\n(NNN" + LISTS + b"tR.",
+    "shape of many sizes": raw_array(b"U\x02f4", STATE, b"U\x04AAAA").replace(
+        b"(K\x01t", b"(" + b"M\xff\xff" * 10**6 + b"t"
+    ),
+    "shape of huge sizes": raw_array(b"U\x02f4", STATE, b"U\x04AAAA").replace(
+        b"(K\x01t", b"(" + (b"\x8b" + struct.pack("<I", 1000) + b"\x77" * 1000) * 1000 + b"t"
+    ),
+    "marks": b"(" * 10**5,
+    "sets": b"\x80\x04" + b"\x8f" * 10**5,
+    "lists": b"]" * 10**5,
+    "dictionaries": b"}" * 10**5,
+    "tuples": b"\x80\x02N" + b"\x85" * 10**5,
+    "text in many places": (
+        b"\x80\x02](T\x40\x42\x0f\x00" + b"a" * 10**6 + b"q\x00" + b"h\x00" * 10**5 + b"eI1"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(BOMBS))
+def test_bomb_does_no_harm(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a short pickle that takes long to read, or fills the memory."""
+    monkeypatch.setattr(pickles, "_MAX_PARTS", 10**4)
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(BOMBS[name])
+    loaded = outcome(lambda: load_pickle(path), tmp_path)
+    assert loaded == [] if name == "memo index" else isinstance(loaded, InputError)
 
 
 def test_bad_pickle_leaves_nothing_for_the_next(tmp_path: Path):
@@ -222,20 +309,28 @@ def test_damage_never_escapes(tmp_path: Path):
     for _ in range(400):
         damaged = data.copy()
         damaged[random.integers(len(data))] = random.integers(256)
-        if damaged.count(b"r") > data.count(b"r"):
-            continue  # opcode r takes a memo index of up to 2**32, for which pickle itself allocates
         path.write_bytes(damaged)
         with suppress(InputError):
             load_pickle(path)
 
 
 def test_shared_lists_do_not_multiply(tmp_path: Path):
-    """Catches a pickle of 100 bytes that is rebuilt as 10¹⁰ items."""
+    """Catches a pickle of 100 bytes that is read as 10¹⁰ items, here or by whoever takes the list."""
     item: list[object] = ["x"]
     for _ in range(10):
         item = [item] * 10
-    (tmp_path / "good.pkl").write_bytes(pickle.dumps(item, 2))
-    assert isinstance(load_pickle(tmp_path / "good.pkl"), list)
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"labels": ["a"], "embeddings": item}, 2))
+    with pytest.raises(InputError, match="one container in several places"):
+        load_pickle(tmp_path / "bad.pkl")
+
+
+def test_one_array_under_two_names(tmp_path: Path):
+    """Catches arrays refused with the containers that may be in one place only."""
+    array = np.arange(3)
+    (tmp_path / "good.pkl").write_bytes(pickle.dumps({"a": array, "b": array, "c": (), "d": ()}, 2))
+    loaded = load_pickle(tmp_path / "good.pkl")
+    assert isinstance(loaded, dict)
+    assert loaded["a"] is loaded["b"]
 
 
 def test_missing_pickle(tmp_path: Path):
