@@ -147,10 +147,19 @@ class LEOCommand(LightningCLI):
         for section in SECTIONS[1:]:
             if not isinstance(config[section], Namespace):
                 raise InputError(f"{section}: expected fields, got {config[section]}")
-        self.replay = self._parser(self.subcommand).dump(config.clone(), skip_unset=False)
+        if isinstance(chosen := config.trainer.callbacks, list):
+            # a resumed command may add with += what the run's config.yaml has already
+            config.trainer.callbacks = [each for i, each in enumerate(chosen) if each not in chosen[:i]]
+        try:
+            self.replay = self._parser(self.subcommand).dump(config.clone(), skip_unset=False)
+        except ValueError:  # jsonargparse cannot write the defaults of some of Lightning's
+            raise InputError(
+                "trainer.callbacks: one of them cannot be written to config.yaml; leave it out "
+                "(in place of Timer: --trainer.max_time)"
+            ) from None
         self.options = RunOptions(**config.run.as_dict())
         self.fitting = self.subcommand in ("fit_test", "fit")
-        split = "train" if self.fitting else {"validate": "val"}.get(self.subcommand, self.subcommand)
+        split = "train" if self.fitting else self.subcommand.replace("validate", "val")
         check_trainer(config.trainer, split, config.data.steps_per_epoch)
         path = self._find_checkpoint(config)
         self.checkpoint = None if path is None else read_checkpoint(path)

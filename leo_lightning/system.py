@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Int64
 from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from leo_lightning.clipping import clip_, gradient_norm
 from leo_lightning.data.episode import Episode
@@ -38,6 +41,8 @@ class MetaLearner(pl.LightningModule):
         learning_rate: outer learning rate, of Adam.
         clip_value: every gradient entry is first clipped to ± this value.
         clip_norm: the norm of each gradient tensor, by itself, is then clipped to this value.
+        lr_scheduler: schedule of the learning rate: path of a class of torch.optim.lr_scheduler, with its
+            arguments; it moves on after each optimiser step. null: the rate stays.
         max_bad_steps: stop after so many steps in a row whose loss or gradient is not finite; each one of
             them is skipped and counted.
         seed: seed of noise and dropout; null: that of seed_everything.
@@ -51,6 +56,7 @@ class MetaLearner(pl.LightningModule):
         clip_norm: float = 0.1,
         max_bad_steps: int = 20,
         seed: int | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -67,6 +73,7 @@ class MetaLearner(pl.LightningModule):
         self.clip_norm = clip_norm
         self.max_bad_steps = max_bad_steps
         self.seed = seed or 0
+        self.lr_scheduler = lr_scheduler
         self.save_hyperparameters(
             {
                 "learner": {"class_path": _class_path(learner), "init_args": learner.init_args()},
@@ -85,9 +92,13 @@ class MetaLearner(pl.LightningModule):
         self.test_accuracy: dict[str, TaskAccuracy] = {}
         self.test_scores: dict[str, TaskScores] = {}
 
-    def configure_optimizers(self) -> Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as the authors use; the fused kernel on a CPU (on a GPU it excludes clipping under AMP)."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=self.device.type == "cpu")
+        adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=self.device.type == "cpu")
+        if self.lr_scheduler is None:
+            return adam
+        schedule = {"scheduler": self.lr_scheduler(adam), "interval": "step"}
+        return {"optimizer": adam, "lr_scheduler": schedule}  # pyright: ignore[reportReturnType]
 
     # Training
 

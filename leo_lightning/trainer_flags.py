@@ -4,16 +4,6 @@ from jsonargparse import Namespace
 
 from leo_lightning.errors import InputError, check_least
 
-REFUSED = {
-    "enable_checkpointing": (False, "a run can be resumed because it writes checkpoints; leave it out"),
-    "barebones": (True, "it leaves out what a run consists of; measure with `python -m benchmarks`"),
-    "gradient_clip_val": (
-        None,
-        "gradients are clipped tensor by tensor; set model.clip_value and model.clip_norm",
-    ),
-}
-"""A flag, the value that is refused (None: all but null), and why."""
-
 PRECISIONS = {"32", "32-true", "64", "64-true", "16", "16-mixed", "bf16", "bf16-mixed"}
 
 
@@ -28,9 +18,9 @@ def check_trainer(flags: Namespace, split: str, epoch: int) -> None:
     Raises:
         InputError: says what to set instead.
     """
-    for name, (value, reason) in REFUSED.items():
-        if flags[name] == value if value is not None else flags[name] is not None:
-            raise InputError(f"trainer.{name}: {reason}")
+    if flags.enable_checkpointing is False or flags.barebones:
+        name = "barebones" if flags.barebones else "enable_checkpointing"
+        raise InputError(f"trainer.{name}: a run is made of its checkpoints and logs; leave it out")
     if flags.precision is not None and str(flags.precision) not in PRECISIONS:
         raise InputError(
             f"trainer.precision is {flags.precision}: inner loop, standard deviations and KL need float32; "
@@ -42,8 +32,9 @@ def check_trainer(flags: Namespace, split: str, epoch: int) -> None:
         raise InputError(
             f"trainer.strategy is {flags.strategy}: the processes could not share a run; take ddp"
         )
-    for callback in flags.callbacks or []:
-        if str(callback.get("class_path", "")).endswith("StochasticWeightAveraging"):
+    chosen = flags.callbacks or []
+    for callback in chosen if isinstance(chosen, list) else [chosen]:
+        if callback.class_path.endswith(".StochasticWeightAveraging"):
             raise InputError(
                 "trainer.callbacks: StochasticWeightAveraging changes the weights after the last checkpoint; "
                 "take EMAWeightAveraging, whose averages the checkpoints hold"

@@ -644,8 +644,8 @@ IMPORTERS = {
     ),
     "pickle of rows of two lengths": Case(
         FROM_ZIP,
-        "a.zip:embeddings/toy/center/train_embeddings.pkl: the embeddings are not rows of numbers, all of one "
-        "length",
+        "a.zip:embeddings/toy/center/train_embeddings.pkl: the embeddings are not rows of numbers, all of "
+        "one length",
         pickled({"embeddings": [[1.0], [1.0, 2.0]], "labels": ["a", "b"]}),
     ),
     "pickle with a number for image names": Case(
