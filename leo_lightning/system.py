@@ -204,7 +204,8 @@ class MetaLearner(pl.LightningModule):
     def test_step(self, batch: Episode, batch_idx: int) -> None:
         """Score test tasks, with the nearest-centroid classifier beside the learner."""
         self._evaluate(batch, "test", self.test_accuracy)
-        centroid = self.baseline(self._cast(batch)).logits["final"]
+        with torch.autocast(self.device.type, enabled=False):  # the same baseline in every precision
+            centroid = self.baseline(self._cast(batch)).logits["final"]
         self._score(self.test_accuracy, "nearest_centroid", centroid, batch)
 
     def on_test_epoch_end(self) -> None:
