@@ -819,6 +819,25 @@ CONFIGURATION = {
         "fit --trainer.check_val_every_n_epoch 0",
         "trainer.check_val_every_n_epoch is 0: it must be at least 1",
     ),
+    "no checkpoints": Case(
+        "fit --trainer.enable_checkpointing false",
+        "trainer.enable_checkpointing: a run is made of its checkpoints and logs; leave it out",
+    ),
+    "nothing but steps": Case(
+        "fit --trainer.barebones true",
+        "trainer.barebones: a run is made of its checkpoints and logs; leave it out",
+    ),
+    "averages that no checkpoint holds": Case(
+        "fit --trainer.callbacks+=StochasticWeightAveraging --trainer.callbacks.swa_lrs=0.1 "
+        "--trainer.callbacks.device=null",
+        "trainer.callbacks: StochasticWeightAveraging changes the weights after the last checkpoint; take "
+        "EMAWeightAveraging, whose averages the checkpoints hold",
+    ),
+    "callback that cannot be written down": Case(
+        "fit --trainer.callbacks+=Timer --trainer.callbacks.duration=00:00:00:01",
+        "trainer.callbacks: one of them cannot be written to config.yaml; leave it out (in place of Timer: "
+        "--trainer.max_time)",
+    ),
     "validation after the epoch": Case(
         "fit --trainer.val_check_interval 5000",
         "trainer.val_check_interval is 5000: an epoch has 500 steps; lower it, or raise "
@@ -1060,8 +1079,14 @@ DEVICES = {
     "no such precision": Case(
         "fit --trainer.precision 8", "trainer.precision: 8 is no value that it takes; see --help"
     ),
-    "precision of a missing package": Case(
-        "fit --trainer.precision transformer-engine", f"trainer: …transformer_engine…pip install…; {CHANGE}"
+    "half precision for all": Case(
+        "fit --trainer.precision 16-true",
+        "trainer.precision is 16-true: inner loop, standard deviations and KL need float32; take bf16-mixed, "
+        "16-mixed, 32-true or 64-true",
+    ),
+    "strategy that forks": Case(
+        "fit --trainer.strategy ddp_spawn",
+        "trainer.strategy is ddp_spawn: the processes could not share a run; take ddp",
     ),
     "no such strategy": Case(
         "fit --trainer.strategy hope", f"trainer: …invalid strategy name…hope…; {CHANGE}"
