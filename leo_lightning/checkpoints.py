@@ -61,7 +61,8 @@ class LastCheckpoint(Checkpoint):
 
             def then(data_fetcher: Any) -> None:
                 end(data_fetcher)
-                if self in trainer.callbacks:  # not while LearningRateFinder tries rates
+                listed: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+                if self in listed:  # not while LearningRateFinder tries rates
                     self._after_step(trainer)
 
             loop.on_advance_end = then
