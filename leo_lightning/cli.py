@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,7 @@ from leo_lightning.stop_signals import StopSignals
 from leo_lightning.system import MetaLearner
 from leo_lightning.throughput import Throughput
 from leo_lightning.trainer_flags import check_trainer
+from leo_lightning.whole_file import whole_file
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
@@ -359,19 +361,35 @@ class LEOCommand(LightningCLI):
                 f"{self.folder}: trained {self.checkpoint['global_step']} steps already; "
                 "raise --trainer.max_steps to go on"
             )
+        changed = self._changes()
         self._save_config()
-        self._banner()
+        self._banner(changed)
+
+    def _changes(self) -> list[str]:
+        """What a resumed run does otherwise than before."""
+        if self.checkpoint is None or not self.fitting or not (self.folder / CONFIG).is_file():
+            return []
+        before = yaml.safe_load((self.folder / CONFIG).read_text())
+        return list(differences(before, yaml.safe_load(self.replay)))
 
     @rank_zero_only
     def _save_config(self) -> None:
         made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=self.checkpoint is not None and self.fitting)
             config = {key: value for key, value in yaml.safe_load(self.replay).items() if key in SECTIONS}
-            name = CONFIG
-            if self.checkpoint and (self.folder / CONFIG).exists():  # a resumed run
-                name = f"config-from-step-{self.checkpoint['global_step']}.yaml"
-            (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
+            path, text = self.folder / CONFIG, yaml.safe_dump(config, sort_keys=False)
+            if self.checkpoint and path.exists() and path.read_text() != text:  # resumed with changes
+                path.rename(self.folder / f"config-until-step-{self.checkpoint['global_step']}.yaml")
+            with whole_file(path) as part:
+                part.write_text(text)
+        except InputError:
+            remove_folders(made)
+            raise
+        except FileExistsError:
+            raise InputError(
+                f"{self.folder}: another run has begun here this very second; run it again"
+            ) from None
         except OSError as error:
             remove_folders(made)
             raise InputError(
@@ -400,7 +418,7 @@ class LEOCommand(LightningCLI):
             self.console.print(f"wandb   {url}", highlight=False, soft_wrap=True)
 
     @rank_zero_only
-    def _banner(self) -> None:
+    def _banner(self, changed: list[str]) -> None:
         data = self.datamodule
         bank = data.bank("train" if self.fitting else "val" if self.subcommand == "validate" else "test")
         name = " ".join(bank.provenance.get(key, "") for key in ("dataset", "split")).strip() or bank.source
@@ -418,9 +436,7 @@ class LEOCommand(LightningCLI):
             doing = "resumed" if self.fitting else "model"
             path = self._get(self.config, "ckpt_path")
             lines.append(f"{doing:8}{path}, step {self.checkpoint['global_step']}")
-            if self.fitting and (self.folder / CONFIG).is_file():
-                before = yaml.safe_load((self.folder / CONFIG).read_text())
-                lines += [f"changed {what}" for what in differences(before, yaml.safe_load(self.replay))]
+            lines += [f"changed {what}" for what in changed]
         elif self._get(self.config, "resume"):
             lines.append("resumed nothing: no run of this name has a checkpoint, so this is a new one")
         trainer, epoch = self.trainer, self.datamodule.steps_per_epoch
@@ -456,8 +472,12 @@ def with_defaults(args: list[str]) -> list[str]:
     if args and not args[0].startswith("-") and args[0] not in commands:
         raise InputError(f"unknown command {args[0]}{nearest(args[0], commands)}")
     command, *rest = args if args and args[0] in commands else ["fit_test", *args]
-    if _values(rest, "--config", "-c"):
+    configs = _values(rest, "--config", "-c")
+    if configs and not all(configs):
         return [command, *rest]
+    if configs:
+        # in front, so that flags win over them wherever they stand
+        return [command, *(f"--config={path}" for path in configs), *_without(rest, "--config", "-c")]
     fitting = command in ("fit", "fit_test")
     wanted = _value(rest, "--ckpt_path")
     if fitting and wanted is None and _value(rest, "--resume") == "auto":
@@ -484,6 +504,17 @@ def _values(args: list[str], *flags: str) -> list[str]:
     ]
 
 
+def _without(args: list[str], *flags: str) -> list[str]:
+    """The arguments less those flags and what they are set to."""
+    left, following = [], iter(args)
+    for arg in following:
+        if arg.partition("=")[0] not in flags:
+            left.append(arg)
+        elif "=" not in arg:
+            next(following, None)
+    return left
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 2 and one line for bad input, 1 if training diverged, 128 + n if signal n ended it."""
     quiet()
@@ -497,10 +528,20 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(f"trainer: {one_line(error)}", 2)
     except DivergedError as error:
         return _failed(str(error), 1)
+    except (RuntimeError, ValueError) as error:
+        if not _from_lightning(error):
+            raise
+        return _failed(f"trainer: {one_line(error)}", 2)
     except Interrupted as stop:
         # Lightning kills the first process if one that it has started fails
         return 128 + stop.signal if rank_zero_only.rank == 0 else 0
     return 0
+
+
+def _from_lightning(error: BaseException) -> bool:
+    """Whether it was raised by Lightning's own code, which so refuses what it was asked for."""
+    frame = list(traceback.walk_tb(error.__traceback__))[-1][0]
+    return frame.f_globals.get("__name__", "").split(".")[0] in ("pytorch_lightning", "lightning_fabric")
 
 
 def _failed(line: str, code: int) -> int:

@@ -26,13 +26,18 @@ def load_yaml(text: str) -> object:
     Raises:
         YAMLError: the text is no YAML, or none that a configuration needs.
     """
-    depth = aliases = 0
+    aliases = 0
+    inside: list[str | None] = []  # anchors of the collections at hand
     if len(text) > MAX_YAML:
         raise yaml.YAMLError(f"it is longer than {MAX_YAML} characters")
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         aliases += isinstance(event, yaml.AliasEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH or aliases > MAX_ALIASES:
+        if isinstance(event, yaml.CollectionStartEvent):
+            inside.append(event.anchor)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            inside.pop()
+        endless = isinstance(event, yaml.AliasEvent) and event.anchor in inside
+        if len(inside) > MAX_DEPTH or aliases > MAX_ALIASES or endless:
             raise yaml.YAMLError("it is nested too deeply, or refers to itself too often")
     try:
         return _load_yaml(text)
@@ -95,6 +100,8 @@ def check_config(path: Path) -> None:
     Raises:
         InputError: names the file, which the parser's own messages do not.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: is no regular file; name a YAML file with --config")
     try:
         with path.open(encoding="utf-8") as file:
             config = load_yaml(file.read(MAX_YAML + 1))

@@ -90,7 +90,7 @@ def find_checkpoint(root: Path, name: str, kind: str) -> Path:
         return path
     raise InputError(
         f"{root / name}: no run here has a {CHECKPOINTS}/{kind}.ckpt; name one with --ckpt_path FILE "
-        "(or the experiment with --run.name), or leave --resume away to start anew"
+        "(or the experiment with --run.name), or start anew without"
     )
 
 

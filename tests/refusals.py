@@ -871,6 +871,16 @@ CONFIGURATION = {
         "a.yaml: not valid YAML (…, line 2, column 1); mend it",
         text("a.yaml", "data: [\n"),
     ),
+    "YAML without end": Case(
+        "fit --config a.yaml",
+        "a.yaml: not valid YAML (it is nested too deeply, or refers to itself too often); mend it",
+        text("a.yaml", "trainer: &x {max_steps: 3, self: *x}\n"),
+    ),
+    "configuration that is no file": Case(
+        "fit --config pipe",
+        "pipe: is no regular file; name a YAML file with --config",
+        lambda world: os.mkfifo(world.folder / "pipe"),
+    ),
     "binary configuration": Case(
         "fit --config a.yaml", "a.yaml: not valid YAML (…); mend it", text("a.yaml", bytes(range(256)))
     ),
@@ -929,7 +939,7 @@ CHECKPOINTS = {
     "nothing to resume": Case(
         "fit --resume auto",
         "runs/quickstart: no run here has a checkpoints/last.ckpt; name one with --ckpt_path FILE (or the "
-        "experiment with --run.name), or leave --resume away to start anew",
+        "experiment with --run.name), or start anew without",
     ),
     "test to resume": Case(
         "test --resume auto", "--resume continues training; name the checkpoint to test with --ckpt_path"
@@ -1000,11 +1010,15 @@ DISK = {
     ),
     "full disk": Case(
         "fit",
-        f"runs/…: {ROOT} (No space left on device); set --run.root",
+        "runs/…/config.yaml: cannot be written (No space left on device); make room or mend the permissions. "
+        "What was there before is intact",
         full_disk(OSError(28, os.strerror(28))),
     ),
     "disk that takes no configuration": Case(
-        "fit", f"runs/quickstart/…: {ROOT} (File too large); set --run.root", disk_of(100)
+        "fit",
+        "runs/quickstart/…/config.yaml: cannot be written (File too large); make room or mend the permissions."
+        " What was there before is intact",
+        disk_of(100),
     ),
     "disk that takes no checkpoint": Case(
         "fit --data.val_tasks 2",
@@ -1068,6 +1082,12 @@ DEVICES = {
     "more devices than cores": Case(
         "fit --trainer.devices 9999",
         "trainer.devices is 9999: that is too many processes for … CPU cores; lower it",
+    ),
+    "monitor that is not logged": Case(
+        "fit --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=hope --data.steps_per_epoch=1 "
+        "--data.val_tasks=2 --trainer.log_every_n_steps=1",
+        "trainer: …hope…",
+        keeps="runs",
     ),
     "less than a batch to test": Case(
         f"test {DONE} --trainer.limit_test_batches 0.001",

@@ -255,7 +255,7 @@ def test_defaults_of_the_command_line(tmp_path: Path):
     """Catches `python train.py` doing something else than the quickstart."""
     assert with_defaults([])[:2] == ["fit_test", "--config"]
     assert with_defaults([])[2].endswith("quickstart.yaml")
-    assert with_defaults(["--config", "x.yaml"]) == ["fit_test", "--config", "x.yaml"]
+    assert with_defaults(["--config", "x.yaml"]) == ["fit_test", "--config=x.yaml"]
     fit = with_defaults(["fit", "--data.shot=5"])
     assert fit == ["fit", *with_defaults([])[1:], "--data.shot=5"]
     assert set(LEOCommand.subcommands()) == {"fit_test", "fit", "validate", "test", "predict"}
@@ -273,6 +273,43 @@ def test_resuming_needs_no_configuration(tmp_path: Path, capsys: pytest.CaptureF
     assert said.count("changed ") == 2
     last = torch.load(folders(tmp_path)[0] / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["hyper_parameters"]["learner"]["init_args"]["kl_weight"] == 0.25
+
+
+def test_resuming_twice_keeps_what_was_changed_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a second resume that goes back to the settings before the first, or says nothing of it."""
+    assert tiny(tmp_path, command="fit") == 0
+    newest = ["fit", "--resume=auto", f"--run.root={tmp_path}", "--run.name=tiny"]
+    assert main([*newest, "--trainer.max_steps=9", "--model.learner.dropout=0.2"]) == 0
+    capsys.readouterr()
+    assert main([*newest, "--trainer.max_steps=12"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("changed")]
+    assert said == ["changed trainer.max_steps: 9 → 12"]
+    (folder,) = folders(tmp_path)
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["hyper_parameters"]["learner"]["init_args"]["dropout"] == 0.2
+    assert sorted(path.name for path in folder.glob("config*")) == [
+        "config-until-step-6.yaml",
+        "config-until-step-9.yaml",
+        "config.yaml",
+    ]
+
+
+def test_flags_win_wherever_the_configuration_stands():
+    """Catches a flag in front of --config that the file silently overrides, down to another experiment."""
+    spelled = with_defaults(["fit", "--run.name", "mine", "--config", "a.yaml", "-c=b.yaml", "--data.shot=5"])
+    assert spelled == ["fit", "--config=a.yaml", "--config=b.yaml", "--run.name", "mine", "--data.shot=5"]
+
+
+def test_two_runs_never_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Catches two runs of a job array that begin in the same second and write over each other."""
+    monkeypatch.setattr("leo_lightning.cli.fresh_folder", lambda root, name: tmp_path / "taken")
+    (tmp_path / "taken").mkdir()
+    assert tiny(tmp_path, command="fit") == 2
+    assert "another run has begun here this very second" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+    assert list((tmp_path / "taken").iterdir()) == []
 
 
 def test_last_checkpoint_knows_the_validation_of_its_step(tmp_path: Path):
