@@ -1016,8 +1016,8 @@ DISK = {
     ),
     "disk that takes no configuration": Case(
         "fit",
-        "runs/quickstart/…/config.yaml: cannot be written (File too large); make room or mend the permissions."
-        " What was there before is intact",
+        "runs/…/config.yaml: cannot be written (File too large); make room or mend the permissions. "
+        "What was there before is intact",
         disk_of(100),
     ),
     "disk that takes no checkpoint": Case(
