@@ -98,9 +98,9 @@ class LastCheckpoint(Checkpoint):
             raise Interrupted(signal)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        self.saved = trainer.global_step
         if not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             trainer.save_checkpoint(self.path, weights_only=False)
+        self.saved = trainer.global_step  # a second signal may have come before this
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -380,7 +380,11 @@ class LEOCommand(LightningCLI):
             config = {key: value for key, value in yaml.safe_load(self.replay).items() if key in SECTIONS}
             path, text = self.folder / CONFIG, yaml.safe_dump(config, sort_keys=False)
             if self.checkpoint and path.exists() and path.read_text() != text:  # resumed with changes
-                path.rename(self.folder / f"config-until-step-{self.checkpoint['global_step']}.yaml")
+                # copied, not renamed: without a config.yaml a kill here would cost the run its settings
+                with whole_file(
+                    self.folder / f"config-until-step-{self.checkpoint['global_step']}.yaml"
+                ) as part:
+                    part.write_text(path.read_text())
             with whole_file(path) as part:
                 part.write_text(text)
         except InputError:
