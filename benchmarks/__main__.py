@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from benchmarks import processes, report, steps, trainer
 from benchmarks.rounds import Row, calls_of_progress, measure
 from benchmarks.sizes import FULL, QUICK, Effort, Sizes, save_features
+from leo_lightning.allocator import keep_freed_memory
 from leo_lightning.cli import quiet
 
 
@@ -63,6 +64,7 @@ def make_rows(root: Path, sizes: Sizes, effort: Effort, threads: int) -> list[Ro
 def benchmark(sizes: Sizes, effort: Effort, threads: int, out: Path | None) -> None:
     """Measure, print, and write if asked to."""
     quiet()
+    keep_freed_memory()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     described = report.machine(threads)

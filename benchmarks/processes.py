@@ -16,6 +16,7 @@ import torch
 from benchmarks.rounds import Row
 from benchmarks.sizes import Sizes
 from benchmarks.trainer import Training
+from leo_lightning.allocator import keep_freed_memory
 from leo_lightning.cli import quiet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,7 @@ def peak_resident() -> int:
 def main(features: str, steps: str) -> None:
     """Train; print the peak."""
     quiet()
+    keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     with tempfile.TemporaryDirectory() as runs:
         Training(1, Path(features), Path(runs), Sizes(), int(steps))()

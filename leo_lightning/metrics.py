@@ -1,9 +1,10 @@
 """Accuracy over tasks, with its interval."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -38,9 +39,12 @@ class TaskScores:
 
 
 class TaskAccuracy(Metric):
-    """Collects the share of queries that each task gets right; float64, so that the mean has no noise.
+    """Collects the accuracy on each task of several classifiers.
 
     A task that arrives twice (a distributed sampler may pad) counts once.
+
+    Args:
+        stages: names of the classifiers.
     """
 
     full_state_update = False
@@ -48,30 +52,21 @@ class TaskAccuracy(Metric):
     task: list[Tensor]
     accuracy: list[Tensor]
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[str]) -> None:
         super().__init__()
+        self.stages = tuple(stages)
         self.add_state("task", default=[], dist_reduce_fx="cat")
         self.add_state("accuracy", default=[], dist_reduce_fx="cat")
 
-    def update(
-        self,
-        logits: Float[Tensor, "B N Q N"],
-        task: Int64[Tensor, " B"],
-        valid: Bool[Tensor, "B N Q"] | None = None,
-    ) -> None:
-        """Add the tasks of a meta-batch; the label of a query is its class row."""
-        labels = torch.arange(logits.shape[1], device=logits.device)[:, None]
-        hits = (logits.argmax(-1) == labels).double()
-        if valid is None:
-            accuracy = hits.flatten(1).mean(1)
-        else:
-            accuracy = (hits * valid).flatten(1).sum(1) / valid.flatten(1).sum(1)
+    def update(self, accuracy: Float64[Tensor, "B S"], task: Int64[Tensor, " B"]) -> None:
+        """Add the tasks of a meta-batch."""
         self.task.append(task.to(accuracy.device))
         self.accuracy.append(accuracy)
 
-    def compute(self) -> TaskScores:
-        """Scores of all tasks so far."""
+    def compute(self) -> dict[str, TaskScores]:
+        """Scores of all tasks so far, by stage."""
         task, accuracy = dim_zero_cat(self.task), dim_zero_cat(self.accuracy)
         unique, where = torch.unique(task, return_inverse=True)
         first = torch.empty_like(unique).scatter_(0, where.flip(0), torch.arange(len(task)).flip(0).to(task))
-        return TaskScores(unique.cpu(), accuracy[first].cpu())
+        columns = zip(self.stages, accuracy[first].cpu().T, strict=True)
+        return {stage: TaskScores(unique.cpu(), column) for stage, column in columns}

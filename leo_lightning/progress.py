@@ -21,6 +21,10 @@ LINES = 20
 """How many lines a run prints where there is no terminal."""
 
 
+REFRESHES = 2
+"""Drawings of the bars per second: each takes some milliseconds from the training."""
+
+
 class RunProgress(ProgressBar):
     """One bar for all training steps, one for each evaluation.
 
@@ -39,6 +43,7 @@ class RunProgress(ProgressBar):
         self._best = -math.inf
         self._started = 0.0
         self._first_step = 0
+        self._total_steps = math.inf
         self._enabled = True
 
     @property
@@ -63,12 +68,12 @@ class RunProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         self._started, self._first_step = time.monotonic(), trainer.global_step
+        self._total_steps = float(trainer.estimated_stepping_batches)
         if self._open():
             assert self._progress is not None
-            total = self._total_steps()
             self._training = self._progress.add_task(
                 "training",
-                total=None if math.isinf(total) else total,
+                total=None if math.isinf(self._total_steps) else self._total_steps,
                 completed=trainer.global_step,
                 numbers="",
             )
@@ -79,14 +84,12 @@ class RunProgress(ProgressBar):
         """Move the bar, a few times a second at most."""
         step = trainer.global_step
         if self._progress is not None and self._training is not None:
-            if step % 10 == 0 or step == self._total_steps():
+            if step % 10 == 0 or step == self._total_steps:
                 self._progress.update(self._training, completed=step, numbers=self._numbers())
-        elif self._is_line_due(step, self._total_steps()) and self.is_enabled:
+        elif self._is_line_due(step, self._total_steps) and self.is_enabled:
             done = step - self._first_step
-            left = (time.monotonic() - self._started) / max(done, 1) * (self._total_steps() - step)
-            self.console.print(
-                f"step {step}/{self._total_steps():.0f}  {self._numbers()}  {_clock(left)} left"
-            )
+            left = (time.monotonic() - self._started) / max(done, 1) * (self._total_steps - step)
+            self.console.print(f"step {step}/{self._total_steps:.0f}  {self._numbers()}  {_clock(left)} left")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
@@ -161,6 +164,7 @@ class RunProgress(ProgressBar):
                 TimeRemainingColumn(elapsed_when_finished=False),
                 TextColumn("{task.fields[numbers]}"),
                 console=self.console,
+                refresh_per_second=REFRESHES,
             )
             self._progress.start()
         return True
@@ -187,9 +191,6 @@ class RunProgress(ProgressBar):
             self._evaluation = None
             if self._training is None:
                 self._close()
-
-    def _total_steps(self) -> float:
-        return float(self.trainer.estimated_stepping_batches)
 
     def _is_line_due(self, step: int, total: float) -> bool:
         every = max(1, int(total / LINES)) if math.isfinite(total) else 1000

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
@@ -21,9 +21,10 @@ from leo_lightning.data.episode import Episode
 from leo_lightning.data.sampler import fold_tasks
 from leo_lightning.errors import DivergedError, InputError, check_least, printable
 from leo_lightning.learners.centroid import NearestCentroid
-from leo_lightning.learners.learner import Learner, Outcome
+from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
 from leo_lightning.metrics import TaskAccuracy, TaskScores
 from leo_lightning.run import read_checkpoint
+from leo_lightning.scoring import score
 
 LEARNERS = "leo_lightning.learners"
 
@@ -31,6 +32,11 @@ UNHEALTHY = {
     "dead_latents": (0.5, "most latent dimensions carry nothing: is there a ReLU after the relation net?"),
     "clamped_stds": (0.95, "nearly all standard deviations of the codes are clamped: nothing is sampled"),
 }
+
+
+class _CPUAdam(torch.optim.Adam):
+    def _accelerator_graph_capture_health_check(self) -> None:
+        """Nothing to check: torch would open the GPU's driver at every step to see that there is none."""
 
 
 class MetaLearner(pl.LightningModule):
@@ -88,13 +94,17 @@ class MetaLearner(pl.LightningModule):
         self.bad_steps = self.bad_steps_in_a_row = 0
         self.steps_trained = 0
         self.baseline = NearestCentroid()
-        self.val_accuracy: dict[str, TaskAccuracy] = {}
-        self.test_accuracy: dict[str, TaskAccuracy] = {}
+        self._diagnostics: dict[str, torch.Tensor] = {}
+        self.val_accuracy: TaskAccuracy | None = None
+        self.test_accuracy: TaskAccuracy | None = None
         self.test_scores: dict[str, TaskScores] = {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as the authors use; the fused kernel on a CPU (on a GPU it excludes clipping under AMP)."""
-        adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=self.device.type == "cpu")
+        if self.device.type == "cpu":
+            adam = _CPUAdam(self.parameters(), lr=self.learning_rate, fused=True)
+        else:
+            adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
         if self.lr_scheduler is None:
             return adam
         schedule = {"scheduler": self.lr_scheduler(adam), "interval": "step"}
@@ -124,17 +134,14 @@ class MetaLearner(pl.LightningModule):
         seeds = self.noise_seeds(self.seed, self.global_step, batch.rows.task)
         outcome: Outcome = self.learner(self._cast(batch), seeds)
         if self._logs_this_step():
-            accuracy: dict[str, TaskAccuracy] = {}
-            for stage, logits in outcome.logits.items():
-                self._score(accuracy, stage, logits.detach(), batch)
+            labels = torch.arange(batch.support.shape[1], device=self.device)[:, None]
             values = {"train/loss": outcome.loss}
+            values |= {"train/accuracy": (outcome.logits.argmax(-1) == labels).float().mean()}
             values |= {f"train/{name}": term for name, term in outcome.terms.items()}
             values |= {f"inner/{name}": value for name, value in outcome.diagnostics.items()}
             self.log_dict(self._over_processes(values))
-            self.log_dict(
-                {_metric_name("train", name): s.mean for name, s in self._collect(accuracy).items()}
-            )
         self.steps_trained = self.global_step + 1
+        self._diagnostics = outcome.diagnostics
         # a loss that is not finite makes its gradients so, on all processes: a bad step is seen there alone
         return outcome.loss * torch.where(outcome.loss.detach().isfinite(), 1.0, torch.nan)
 
@@ -191,67 +198,68 @@ class MetaLearner(pl.LightningModule):
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Score validation tasks."""
-        self._evaluate(batch, "val", self.val_accuracy)
+        self.val_accuracy = self._evaluate(batch, "val", self.learner.stages, self.val_accuracy)
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracy by stage of adaptation."""
-        for stage, scores in self._collect(self.val_accuracy).items():
+        assert self.val_accuracy is not None
+        for stage, scores in self.val_accuracy.compute().items():
             # the same on all processes, and all of them choose the best checkpoint by it
             self.log(_metric_name("val", stage), scores.mean)
             if stage == "final":
                 self.log("val/accuracy_ci95", scores.ci95)
+        self.val_accuracy = None
+        self._warn_if_unhealthy()
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:
         """Score test tasks, with the nearest-centroid classifier beside the learner."""
-        self._evaluate(batch, "test", self.test_accuracy)
-        with torch.autocast(self.device.type, enabled=False):  # the same baseline in every precision
-            centroid = self.baseline(self._cast(batch)).logits["final"]
-        self._score(self.test_accuracy, "nearest_centroid", centroid, batch)
+        self.test_accuracy = self._evaluate(batch, "test", self._beside_centroids, self.test_accuracy)
 
     def on_test_epoch_end(self) -> None:
         """Keep the scores of all tasks in `test_scores` and log their means."""
-        self.test_scores = self._collect(self.test_accuracy)
+        assert self.test_accuracy is not None
+        self.test_scores, self.test_accuracy = self.test_accuracy.compute(), None
         for stage, scores in self.test_scores.items():
             name = _metric_name("test", stage)
             self.log_dict({name: scores.mean, f"{name}_ci95": scores.ci95}, rank_zero_only=True)
 
     def predict_step(self, batch: Episode, batch_idx: int) -> torch.Tensor:
         """Probabilities (B, N, Q, N) of the classes for each query."""
-        return self.learner(self._cast(batch)).logits["final"].softmax(-1)
+        batch = self._cast(batch)
+        return self.learner.adapt(batch.support)(batch.query).softmax(-1)
 
-    def _evaluate(self, batch: Episode, split: str, metrics: dict[str, TaskAccuracy]) -> None:
-        outcome: Outcome = self.learner(self._cast(batch))
-        self.log(f"{split}/loss", outcome.loss, on_epoch=True, batch_size=len(batch.support), sync_dist=True)
-        self.log_dict(
-            {f"{split}/{name}": term for name, term in outcome.terms.items()},
-            on_epoch=True,
-            batch_size=len(batch.support),
-            sync_dist=True,
+    def _beside_centroids(self, support: Float[torch.Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+        stages = self.learner.stages(support)
+        with torch.autocast(support.device.type, enabled=False):  # the same baseline in every precision
+            return {**stages, "nearest_centroid": self.baseline.adapt(support)}
+
+    def _evaluate(
+        self,
+        batch: Episode,
+        split: str,
+        classifiers: Callable[[torch.Tensor], dict[str, LinearClassifier]],
+        metric: TaskAccuracy | None,
+    ) -> TaskAccuracy:
+        """Score a meta-batch; the metric that holds the result is made at the first."""
+        batch = self._cast(batch)
+        stages = classifiers(batch.support)
+        if batch.pool is not None:  # thousands of queries for each task: only what counts
+            stages = {stage: each for stage, each in stages.items() if stage in ("final", "nearest_centroid")}
+        with torch.autocast(self.device.type, enabled=False):
+            accuracy, entropy = score(stages, batch)
+        self.log(
+            f"{split}/loss", entropy.mean(), on_epoch=True, batch_size=len(batch.support), sync_dist=True
         )
-        for stage, logits in outcome.logits.items():
-            self._score(metrics, stage, logits, batch)
-        if split == "val":
-            self._warn_if_unhealthy(outcome)
-
-    def _score(
-        self, metrics: dict[str, TaskAccuracy], stage: str, logits: torch.Tensor, batch: Episode
-    ) -> None:
-        if stage not in metrics:
-            metrics[stage] = TaskAccuracy().to(self.device)
         assert batch.rows is not None
-        metrics[stage].update(logits, batch.rows.task, batch.valid)
+        if metric is None:
+            metric = TaskAccuracy(list(stages)).to(self.device)
+        metric.update(accuracy, batch.rows.task)
+        return metric
 
-    @staticmethod
-    def _collect(metrics: dict[str, TaskAccuracy]) -> dict[str, TaskScores]:
-        scores = {stage: metric.compute() for stage, metric in metrics.items()}
-        for metric in metrics.values():
-            metric.reset()
-        return scores
-
-    def _warn_if_unhealthy(self, outcome: Outcome) -> None:
+    def _warn_if_unhealthy(self) -> None:
         for name, (limit, meaning) in UNHEALTHY.items():
-            value = outcome.diagnostics.get(name)
-            if value is not None and value > limit and self.global_step > 0:
+            value = self._diagnostics.get(name)
+            if value is not None and value > limit:
                 rank_zero_warn(f"step {self.global_step}: inner/{name} = {value.item():.2f}; {meaning}")
 
     # State

@@ -184,6 +184,15 @@ def theirs(tensor: Tensor) -> Tensor:
     return tensor.reshape(1, 1, -1) if tensor.ndim == 1 else tensor.T
 
 
+def fine_tuned(leo: LEO, episode: Episode, noise: Noise, steps: int) -> Tensor:
+    """The classifier after so many fine-tuning steps; without dropout they leave only the last one behind."""
+    all_steps, leo.finetuning_steps = leo.finetuning_steps, steps
+    try:
+        return leo.adaptation(episode.support, noise).weights[-1]
+    finally:
+        leo.finetuning_steps = all_steps
+
+
 def forward_values(fixture: Fixture, leo: LEO, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor]:
     """All values of the fixture that a forward pass holds, and the meta-loss with its graph."""
     episode, noise = fixture.episode(dtype), fixture.noise(dtype)
@@ -201,7 +210,9 @@ def forward_values(fixture: Fixture, leo: LEO, dtype: torch.dtype) -> tuple[dict
     if noise.weights is not None:
         std, _ = objectives.std_from_raw(raw, (2 / (mean.shape[2] + mean.shape[-1])) ** 0.5)
         copies = mean + noise.weights.transpose(0, 1) * std
-    tuned = torch.stack(found.weights, 1)
+    tuned = torch.stack(
+        [fine_tuned(leo, episode, noise, steps) for steps in range(leo.finetuning_steps + 1)], 1
+    )
     tuned_copies = copies[:, -1:] + (tuned - tuned[:, :1])[:, :, :, None]  # all copies take the same steps
 
     all_masks = fixture.masks("mask_support", dtype)
@@ -214,7 +225,7 @@ def forward_values(fixture: Fixture, leo: LEO, dtype: torch.dtype) -> tuple[dict
             losses.append(-logits.log_softmax(-1).diagonal(dim1=1, dim2=3).transpose(1, 2))
         return torch.stack(losses, 1)
 
-    logits = outcome.logits["final"]
+    logits = outcome.logits
     nll = -logits.log_softmax(-1).diagonal(dim1=1, dim2=3).transpose(1, 2)
     ce = objectives.query_cross_entropy(logits, None)
     regularisers = leo.regularisers()
@@ -231,11 +242,11 @@ def forward_values(fixture: Fixture, leo: LEO, dtype: torch.dtype) -> tuple[dict
         "latents_init": latents[:, 0],
         "latents_adapted": latents[:, -1],
         "latents_steps": latents,
-        "inner_loss_steps": support_losses(found.decoded, 0),
+        "inner_loss_steps": support_losses(list(copies.mean(3).unbind(1)), 0),
         "decoder_weights_steps": copies,
         "classifier_weights_latent": copies[:, -1],
         "finetune_weights_steps": tuned_copies,
-        "finetune_loss_steps": support_losses(found.weights, T),
+        "finetune_loss_steps": support_losses(list(tuned.unbind(1)), T),
         "classifier_weights_final": tuned_copies[:, -1],
         "val_logits": logits,
         "val_ce_per_example": nll,

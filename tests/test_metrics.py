@@ -11,38 +11,23 @@ from torch import Tensor
 from leo_lightning.metrics import TaskAccuracy, TaskScores
 
 
-def logits_of(B: int, N: int = 4, Q: int = 5, seed: int = 0) -> Tensor:
-    """Random logits that favour the right class a little."""
-    logits = torch.randn(B, N, Q, N, generator=torch.Generator().manual_seed(seed))
-    return logits + torch.eye(N)[:, None]
-
-
-def accuracies(logits: Tensor, valid: Tensor | None = None) -> np.ndarray:
-    """Share of right answers of each task, query by query."""
-    B, N, Q, _ = logits.shape
-    shares = []
-    for b in range(B):
-        hits = [
-            int(np.argmax(logits[b, n, q].numpy()) == n)
-            for n in range(N)
-            for q in range(Q)
-            if valid is None or valid[b, n, q]
-        ]
-        shares.append(sum(hits) / len(hits))
-    return np.array(shares)
+def shares(tasks: int, stages: int = 1, seed: int = 0) -> Tensor:
+    """Accuracies over 75 queries."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(20, 70, (tasks, stages), generator=generator).double() / 75
 
 
 def scores(*batches: tuple) -> TaskScores:
-    metric = TaskAccuracy()
+    metric = TaskAccuracy(["final"])
     for batch in batches:
         metric.update(*batch)
-    return metric.compute()
+    return metric.compute()["final"]
 
 
 def test_mean_and_interval():
     """Catches a population standard deviation, a forgotten square root, and an interval over queries."""
-    logits = logits_of(60)
-    found, expected = scores((logits, torch.arange(60))), accuracies(logits)
+    accuracy = shares(60)
+    found, expected = scores((accuracy, torch.arange(60))), accuracy[:, 0].numpy()
     np.testing.assert_array_equal(found.accuracy.numpy(), expected)
     assert found.mean == pytest.approx(expected.mean(), rel=1e-14)
     assert found.ci95 == pytest.approx(1.96 * stats.sem(expected), rel=1e-12)
@@ -51,30 +36,41 @@ def test_mean_and_interval():
 
 
 def test_batches_add_up():
-    """Catches a mean of batch means: the batches differ in size and in their number of queries."""
-    first, second = logits_of(3, Q=5), logits_of(7, Q=2, seed=1)
+    """Catches a mean of batch means: the batches differ in size."""
+    first, second = shares(3), shares(7, seed=1)
     found = scores((first, torch.arange(3)), (second, torch.arange(3, 10)))
-    expected = np.concatenate([accuracies(first), accuracies(second)])
-    np.testing.assert_array_equal(found.accuracy.numpy(), expected)
-    assert found.mean == pytest.approx(expected.mean(), rel=1e-14)
+    expected = torch.cat([first, second])[:, 0]
+    assert torch.equal(found.accuracy, expected)
+    assert found.mean == pytest.approx(expected.mean().item(), rel=1e-14)
+
+
+def test_stages_keep_their_names():
+    """Catches the accuracy of one classifier under the name of another."""
+    accuracy, task = shares(6, stages=3), torch.tensor([4, 3, 5, 0, 1, 2])
+    metric = TaskAccuracy(["before", "after", "final"])
+    metric.update(accuracy[:2], task[:2])
+    metric.update(accuracy[2:], task[2:])
+    found = metric.compute()
+    assert list(found) == ["before", "after", "final"]
+    for column, scores_of_stage in zip(accuracy.T, found.values(), strict=True):
+        assert torch.equal(scores_of_stage.accuracy, column[task.argsort()])
 
 
 def test_scores_are_in_the_order_of_task_numbers():
     """Catches accuracies that belong to another task, which spoils every paired comparison."""
-    logits, task = logits_of(6), torch.tensor([40, 3, 11, 0, 25, 7])
-    found = scores((logits[:4], task[:4]), (logits[4:], task[4:]))
+    accuracy, task = shares(6), torch.tensor([40, 3, 11, 0, 25, 7])
+    found = scores((accuracy[:4], task[:4]), (accuracy[4:], task[4:]))
     assert found.task.tolist() == [0, 3, 7, 11, 25, 40]
-    expected = dict(zip(task.tolist(), accuracies(logits), strict=True))
+    expected = dict(zip(task.tolist(), accuracy[:, 0].tolist(), strict=True))
     assert found.accuracy.tolist() == [expected[number] for number in found.task.tolist()]
     assert len(set(expected.values())) > 3
 
 
 def test_a_task_counts_once():
     """Catches the padding of a distributed sampler: repeats would weigh more, and narrow the interval."""
-    logits = logits_of(4)
-    task = torch.tensor([2, 0, 1, 3])
-    once = scores((logits, task))
-    twice = scores((logits, task), (logits[:2], task[:2]))
+    accuracy, task = shares(4), torch.tensor([2, 0, 1, 3])
+    once = scores((accuracy, task))
+    twice = scores((accuracy, task), (accuracy[:2], task[:2]))
     assert torch.equal(twice.task, once.task)
     assert torch.equal(twice.accuracy, once.accuracy)
     assert (twice.mean, twice.ci95) == (once.mean, once.ci95)
@@ -82,32 +78,14 @@ def test_a_task_counts_once():
 
 def test_the_first_of_two_answers_counts():
     """Catches a result that depends on the order of a scatter."""
-    logits = logits_of(8)
-    found = scores((logits, torch.tensor([5, 5, 1, 1, 5, 9, 1, 9])))
-    assert found.accuracy.tolist() == [accuracies(logits)[row] for row in (2, 0, 5)]
-
-
-def test_padding_is_not_scored():
-    """Catches padded queries in the count of hits or of queries."""
-    logits = logits_of(5)
-    valid = torch.rand(5, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.6
-    assert len(valid.flatten(1).sum(1).unique()) > 1
-    found = scores((logits, torch.arange(5), valid))
-    np.testing.assert_allclose(found.accuracy.numpy(), accuracies(logits, valid), rtol=1e-15)
-    assert not np.allclose(found.accuracy.numpy(), accuracies(logits))
-
-
-def test_accuracy_is_in_double_precision():
-    """Catches float32: 1/3 of a task must be 1/3 to the last digit."""
-    logits = torch.eye(3)[:, None] * torch.tensor([1.0, -1.0, -1.0])[:, None, None]
-    found = scores((logits[None], torch.zeros(1, dtype=torch.int64)))
-    assert found.accuracy.dtype == torch.float64
-    assert found.mean == 1 / 3
+    accuracy = shares(8)
+    found = scores((accuracy, torch.tensor([5, 5, 1, 1, 5, 9, 1, 9])))
+    assert found.accuracy.tolist() == accuracy[[2, 0, 5], 0].tolist()
 
 
 def test_one_task_has_no_interval():
     """Catches a warning, an interval of width 0, and scores without their dimension, for a single task."""
-    found = scores((logits_of(1), torch.zeros(1, dtype=torch.int64)))
+    found = scores((shares(1), torch.zeros(1, dtype=torch.int64)))
     assert found.task.tolist() == [0]
     assert found.accuracy.shape == (1,)
     assert math.isnan(found.ci95)
@@ -115,24 +93,24 @@ def test_one_task_has_no_interval():
 
 def test_compute_may_be_called_twice_and_between_updates():
     """Catches a compute that empties or caches the state."""
-    logits = logits_of(6)
-    metric = TaskAccuracy()
-    metric.update(logits[:2], torch.arange(2))
-    first = metric.compute()
-    assert metric.compute().mean == first.mean
-    metric.update(logits[2:], torch.arange(2, 6))
-    assert metric.compute().mean == pytest.approx(accuracies(logits).mean(), rel=1e-14)
-    assert len(first.task) == 2
+    accuracy = shares(6)
+    metric = TaskAccuracy(["final"])
+    metric.update(accuracy[:2], torch.arange(2))
+    first = metric.compute()["final"]
+    assert metric.compute()["final"].mean == first.mean
+    metric.update(accuracy[2:], torch.arange(2, 6))
+    assert metric.compute()["final"].mean == pytest.approx(accuracy.mean().item(), rel=1e-14)
+    assert first.count == 2
 
 
 def test_reset_forgets_everything():
     """Catches tasks of one epoch that count in the next."""
-    logits = logits_of(6)
-    metric = TaskAccuracy()
-    metric.update(logits[:3], torch.arange(3))
+    accuracy = shares(6)
+    metric = TaskAccuracy(["final"])
+    metric.update(accuracy[:3], torch.arange(3))
     metric.compute()
     metric.reset()
-    metric.update(logits[3:], torch.arange(3, 6))
-    found = metric.compute()
+    metric.update(accuracy[3:], torch.arange(3, 6))
+    found = metric.compute()["final"]
     assert found.task.tolist() == [3, 4, 5]
-    np.testing.assert_array_equal(found.accuracy.numpy(), accuracies(logits[3:]))
+    assert torch.equal(found.accuracy, accuracy[3:, 0])

@@ -31,7 +31,7 @@ def test_bad_step_under_mixed_precision(
     gradient_only: bool, scaled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Catches a scaler that hides a bad step from the count, or one that is no longer skipped."""
-    monkeypatch.setattr(torch.optim, "Adam", Unfused)
+    monkeypatch.setattr("leo_lightning.system._CPUAdam", Unfused)
     model, weights, plugin = system(Poisoned), Weights(), half(scaled)
     model.learner.steps, model.learner.gradient_only = (2, 4), gradient_only
     trainer(tmp_path, max_steps=5, callbacks=[weights], plugins=[plugin]).fit(model, data())
@@ -48,7 +48,7 @@ def test_bad_step_under_mixed_precision(
 
 def test_bad_steps_in_a_row_stop_training_under_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches a scaler that halves its scale for ever while nothing is learned."""
-    monkeypatch.setattr(torch.optim, "Adam", Unfused)
+    monkeypatch.setattr("leo_lightning.system._CPUAdam", Unfused)
     model = system(Poisoned, max_bad_steps=3)
     model.learner.steps = (2, 3, 4)
     with pytest.raises(DivergedError, match=r"3 steps in a row"):
@@ -60,15 +60,16 @@ def test_scaled_training_stays_close_to_float32(
     scaled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Catches clipping of scaled gradients, which the thresholds would cut to nothing."""
-    monkeypatch.setattr(torch.optim, "Adam", Unfused)
+    monkeypatch.setattr("leo_lightning.system._CPUAdam", Unfused)
     seen = []
     for plugins in ([], [half(scaled)]):
         model, weights = system(learning_rate=1e-3), Weights()
+        model.learner.kl_weight = 0.0  # its slope 1 / std magnifies a last digit without end
         start = [p.detach().clone() for p in model.parameters()]
         trainer(tmp_path, max_steps=10, callbacks=[weights], plugins=plugins).fit(model, data())
         seen.append([a - b for a, b in zip(weights.seen[-1], start, strict=True)])
     for exact, rough in zip(*seen, strict=True):
-        assert (exact - rough).norm() < 0.35 * exact.norm()
+        assert (exact - rough).norm() < 0.2 * exact.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -85,7 +86,7 @@ def test_adaptation_is_in_float32_under_autocast(dtype: torch.dtype):
         outcome = leo(episode, range(2))
     assert set(seen) == {dtype}  # the networks run in half precision
     parts = [adaptation.code_std, *adaptation.latents, *adaptation.decoded, *adaptation.weights]
-    parts += [outcome.loss, *outcome.terms.values(), *outcome.logits.values()]
+    parts += [outcome.loss, *outcome.terms.values(), outcome.logits]
     assert {part.dtype for part in parts} == {torch.float32}
 
 

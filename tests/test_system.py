@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.data.episode import Episode, EpisodeRows
+from leo_lightning.data.episode import Episode
 from leo_lightning.errors import DivergedError, InputError
 from leo_lightning.learners.leo import LEO
 from leo_lightning.system import MetaLearner
@@ -163,21 +163,6 @@ def test_unhealthy_latents_are_reported(tmp_path: Path):
 
     with pytest.warns(UserWarning, match="dead_latents = 1.00; most latent dimensions carry nothing"):
         trainer(tmp_path, max_steps=4).fit(system(Dead), data())
-
-
-def test_padding_counts_in_no_score():
-    """Catches padded queries that are scored: with unequal classes they would dilute every accuracy."""
-    from leo_lightning.metrics import TaskAccuracy
-
-    logits = torch.zeros(1, 2, 3, 2)
-    logits[0, 0, :, 0] = 1.0
-    logits[0, 1, 0, 1] = 1.0
-    logits[0, 1, 1:, 0] = 1.0
-    valid = torch.tensor([[[True, True, True], [True, False, False]]])
-    rows = EpisodeRows(torch.tensor([0]), torch.zeros(1, 2, 1).long(), torch.zeros(1, 2, 3).long(), valid)
-    metric = TaskAccuracy()
-    metric.update(logits, rows.task, rows.valid)
-    assert metric.compute().mean == 1.0
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.episode import Episode, EpisodeRows
+from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.loader import EpisodeLoader, EpisodeStream
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, present_splits, union
@@ -35,7 +35,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         train_shot: K in training, if it differs.
         test_query: Q in testing, or `all` for all images that are not in the support, as the paper has it.
         batch_size: B, tasks per meta-batch and process.
-        eval_batch_size: tasks evaluated at once; changes no result.
+        eval_batch_size: tasks evaluated at once; changes no result. null: 64, or 128 where all the images
+            that are left are queries.
         steps_per_epoch: meta-batches that count as an epoch: validation follows each.
         val_tasks: number of validation tasks.
         test_tasks: number of test tasks.
@@ -60,7 +61,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         train_shot: int | None = None,
         test_query: int | Literal["all"] | None = None,
         batch_size: int = 12,
-        eval_batch_size: int = 32,
+        eval_batch_size: int | None = None,
         steps_per_epoch: int = 1000,
         val_tasks: int = 2000,
         test_tasks: int = 10000,
@@ -137,29 +138,29 @@ class EpisodeDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> EpisodeLoader:
         """Meta-batches without end; an epoch is `steps_per_epoch` of them."""
-        stream = EpisodeStream(
-            self._sampler("train"), self.batch_size, length=self.steps_per_epoch, **self._processes()
-        )
+        sample, length = self._sampler("train", self.query), self.steps_per_epoch
+        stream = EpisodeStream(sample, self.batch_size, length=length, **self._processes())
         return EpisodeLoader(stream, self.num_workers, self._batches_done)
 
     def val_dataloader(self) -> EpisodeLoader | list:
         """The validation tasks; none with `train_on_val`."""
-        return [] if self.train_on_val else self._eval_loader("val", self.val_tasks)
+        return [] if self.train_on_val else self._eval_loader("val", self.val_tasks, self.query)
 
     def test_dataloader(self) -> EpisodeLoader:
-        """The test tasks."""
-        return self._eval_loader("test", self.test_tasks)
+        """The test tasks. Queries that are all remaining images are left to the `Pool` of the split."""
+        queries = 0 if isinstance(self.test_query, str) else self.test_query
+        return self._eval_loader("test", self.test_tasks, queries)
 
     def predict_dataloader(self) -> EpisodeLoader:
         """The first test tasks."""
-        return self._eval_loader("test", self.predict_tasks)
+        return self._eval_loader("test", self.predict_tasks, self._episode("test")[2])
 
     def transfer_batch_to_device(
         self, batch: EpisodeRows, device: torch.device, dataloader_idx: int
     ) -> EpisodeRows:
-        """All but the task numbers: they seed the noise, on the host."""
+        """All but the numbers of tasks and classes, which the host needs."""
         there = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return there._replace(task=batch.task)
+        return there._replace(task=batch.task, classes=batch.classes)
 
     def on_after_batch_transfer(self, batch: EpisodeRows, dataloader_idx: int) -> Episode:
         """Replace rows by embeddings, on the device where they now are."""
@@ -170,24 +171,34 @@ class EpisodeDataModule(pl.LightningDataModule):
         )
 
     def gather(self, rows: EpisodeRows, split: str) -> Episode:
-        """Look up the embeddings of an episode."""
+        """Look up the embeddings of an episode. One without queries gets the `Pool` of the split."""
         device = rows.support.device
-        if self.in_memory:
-            table = self._tables[split]
-            if table.device != device:
-                table = self._tables[split] = table.to(device)
-            lookup = partial(torch.index_select, table, 0)
-        else:
-
-            def lookup(index: Tensor) -> Tensor:
-                return self._normalized(self.bank(split).embeddings[index.cpu()]).to(device)
 
         def embed(index: Tensor) -> Tensor:
-            return lookup(index.flatten()).view(*index.shape, -1)
+            return self._lookup(split, index.flatten(), device).unflatten(0, index.shape)
 
-        return Episode(embed(rows.support), embed(rows.query), rows)
+        pool = None
+        if not rows.query.shape[2]:
+            bank = self.bank(split)
+
+            def images(number: int) -> Tensor:
+                first = int(bank.offsets[number])
+                return self._lookup(split, slice(first, first + int(bank.counts[number])), device)
+
+            pool = Pool(images, torch.from_numpy(bank.offsets))
+        return Episode(embed(rows.support), embed(rows.query), rows, pool)
 
     # Parts
+
+    def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:
+        """Embeddings as the learner sees them, on the device: out of a table there, or read from the disk."""
+        if not self.in_memory:
+            index = rows if isinstance(rows, slice) else rows.cpu()
+            return self._normalized(self.bank(split).embeddings[index]).to(device)
+        if self._tables[split].device != device:
+            self._tables[split] = self._tables[split].to(device)
+        table = self._tables[split]
+        return table[rows] if isinstance(rows, slice) else table.index_select(0, rows)
 
     def _load(self, split: str) -> FeatureBank:
         return synthesize()[split] if self.root is None else load_split(self.root, split)
@@ -198,10 +209,10 @@ class EpisodeDataModule(pl.LightningDataModule):
         there = {split: self._load(split) for split in present_splits(self.root)}
         return there or {"train": self._load("train")}  # which says what is missing
 
-    def _sampler(self, split: str) -> Callable[[range], EpisodeRows]:
+    def _sampler(self, split: str, query: int | None) -> Callable[[range], EpisodeRows]:
         """Task numbers to rows; holds no embeddings, since it goes to the workers."""
         bank = self.bank(split)
-        way, shot, query = self._episode(split)
+        way, shot, _ = self._episode(split)
         seed = self.seed if split == "train" else self.eval_seed
         return partial(
             sample_rows, seed=seed, split=split, offsets=bank.offsets, counts=bank.counts,
@@ -230,7 +241,7 @@ class EpisodeDataModule(pl.LightningDataModule):
                 f"{needed} ({shot} support + {needed - shot} query); lower --data.shot or the queries"
             )
 
-    def _eval_loader(self, split: str, tasks: int) -> EpisodeLoader:
+    def _eval_loader(self, split: str, tasks: int, query: int | None) -> EpisodeLoader:
         processes = self._processes()
         share = tasks // processes["world"]
         if share == 0:
@@ -238,9 +249,10 @@ class EpisodeDataModule(pl.LightningDataModule):
             raise InputError(
                 f"{tasks} {split} tasks are too few for {world} processes; raise data.{split}_tasks"
             )
+        usual = {None: 16, 0: 128}.get(query, 64)  # None: thousands of queries for each task
         # the smaller batch gives every process something to do
-        size = min(self.eval_batch_size, share)
-        stream = EpisodeStream(self._sampler(split), size, tasks=tasks, **processes)
+        size = min(self.eval_batch_size or usual, share)
+        stream = EpisodeStream(self._sampler(split, query), size, tasks=tasks, **processes)
         return EpisodeLoader(stream, self.num_workers)
 
     def _processes(self) -> dict[str, int]:

@@ -14,6 +14,7 @@
 Labels need no tensor: an image's label is the row n < N that its class takes in the task.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int64
@@ -31,6 +32,17 @@ class EpisodeRows(NamedTuple):
     """Rows of the feature bank; entries that `valid` rules out repeat the class's first image."""
     valid: Bool[Tensor, "B N Q"] | None = None
     """False where a class has fewer than Q queries; None when all have Q."""
+    classes: Int64[Tensor, "B N"] | None = None
+    """Number of each class within its split; on the host."""
+
+
+class Pool(NamedTuple):
+    """All images of a split: the queries of a task are those of its classes that are not in its support."""
+
+    images: Callable[[int], Float[Tensor, "n E"]]
+    """The images of a class."""
+    offsets: Int64[Tensor, " C"]
+    """Row of the feature bank where each class begins."""
 
 
 class Episode(NamedTuple):
@@ -40,6 +52,8 @@ class Episode(NamedTuple):
     query: Float[Tensor, "B N Q E"]
     rows: EpisodeRows | None = None
     """Where the images came from; None when they came from no bank."""
+    pool: Pool | None = None
+    """Where the queries are, with Q = 0, if they are all the images that are left."""
 
     @property
     def valid(self) -> Bool[Tensor, "B N Q"] | None:

@@ -31,10 +31,13 @@ def _mix(x: UInt64[ndarray, "*s"]) -> UInt64[ndarray, "*s"]:
 
 def fold(*words: int) -> int:
     """One well-mixed 64-bit word out of several integers; order matters."""
-    state = np.zeros(1, np.uint64)
-    for word in words:
-        state = _mix(state + np.uint64((word * _GOLDEN + _GOLDEN) & _WORD))
-    return int(state[0])
+    state = 0
+    for word in words:  # `_mix` on Python's integers: an array of one number takes ten times as long
+        state = (state + word * _GOLDEN + _GOLDEN) & _WORD
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _WORD
+        state ^= state >> 31
+    return state
 
 
 def fold_tasks(tasks: Sequence[int] | ndarray, *words: int) -> UInt64[ndarray, " B"]:
@@ -56,15 +59,13 @@ def _distinct(
     A draw r stands for the r-th number not yet drawn. With the earlier draws sorted, s_0 < s_1 < …, it is
     r + #{i : s_i - i <= r}.
     """
-    rows, m = uniform.shape
-    drawn = np.empty((rows, m), np.int64)
-    ordered = np.empty((rows, m), np.int64)
-    for j in range(m):
-        rank = (uniform[:, j] * (sizes - j)).astype(np.int64)
-        rank += (ordered[:, :j] - np.arange(j) <= rank[:, None]).sum(axis=1)
-        drawn[:, j] = ordered[:, j] = rank
-        ordered[:, : j + 1].sort(axis=1)
-    return drawn
+    ranks = (uniform.T * (sizes - np.arange(uniform.shape[1])[:, None])).astype(np.int64)
+    drawn, ordered = np.empty_like(ranks), np.empty_like(ranks)
+    for j, rank in enumerate(ranks):
+        earlier = ordered[:j] - np.arange(j)[:, None] <= rank
+        drawn[j] = ordered[j] = rank + earlier.sum(axis=0)
+        ordered[: j + 1].sort(axis=0)
+    return drawn.T
 
 
 def sample_rows(
@@ -111,6 +112,7 @@ def sample_rows(
         support=shaped(support),
         query=shaped(query),
         valid=None if valid is None else shaped(valid),
+        classes=shaped(classes).squeeze(2),
     )
 
 

@@ -26,9 +26,9 @@ class NearestCentroid(Learner):
         """See `Learner.forward`."""
         logits = self.adapt(episode.support)(episode.query)
         loss = query_cross_entropy(logits, episode.valid).mean()
-        return Outcome(loss, {"cross_entropy": loss}, {"final": logits}, {})
+        return Outcome(loss, {"cross_entropy": loss}, logits, {})
 
-    def adapt(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier:
-        """See `Learner.adapt`. -‖x - c‖² = 2x·c - ‖c‖² - ‖x‖², and ‖x‖² is the same for all classes."""
+    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+        """See `Learner.stages`. -‖x - c‖² = 2x·c - ‖c‖² - ‖x‖², and ‖x‖² is the same for all classes."""
         centroids = support.mean(2)
-        return LinearClassifier(2 * centroids, -centroids.square().sum(-1))
+        return {"final": LinearClassifier(2 * centroids, -centroids.square().sum(-1))}

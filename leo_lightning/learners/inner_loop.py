@@ -9,7 +9,7 @@ from torch import Tensor
 def adapt(
     start: Float[Tensor, "*shape D"],
     gradient: Callable[[Float[Tensor, "*shape D"], int], Float[Tensor, "*shape D"]],
-    rate: Float[Tensor, " D"] | None,
+    rate: Float[Tensor, " D"],
     steps: int,
 ) -> list[Float[Tensor, "*shape D"]]:
     """Adapt `start` to every task by differentiable gradient descent (Algorithm 1, lines 10-15; Eq. 6).
@@ -23,7 +23,7 @@ def adapt(
         start: z or w before adaptation.
         gradient: (x, step) to ∇ₓ of the task's loss, *summed* over its N·K images: the rate is calibrated
             to a sum.
-        rate: learned step size per dimension (α for z, η for w); None when `steps` is 0.
+        rate: learned step size per dimension (α for z, η for w).
         steps: number of updates.
 
     Returns:
@@ -31,6 +31,5 @@ def adapt(
     """
     iterates = [start]
     for step in range(steps):
-        assert rate is not None
         iterates.append(iterates[-1] - rate * gradient(iterates[-1], step))
     return iterates

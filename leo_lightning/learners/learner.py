@@ -19,8 +19,8 @@ class Outcome(NamedTuple):
     """The outer loss, mean over tasks."""
     terms: dict[str, Float[Tensor, ""]]
     """The parts of the loss, as they enter it: they add up to `loss`."""
-    logits: dict[str, Float[Tensor, "B N Q N"]]
-    """Query logits by stage of adaptation, in order; the last one is the answer."""
+    logits: Float[Tensor, "B N Q N"]
+    """Query logits of the adapted classifiers."""
     diagnostics: dict[str, Float[Tensor, ""]]
     """Signs of health of the inner loop, for the log only."""
 
@@ -33,11 +33,11 @@ class LinearClassifier(NamedTuple):
 
     def __call__(self, query: Float[Tensor, "B *images E"]) -> Float[Tensor, "B *images N"]:
         """Logits of the N classes for each query, whatever the arrangement of the queries of a task."""
-        flat = query.flatten(1, -2)
-        logits = torch.bmm(flat, self.weight.transpose(1, 2))
+        # classes before images: the backward pass then makes a contiguous gradient of the weight
+        logits = torch.bmm(self.weight, query.flatten(1, -2).transpose(1, 2))
         if self.bias is not None:
-            logits = logits + self.bias[:, None]
-        return logits.unflatten(1, query.shape[1:-1])
+            logits = logits + self.bias[:, :, None]
+        return logits.transpose(1, 2).unflatten(1, query.shape[1:-1])
 
 
 class Learner(nn.Module, ABC):
@@ -65,5 +65,12 @@ class Learner(nn.Module, ABC):
         """
 
     @abstractmethod
+    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+        """Classifiers for new classes by stage of adaptation, in order; the last one is `final`.
+
+        Deterministic: call `.eval()` first.
+        """
+
     def adapt(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier:
         """Classifiers for new classes, for use after training (call `.eval()` first)."""
+        return self.stages(support)["final"]

@@ -17,9 +17,10 @@ from leo_lightning.data.episode import Episode
 from leo_lightning.errors import InputError, check_least
 from leo_lightning.learners import objectives
 from leo_lightning.learners.inner_loop import adapt
+from leo_lightning.learners.latent_steps import latent_steps
 from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
 from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
-from leo_lightning.learners.noise import draw, dropout_scales
+from leo_lightning.learners.noise import draw
 
 DEAD_SPREAD = 1e-6
 """A latent dimension whose code varies less than this over the classes of a meta-batch carries nothing."""
@@ -55,9 +56,10 @@ class Adaptation(NamedTuple):
     latents: list[Float[Tensor, "B N C H"]]
     """z before and after each of the T latent steps."""
     decoded: list[Float[Tensor, "B N E"]]
-    """Classifier of each of the T + 1 decodes, mean over the copies."""
+    """Classifier of each of the T + 1 decodes, mean over the copies; without noise of the first and last."""
     weights: list[Float[Tensor, "B N E"]]
-    """Classifier before and after each of the F fine-tuning steps, mean over the copies."""
+    """Classifier before and after each of the F fine-tuning steps; without dropout before the first and after
+    the last."""
 
 
 class LEO(Learner):
@@ -125,18 +127,24 @@ class LEO(Learner):
         """See `Learner.forward`."""
         return self.outcome(episode, self.draw_noise(episode, seeds) if self.training else NO_NOISE)
 
-    def adapt(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier:
-        """See `Learner.adapt`."""
-        return LinearClassifier(self.adaptation(support, NO_NOISE).weights[-1])
+    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+        """See `Learner.stages`."""
+        adaptation = self.adaptation(support, NO_NOISE)
+        weights = {
+            "before_adaptation": adaptation.decoded[0],
+            "after_latent_steps": adaptation.decoded[-1],
+            "final": adaptation.weights[-1],
+        }
+        return {stage: LinearClassifier(weight) for stage, weight in weights.items()}
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Noise:
         """Random numbers of one training step on this episode; those of a task depend on its seed alone."""
         (_, N, K, E), Q = episode.support.shape, episode.query.shape[2]
         T, F, H = self.latent_steps, self.finetuning_steps, self.num_latents
         support, query = N * K * E, N * Q * E
-        factors = (1 + T + F) * support + query if self.dropout else 0
         normals = [N * K * H, (T + 1) * support]
-        normal, bits = draw(episode.support, seeds, sum(normals), -(-factors // 4))
+        factors = [support, (T + F) * support, query] if self.dropout else [0]
+        normal, scales = draw(episode.support, seeds, sum(normals), sum(factors), self.dropout)
         latents, weights = normal.split(normals, dim=1)
         noise = Noise(
             latents=latents.unflatten(1, (N, K, H)),
@@ -144,8 +152,7 @@ class LEO(Learner):
         )
         if not self.dropout:
             return noise
-        scales = dropout_scales(bits, self.dropout, normal.dtype)[:, :factors]
-        encoder_mask, support_masks, query_mask = scales.split([support, (T + F) * support, query], dim=1)
+        encoder_mask, support_masks, query_mask = scales.split(factors, dim=1)
         return noise._replace(
             encoder_mask=encoder_mask.unflatten(1, (N, K, E)),
             support_masks=support_masks.unflatten(1, (T + F, N, K, E)).transpose(0, 1),
@@ -159,14 +166,7 @@ class LEO(Learner):
             return self._judge(episode, noise, adaptation)
 
     def _judge(self, episode: Episode, noise: Noise, adaptation: Adaptation) -> Outcome:
-        query = _masked(episode.query, noise.query_mask)
-        final = LinearClassifier(adaptation.weights[-1])(query)
-        with torch.no_grad():
-            logits = {
-                "before_adaptation": LinearClassifier(adaptation.decoded[0])(query),
-                "after_latent_steps": LinearClassifier(adaptation.decoded[-1])(query),
-            }
-        logits["final"] = final
+        final = LinearClassifier(adaptation.weights[-1])(_masked(episode.query, noise.query_mask))
         terms = {"cross_entropy": objectives.query_cross_entropy(final, episode.valid).mean()}
         if noise.latents is not None:
             z = adaptation.latents[0]
@@ -176,7 +176,7 @@ class LEO(Learner):
             terms["encoder_penalty"] = self.encoder_penalty_weight * penalty.mean()
         terms |= self.regularisers()
         loss = torch.stack(list(terms.values())).sum()
-        return Outcome(loss, terms, logits, self._diagnostics(adaptation))
+        return Outcome(loss, terms, final, self._diagnostics(adaptation))
 
     def regularisers(self) -> dict[str, Float[Tensor, ""]]:
         """R(θ) of Eq. 8, weighted; the learned rates are not in it."""
@@ -190,52 +190,86 @@ class LEO(Learner):
 
     def adaptation(self, support: Float[Tensor, "B N K E"], noise: Noise) -> Adaptation:
         """Algorithm 1, lines 4-15: encode, adapt the code, decode, fine-tune."""
-        K, T, F = support.shape[2], self.latent_steps, self.finetuning_steps
+        (_, N, K, E), H, T, F = support.shape, self.num_latents, self.latent_steps, self.finetuning_steps
         code = self.relation_net(self.encoder(_masked(support, noise.encoder_mask)))
         # under autocast the networks above may run in low precision; gradients, exp and KL may not
         with torch.autocast(support.device.type, enabled=False):
             mean, raw_std = code.to(support.dtype).chunk(2, dim=-1)
             std, _ = objectives.std_from_raw(raw_std, offset=0.0)
+            masks = noise.support_masks
             z = mean[:, :, None]
             if noise.latents is not None:
                 z = z + noise.latents * std[:, :, None]
-            decoded: list[Tensor] = []
-
-            # ∇z L by the chain rule: w_k = μ(z_k) + eps_k · σ(z_k), and the logits are x · mean_k w_k, so
-            # ∂L/∂w_k = (∂L/∂w) / K; the two halves of the decoder, for μ and for σ, carry it back to z_k.
-            def latent_gradient(z: Tensor, step: int) -> Tensor:
-                weight, slope = self._decode(z, _at(noise.weights, step))
-                decoded.append(weight)
-                images = _masked(support, _at(noise.support_masks, step))
-                # each copy enters the logits through the mean over the K copies
-                per_copy = objectives.support_gradient(images, weight) / K
-                gradient = (per_copy @ self.decoder.mean_weight)[:, :, None]
-                if slope is None:
-                    return gradient
-                return gradient + (per_copy[:, :, None] * slope) @ self.decoder.raw_std_weight
-
-            def weight_gradient(weight: Tensor, step: int) -> Tensor:
-                # all copies take the same step, so their mean takes it too
-                return (
-                    objectives.support_gradient(_masked(support, _at(noise.support_masks, T + step)), weight)
-                    / K
+            # each copy enters the logits through the mean over the copies: 1 / K of the gradient is its own
+            alpha = mean.new_zeros(H) if self.alpha is None else self.alpha / K
+            eta = mean.new_zeros(E) if self.eta is None else self.eta / K
+            if noise.weights is None:
+                latents, decoded = self._exact_latent_steps(z, alpha, support, masks)
+            else:
+                z = z.expand(-1, -1, K, -1)
+                offset = math.sqrt(2.0 / (N + E))
+                mean_weight, raw_std_weight = self.decoder.weight.chunk(2)
+                weight, latents, decoded = latent_steps(
+                    z, alpha, mean_weight, raw_std_weight, support, masks, noise.weights, offset
                 )
-
-            latents = adapt(z, latent_gradient, self.alpha, T)
-            decoded.append(self._decode(latents[-1], _at(noise.weights, T))[0])
-            weights = adapt(decoded[-1], weight_gradient, self.eta, F)
+                latents, decoded = [z, *latents[1:]], [*decoded[:-1], weight]
+            if masks is None:
+                weights = self._exact_finetuning(decoded[-1], eta, support)
+            else:
+                # all copies take the same step, so their mean takes it too
+                weights = adapt(
+                    decoded[-1],
+                    lambda weight, step: objectives.support_gradient(support * masks[T + step], weight),
+                    eta,
+                    F,
+                )
         return Adaptation(mean, std, latents, decoded, weights)
 
-    def _decode(
-        self, z: Float[Tensor, "B N C H"], eps: Float[Tensor, "B N C E"] | None
-    ) -> tuple[Float[Tensor, "B N E"], Float[Tensor, "B N C E"] | None]:
-        """Classifier weights of all copies of the codes, averaged, and eps · dstd/du of each copy."""
-        mean = z.mean(2) @ self.decoder.mean_weight.T
-        if eps is None:
-            return mean, None
-        offset = math.sqrt(2.0 / (z.shape[1] + mean.shape[-1]))
-        std, slope = objectives.std_from_raw(z @ self.decoder.raw_std_weight.T, offset)
-        return mean + (eps * std).mean(2), eps * slope
+    def _exact_latent_steps(
+        self,
+        z: Float[Tensor, "B N 1 H"],
+        rate: Float[Tensor, " H"],
+        support: Float[Tensor, "B N K E"],
+        masks: Float[Tensor, "steps B N K E"] | None,
+    ) -> tuple[list[Float[Tensor, "B N 1 H"]], list[Float[Tensor, "B N E"]]]:
+        """Latent steps without sampling of weights. They stay in H dimensions: x · W_μ z = (x W_μ) · z.
+
+        Returns all iterates, and the classifiers of the first and the last.
+        """
+        mean_weight = self.decoder.mean_weight
+
+        def gradient(z: Tensor, step: int) -> Tensor:
+            return objectives.support_gradient(projected[step if masks is not None else 0], z)
+
+        images = support[None] if masks is None else support * masks[: self.latent_steps]
+        projected = images @ mean_weight
+        latents = adapt(z.squeeze(2), gradient, rate, self.latent_steps)
+        ends = latents if len(latents) == 1 else [latents[0], latents[-1]]
+        return [z[:, :, None] for z in latents], [z @ mean_weight.T for z in ends]
+
+    def _exact_finetuning(
+        self, weight: Float[Tensor, "B N E"], rate: Float[Tensor, " E"], support: Float[Tensor, "B N K E"]
+    ) -> list[Float[Tensor, "B N E"]]:
+        """Fine-tuning without dropout, by way of the Gram matrix of the support.
+
+        All steps together move the classifier by a combination of the images, and the logits by that of the
+        images' products: w_F = w - η ⊙ (Σₛ rₛ) X, with rₛ = softmax(logits) - onehot of step s.
+
+        Returns the classifier before and after.
+        """
+        if not self.finetuning_steps:
+            return [weight]
+        images = support.flatten(1, 2)
+        moved = rate * images
+        gram = torch.bmm(moved, images.transpose(1, 2))
+        logits = torch.bmm(weight, images.transpose(1, 2))
+        residuals = torch.zeros_like(logits)
+        target = objectives.one_hot(support.shape[1], support.shape[2], logits)
+        for _ in range(self.finetuning_steps):
+            residual = logits.softmax(1) - target
+            residuals = residuals + residual
+            logits = logits - torch.bmm(residual, gram)
+        return [weight, weight - torch.bmm(residuals, moved)]
 
     @torch.no_grad()
     def _diagnostics(self, adaptation: Adaptation) -> dict[str, Float[Tensor, ""]]:
@@ -253,7 +287,3 @@ class LEO(Learner):
 
 def _masked(x: Float[Tensor, "*shape"], mask: Float[Tensor, "*shape"] | None) -> Float[Tensor, "*shape"]:
     return x if mask is None else x * mask
-
-
-def _at(draws: Float[Tensor, "steps *shape"] | None, step: int) -> Float[Tensor, "*shape"] | None:
-    return None if draws is None else draws[step]

@@ -1,10 +1,18 @@
 """The three networks of LEO for classification. No biases anywhere; Glorot-uniform weights."""
 
-from typing import cast
+import itertools
+from functools import partial
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+BLOCK_PAIRS = {True: 80 * 1024, False: 64 * 2**20}
+"""Numbers in a block of pairs, by whether the device is a CPU: what fits into a cache, or fills a GPU."""
+KEPT_PAIRS = 32 * 2**20
+"""Numbers that the relation net keeps for its backward pass at most: 128 MiB."""
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
@@ -37,13 +45,81 @@ class RelationNet(nn.Module):
 
     def forward(self, codes: Float[Tensor, "B N K H"]) -> Float[Tensor, "B N 2*H"]:
         """Mean and raw standard deviation (first and last H entries) of every class's latent code."""
-        B, N, K, H = codes.shape
+        _, N, K, H = codes.shape
         first, second, last = cast(list[nn.Linear], list(self.layers))
         flat = codes.flatten(1, 2)
         left, right = flat @ first.weight[:, :H].T, flat @ first.weight[:, H:].T
-        pairs = torch.relu(left[:, :, None] + right[:, None])  # (B, N·K, N·K, 2H)
-        hidden = torch.relu(second(pairs))
-        return last(hidden.mean(2).unflatten(1, (N, K)).mean(2))
+        hidden = _PairMean.apply(left, right, second.weight.to(left.dtype))
+        return last(hidden.unflatten(1, (N, K)).mean(2))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _PairMean(torch.autograd.Function):
+    """mean_j relu(W relu(left_i + right_j)), block by block, so that a block's pairs stay in the cache.
+
+    What the second ReLU gives is kept for the backward pass, unless it is large: then it is computed again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        left: Float[Tensor, "B M W"],
+        right: Float[Tensor, "B M W"],
+        weight: Float[Tensor, "W W"],
+    ) -> Float[Tensor, "B M W"]:
+        B, M, W = left.shape
+        total = torch.empty_like(left)
+        blocks, buffer = _blocks(left)
+        keep = ctx.needs_input_grad[0] and B * M * M * W <= KEPT_PAIRS
+        kept = left.new_empty(B, M, M, W) if keep else None
+        spare = torch.empty_like(buffer)
+        for block in blocks:
+            pairs = _pairs(left, right, block, buffer)
+            hidden = spare[: len(pairs), : pairs.shape[1]] if kept is None else kept[block]
+            torch.mm(pairs.flatten(0, 2), weight.T, out=hidden.view(-1, W)).relu_()
+            torch.sum(hidden, 2, out=total[block])
+        ctx.save_for_backward(left, right, weight, kept)
+        return total.div_(M)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        left, right, weight, kept = ctx.saved_tensors
+        by_hidden = by_mean / left.shape[1]
+        by_left, by_right = torch.empty_like(left), torch.zeros_like(right)
+        by_weight = torch.zeros_like(weight)
+        blocks, buffer = _blocks(left)
+        for block in blocks:
+            pairs = _pairs(left, right, block, buffer)
+            hidden = pairs @ weight.T if kept is None else kept[block]
+            back = _relu_backward(by_hidden[block][:, :, None].expand_as(hidden), hidden)
+            by_weight.addmm_(back.flatten(0, 2).T, pairs.flatten(0, 2))
+            back = _relu_backward(back @ weight, pairs)
+            torch.sum(back, 2, out=by_left[block])
+            by_right[block[0]] += back.sum(1)
+        return by_left, by_right, by_weight
+
+
+def _blocks(
+    left: Float[Tensor, "B M W"],
+) -> tuple[list[tuple[slice, slice]], Float[Tensor, "tasks images M W"]]:
+    """Tasks and images of each block: several tasks, or one, or images of one. And room for its pairs."""
+    B, M, W = left.shape
+    rows = BLOCK_PAIRS[left.device.type == "cpu"] // W
+    tasks, images = min(B, max(1, rows // M**2)), min(M, max(1, rows // M))
+    starts = itertools.product(range(0, B, tasks), range(0, M, images))
+    blocks = [(slice(task, task + tasks), slice(image, image + images)) for task, image in starts]
+    return blocks, left.new_empty(tasks, images, M, W)
+
+
+def _pairs(
+    left: Tensor, right: Tensor, block: tuple[slice, slice], buffer: Tensor
+) -> Float[Tensor, "b m M W"]:
+    """relu(left_i + right_j) of a block, in the buffer."""
+    firsts, seconds = left[block][:, :, None], right[block[0]][:, None]
+    return torch.add(firsts, seconds, out=buffer[: len(firsts), : firsts.shape[1]]).relu_()
+
+
+_relu_backward = partial(torch.ops.aten.threshold_backward, threshold=0)
 
 
 class Decoder(nn.Linear):

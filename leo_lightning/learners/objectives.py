@@ -1,11 +1,13 @@
 """Sampling, Kullback-Leibler divergence, penalties and the support loss: pure functions."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 MIN_STD = 1e-10
 
@@ -15,12 +17,14 @@ def std_from_raw(
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """Standard deviation max(exp(u) - (1 - offset), 1e-10) of a network's raw output u, and dstd/du.
 
-    The derivative is 0 where the clamp holds. The offset makes std = offset where u = 0.
+    The derivative is exp(u), or 0 where the clamp holds. The offset makes std = offset where u = 0.
     """
-    rise = raw.expm1()
-    shifted = rise + offset
-    free = shifted > MIN_STD
-    return shifted.clamp_min(MIN_STD), torch.where(free, rise + 1.0, 0.0)
+    shifted = raw.expm1() + offset
+    # `threshold` does what `where` does, here and in the backward pass, in a fifth of its time on a CPU
+    return (
+        F.threshold(shifted, MIN_STD, MIN_STD),
+        F.threshold(shifted, MIN_STD, offset - 1.0) + (1.0 - offset),
+    )
 
 
 def kl_divergence(
@@ -42,7 +46,7 @@ def encoder_penalty(
 
 def l2_penalty(weights: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, ""]:
     """Half the sum of all squared weights (Eq. 8, first term)."""
-    return torch.stack([0.5 * w.square().sum() for w in weights]).sum()
+    return 0.5 * torch.stack([torch.dot(w.flatten(), w.flatten()) for w in weights]).sum()
 
 
 def orthogonality_penalty(rows: Float[Tensor, "H D"]) -> Float[Tensor, ""]:
@@ -51,9 +55,29 @@ def orthogonality_penalty(rows: Float[Tensor, "H D"]) -> Float[Tensor, ""]:
     The paper writes an L1 norm; the authors' code, followed here, takes the mean of squares. Rows belong to
     latent dimensions: pass the transpose of the decoder's `nn.Linear.weight`.
     """
-    unit = F.normalize(rows, dim=1, eps=1e-32)
-    identity = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
-    return (unit @ unit.T - identity).square().mean()
+    return _Orthogonality.apply(rows)  # pyright: ignore[reportReturnType]
+
+
+class _Orthogonality(torch.autograd.Function):
+    """From the Gram matrix G of the rows: C_ij = G_ij / (n_i n_j) with n_i² = G_ii, all of it H by H."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        gram = rows @ rows.T
+        norms = gram.diagonal().clamp_min(1e-30).sqrt()  # a row of zeros correlates with nothing
+        correlation = gram / norms / norms[:, None]
+        excess = correlation - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+        ctx.save_for_backward(rows, norms, correlation, excess)
+        return excess.square().mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        rows, norms, correlation, excess = ctx.saved_tensors
+        slope = excess * (2 * grad / excess.numel())
+        by_gram = slope / norms / norms[:, None]
+        by_gram.diagonal().sub_((slope * correlation).sum(1) / norms.square())
+        return 2 * by_gram @ rows
 
 
 def support_gradient(
@@ -66,9 +90,14 @@ def support_gradient(
     """
     N, K = support.shape[1:3]
     images = support.flatten(1, 2)
-    target = torch.eye(N, dtype=weight.dtype, device=weight.device).repeat_interleave(K, dim=0)
-    residual = torch.bmm(images, weight.transpose(1, 2)).softmax(-1) - target
-    return torch.bmm(residual.transpose(1, 2), images)
+    # classes before images: the backward pass then makes a contiguous gradient of the weight
+    residual = torch.bmm(weight, images.transpose(1, 2)).softmax(1) - one_hot(N, K, weight)
+    return torch.bmm(residual, images)
+
+
+def one_hot(N: int, K: int, like: Float[Tensor, "..."]) -> Float[Tensor, "classes images"]:
+    """1 where a class (row) is that of a support image (column), with the type and device of `like`."""
+    return torch.eye(N, dtype=like.dtype, device=like.device).repeat_interleave(K, dim=1)
 
 
 def query_cross_entropy(

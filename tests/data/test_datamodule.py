@@ -128,7 +128,7 @@ def normalized(root: Path, split: str, how: str) -> np.ndarray:
 def test_gather_is_indexing_and_normalising(split: str, normalize: Any, in_memory: bool, root: Path):
     """Catches rows of another split, a norm over the wrong axis, and another mean than that of train."""
     data = prepared(root, normalize=normalize, in_memory=in_memory, test_query="all")
-    rows = data._sampler(split)(range(3, 7))
+    rows = data._sampler(split, data._episode(split)[2])(range(3, 7))
     episode = data.gather(rows, split)
     expected = normalized(root, split, normalize)
     torch.testing.assert_close(
@@ -147,7 +147,7 @@ def test_half_precision_features_are_normalised_in_float32(tmp_path: Path):
     bank = FeatureBank.from_arrays(torch.full((32, E), 400, dtype=torch.float16), [0, 1] * 16)
     save_bank(bank, split_path(tmp_path, "test"))
     data = prepared(tmp_path, "test", way=2)
-    episode = data.gather(data._sampler("test")(range(1)), "test")
+    episode = data.gather(data._sampler("test", 15)(range(1)), "test")
     torch.testing.assert_close(episode.support, torch.full((1, 2, 1, E), E**-0.5))
 
 
@@ -155,7 +155,7 @@ def test_mean_is_that_of_train_alone(root: Path):
     """Catches a mean that moves with `train_on_val`, so that the two kinds of runs see different features."""
     together = prepared(root, normalize="center_l2", train_on_val=True)
     apart = prepared(root, normalize="center_l2")
-    rows = apart._sampler("test")(range(4))
+    rows = apart._sampler("test", 15)(range(4))
     assert torch.equal(together.gather(rows, "test").query, apart.gather(rows, "test").query)
 
 
@@ -165,7 +165,7 @@ def test_mean_is_that_of_train_alone(root: Path):
 def test_train_and_test_have_their_own_sizes(root: Path):
     """Catches N, K or Q of one split used in another."""
     data = prepared(root, way=3, shot=2, query=7, train_way=6, train_shot=5, test_query=4, batch_size=2)
-    sizes = {"train": (2, 6, 5, 7), "val": (32, 3, 2, 7), "test": (32, 3, 2, 4)}
+    sizes = {"train": (2, 6, 5, 7), "val": (64, 3, 2, 7), "test": (64, 3, 2, 4)}
     for split, (B, N, K, Q) in sizes.items():
         rows = next(iter(getattr(data, f"{split}_dataloader")()))
         assert rows.support.shape == (B, N, K)
@@ -185,10 +185,28 @@ def test_all_remaining_images_are_for_the_test_only(root: Path):
     """Catches the paper's protocol in validation, and an option that changes nothing."""
     data = prepared(root, test_query="all")
     assert next(iter(data.val_dataloader())).query.shape[2] == 15
-    rows = next(iter(data.test_dataloader()))
+    rows = next(iter(data.predict_dataloader()))
     assert rows.query.shape[2] == 30 - 1
     assert rows.valid is not None
     assert rows.valid.sum(-1).unique().tolist() == [23, 25, 29]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_all_remaining_images_are_left_to_the_pool(in_memory: bool, root: Path):
+    """Catches a pool of other classes than those of the tasks, other features, or other support images."""
+    data = prepared(root, test_query="all", normalize="center_l2", in_memory=in_memory)
+    rows, gathered = next(iter(data.test_dataloader())), next(iter(data.predict_dataloader()))
+    assert torch.equal(rows.support[: len(gathered.support)], gathered.support)
+    assert rows.query.shape[2] == 0
+    episode = data.gather(rows, "test")
+    assert episode.pool is not None
+    assert rows.classes is not None
+    for b, n in ((0, 0), (3, 2), (7, 4)):
+        number = int(rows.classes[b, n])
+        images, first = episode.pool.images(number), int(episode.pool.offsets[number])
+        assert len(images) == data.bank("test").counts[number]
+        assert torch.equal(images[rows.support[b, n] - first], episode.support[b, n])
+    assert data.gather(gathered, "test").pool is None
 
 
 def test_evaluation_tasks_depend_on_their_own_seed_only(root: Path):

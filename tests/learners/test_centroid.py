@@ -22,7 +22,7 @@ def episode_of(N: int, K: int, Q: int, E: int, B: int = 4) -> Episode:
 def test_answers_are_scikit_learns(N: int, K: int, Q: int):
     """Catches cosine or dot product for the distance, and centroids over the wrong axis."""
     episode = episode_of(N, K, Q, E=6)
-    answers = NearestCentroid()(episode).logits["final"].argmax(-1).flatten(1)
+    answers = NearestCentroid()(episode).logits.argmax(-1).flatten(1)
     expected = []
     for support, query in zip(episode.support, episode.query, strict=True):
         with np.errstate(invalid="ignore"):  # its std within classes, of one image each
@@ -38,7 +38,7 @@ def test_logits_are_squared_distances():
     centroids = episode.support.mean(2)
     distances = (episode.query[:, :, :, None] - centroids[:, None, None]).square().sum(-1)
     outcome = NearestCentroid()(episode)
-    torch.testing.assert_close(outcome.logits["final"].softmax(-1), (-distances).softmax(-1))
+    torch.testing.assert_close(outcome.logits.softmax(-1), (-distances).softmax(-1))
     labels = torch.arange(4)[:, None, None].expand(4, 4, 3, 1)
     expected = -(-distances).log_softmax(-1).gather(-1, labels).mean()
     torch.testing.assert_close(outcome.loss, expected)
@@ -50,7 +50,7 @@ def test_adapt_answers_new_images():
     episode = episode_of(N=3, K=2, Q=4, E=5)
     learner = NearestCentroid().eval()
     logits = learner.adapt(episode.support)(episode.query.flatten(1, 2)).unflatten(1, (3, 4))
-    torch.testing.assert_close(logits, learner(episode).logits["final"])
+    torch.testing.assert_close(logits, learner(episode).logits)
 
 
 def test_padding_is_not_scored():

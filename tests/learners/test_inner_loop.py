@@ -82,10 +82,10 @@ def test_steps_are_numbered():
     assert seen == [0, 1, 2, 3]
 
 
-def test_no_steps_need_no_rate():
-    """Catches a rate, or a gradient, that is touched when there is nothing to do."""
+def test_no_steps_need_no_gradient():
+    """Catches a gradient that is asked for when there is nothing to do."""
     start = randn(2, 3)
-    assert adapt(start, lambda *_: pytest.fail("called"), None, 0) == [start]
+    assert adapt(start, lambda *_: pytest.fail("called"), torch.ones(3, dtype=DOUBLE), 0) == [start]
 
 
 def test_start_is_left_alone():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from leo_lightning.learners import networks
 from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
 
 DOUBLE = torch.float64
@@ -46,6 +47,22 @@ def test_relation_net_has_the_same_slopes():
     mine = torch.autograd.grad(net(codes).square().sum(), weights)
     other = torch.autograd.grad(pair_by_pair(net, codes).square().sum(), weights)
     for a, b in zip(mine, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 36, 80, 1000])
+@pytest.mark.parametrize("kept", [0, 2**20])
+def test_relation_net_in_blocks(rows: int, kept: int, monkeypatch: pytest.MonkeyPatch):
+    """Catches blocks that overlap or leave pairs out, at any size, and a wrong value computed again."""
+    torch.manual_seed(0)
+    net, codes = RelationNet(3).to(DOUBLE), randn(5, 3, 2, 3).requires_grad_()
+    weights = [codes, *net.parameters()]
+    expected = torch.autograd.grad(pair_by_pair(net, codes).square().sum(), weights)
+    monkeypatch.setattr(networks, "BLOCK_PAIRS", {True: rows * 6})
+    monkeypatch.setattr(networks, "KEPT_PAIRS", kept)
+    torch.testing.assert_close(net(codes), pair_by_pair(net, codes), rtol=0, atol=1e-13)
+    found = torch.autograd.grad(net(codes).square().sum(), weights)
+    for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 

@@ -1,28 +1,36 @@
-"""Dropout factors: their distribution, to within five standard errors, and their exact values."""
+"""Random numbers: their distribution to within five standard errors, and what they depend on.
 
+On a GPU they are made in another way; both are tested here, on the CPU.
+"""
+
+from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
+from leo_lightning.data import sampler
 from leo_lightning.learners import noise
-from leo_lightning.learners.noise import dropout_scales
 
 COUNT = 1 << 18
+WAYS = ["generators", "hashes"]
 
 
-def bits(words: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.empty(1, words, dtype=torch.int64).random_(generator=generator)
-
-
-def draw(count: int, rate: float, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return dropout_scales(bits(-(-count // 4), seed), rate, dtype)[0, :count]
+def draw(
+    way: str, normals: int, factors: int, rate: float, seeds: Sequence[int] = (3,)
+) -> tuple[Tensor, Tensor]:
+    """Numbers of the tasks with these seeds, made in one of the two ways."""
+    if way == "generators":
+        return noise.draw(torch.empty(len(seeds), 1), seeds, normals, factors, rate)
+    keys = torch.from_numpy(np.asarray(seeds, np.uint64).view(np.int64))
+    return noise._by_hashes(keys, normals, factors, round(rate * 2**16))
 
 
 def rounded(rate: float) -> float:
-    return round(rate * 2**15) / 2**15
+    return round(rate * 2**16) / 2**16
 
 
 def assert_share(found: Tensor, expected: float) -> None:
@@ -31,10 +39,11 @@ def assert_share(found: Tensor, expected: float) -> None:
     assert abs(found.double().mean().item() - expected) < 5 * sigma
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.25, 0.307651, 0.475126, 0.5, 0.9, 0.999])
-def test_rate_and_mean(rate: float):
+def test_rate_and_mean_of_the_masks(way: str, rate: float):
     """Catches a keep rate in place of a drop rate, a forgotten 1/(1-rate), and a threshold that is off."""
-    scales = draw(COUNT, rate)
+    scales = draw(way, 0, COUNT, rate)[1]
     kept = 1 / (1 - rounded(rate))
     assert set(scales.unique().tolist()) == {0.0, torch.tensor(kept, dtype=torch.float32).item()}
     assert_share(scales == 0, rate)
@@ -42,76 +51,100 @@ def test_rate_and_mean(rate: float):
     assert abs(scales.double().mean().item() - 1) < 5 * sigma
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rate", [0.307651, 0.5])
-def test_factors_are_independent_of_each_other(rate: float):
-    """Catches halves, quarters or neighbours made of the same random bits."""
-    zero = draw(COUNT, rate) == 0
+def test_factors_are_independent_of_each_other(way: str, rate: float):
+    """Catches factors that are made of the same random bits."""
+    zero = draw(way, 0, COUNT, rate)[1][0] == 0
     half, quarter = COUNT // 2, COUNT // 4
-    parts = {
-        "low and high halves of a word": (zero[:half], zero[half:]),
-        "the two words of a draw": (zero[:half:2], zero[1:half:2]),
-        "the two words, crosswise": (zero[:half:2], zero[half + 1 :: 2]),
-        "neighbours": (zero[:-1:2], zero[1::2]),
-        "next draw": (zero[: half - 2], zero[2:half]),
-        "quarters": (zero[:quarter], zero[quarter:half]),
-    }
+    parts = {f"{lag} apart": (zero[:-lag], zero[lag:]) for lag in (1, 2, 3, 4, 8, 64)}
+    parts |= {"halves": (zero[:half], zero[half:]), "quarters": (zero[:quarter], zero[quarter:half])}
     for name, (a, b) in parts.items():
         assert_share(a, rate)
-        assert_share(b, rate)
         assert_share(a & b, rate * rate), name
 
 
-def test_all_bits_of_the_threshold_count():
-    """Catches fewer than 15 bits in either half: rates one step apart drop different shares of a draw."""
-    step, count = 2.0**-15, 1 << 21
-    zeros = [draw(count, 0.5 + i * step) == 0 for i in range(5)]
+@pytest.mark.parametrize("way", WAYS)
+def test_all_bits_of_the_threshold_count(way: str):
+    """Catches fewer than 16 bits for a factor: rates one step apart drop different shares of a draw."""
+    step, count = 2.0**-16, 1 << 21
+    zeros = [draw(way, 0, count, 0.5 + i * step)[1][0] == 0 for i in range(5)]
     for fewer, more in pairwise(zeros):
         assert not (fewer & ~more).any()
-        for half in (slice(count // 2), slice(count // 2, None)):
-            assert_share(more[half] & ~fewer[half], step)
-            assert (more[half] & ~fewer[half]).any()
+        for part in range(4):  # of a word
+            assert_share((more & ~fewer)[part::4], step)
+            assert (more & ~fewer)[part::4].any()
 
 
-def test_factors_of_a_row_come_from_its_bits():
-    """Catches factors of one task made of another's bits, and rows that are interleaved."""
-    words = torch.cat([bits(7, seed) for seed in (1, 2, 3)])
-    together = dropout_scales(words, 0.4, torch.float32)
-    assert together.shape == (3, 28)
-    for row, expected in zip(words, together, strict=True):
-        assert torch.equal(dropout_scales(row[None], 0.4, torch.float32)[0], expected)
-    assert dropout_scales(words[:, :0], 0.4, torch.float32).shape == (3, 0)
+@pytest.mark.parametrize("way", WAYS)
+def test_normal_numbers_are_standard_normal(way: str):
+    """Kolmogorov-Smirnov, moments and tails. Catches a wrong variance, lost tails, and halves that repeat."""
+    normal = draw(way, COUNT + 1, 0, 0.0)[0][0].double()
+    assert stats.kstest(normal.numpy(), "norm").pvalue > 1e-4
+    for power, expected, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        error = (variance / len(normal)) ** 0.5
+        assert abs(normal.pow(power).mean().item() - expected) < 5 * error, f"moment {power}"
+    for limit in (3.0, 4.0):
+        assert_share(normal > limit, stats.norm.sf(limit))
+        assert_share(normal < -limit, stats.norm.sf(limit))
+    for lag in (1, 2, COUNT // 2, COUNT // 2 + 1):  # a product of independent ones: mean 0, variance 1
+        assert abs((normal[:-lag] * normal[lag:]).mean().item()) < 5 / (len(normal) - lag) ** 0.5, lag
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_normal_numbers_and_masks_are_independent(way: str):
+    """Catches a mask made of the bits that a normal number beside it was made of."""
+    normal, scales = draw(way, COUNT, COUNT, 0.5)
+    for shift in (0, 1, COUNT // 2):
+        assert_share((normal[0] > 0) & (scales[0].roll(shift) == 0), 0.25)
+
+
+def test_hashes_are_those_of_the_sampler():
+    """Catches a sign that a shift carries along, and a constant of SplitMix64 mistyped."""
+    seeds = [0, 1, 2**63, 2**64 - 1]
+    keys = torch.from_numpy(np.asarray(seeds, np.uint64).view(np.int64))
+    found = noise._hash(keys, 3).numpy().view(np.uint64)
+    for seed, words in zip(seeds, found.tolist(), strict=True):
+        key = int(sampler._mix(np.array([seed], np.uint64))[0])
+        counters = np.arange(1, 4, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        assert words == sampler._mix(np.uint64(key) + counters).tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_any_dtype(dtype: torch.dtype):
-    """Catches masks that change the precision of what they multiply, or that depend on it."""
-    scales = draw(1000, 0.3, dtype=dtype)
-    assert scales.dtype == dtype
-    assert torch.equal(scales == 0, draw(1000, 0.3) == 0)
+    """Catches noise that changes the precision of what it is applied to, and masks that depend on it."""
+    normal, scales = noise.draw(torch.empty(1, dtype=dtype), [7], 50, 1000, 0.3)
+    assert normal.dtype == scales.dtype == dtype
+    single = noise.draw(torch.empty(1), [7], 50, 1000, 0.3)[1]
+    assert torch.equal(scales == 0, single == 0)
     kept = scales[scales > 0].double()
     torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rounded(0.3))), rtol=2.0**-7, atol=0)
 
 
-def test_no_dropout_keeps_everything():
+@pytest.mark.parametrize("way", WAYS)
+def test_no_dropout_keeps_everything(way: str):
     """Catches a threshold that drops the word 0 at rate 0."""
-    assert (draw(COUNT, 0.0) == 1).all()
+    assert (draw(way, 0, COUNT, 0.0)[1] == 1).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_tasks_numbers_depend_on_its_seed_alone(dtype: torch.dtype):
+def test_a_rate_close_to_one_keeps_something():
+    """Catches a rate that is rounded to 1, and factors that are then infinite."""
+    scales = noise.draw(torch.empty(1), [1], 0, COUNT, 1 - 1e-9)[1]
+    assert scales.unique().tolist() == [0.0, 65536.0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_tasks_numbers_depend_on_its_seed_alone(way: str):
     """Catches draws that run on from task to task, or from torch's global state."""
-    state = torch.get_rng_state()
-    like, seeds = torch.empty(4, 2, dtype=dtype), [5, 6, 2**64 - 1, 5]
-    normal, words = noise.draw(like, seeds, 50, 9)
+    state, seeds = torch.get_rng_state(), [5, 6, 2**64 - 1, 5]
+    together = draw(way, 50, 90, 0.5, seeds)
     for part in (slice(2), slice(2, 4)):
-        some_normal, some_words = noise.draw(like[part], seeds[part], 50, 9)
-        assert torch.equal(some_normal, normal[part])
-        assert torch.equal(some_words, words[part])
+        for some, all_of_them in zip(draw(way, 50, 90, 0.5, seeds[part]), together, strict=True):
+            assert torch.equal(some, all_of_them[part])
     assert torch.equal(torch.get_rng_state(), state)
-    assert normal.dtype == dtype
-    assert torch.equal(normal[0], normal[3])
-    assert not torch.equal(normal[0], normal[1])
-    assert not torch.equal(words[0], words[1])
+    for numbers in together:
+        assert torch.equal(numbers[0], numbers[3])
+        assert not torch.equal(numbers[0], numbers[1])
 
 
 def test_without_seeds_the_draw_is_torchs_own():
@@ -119,7 +152,7 @@ def test_without_seeds_the_draw_is_torchs_own():
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        draws.append(torch.cat([part.double() for part in noise.draw(torch.empty(2, 1), None, 5, 5)], 1))
+        draws.append(torch.cat(noise.draw(torch.empty(2, 1), None, 5, 64, 0.5), 1))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0][0], draws[0][1])

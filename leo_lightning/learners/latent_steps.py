@@ -1,0 +1,156 @@
+"""The latent steps of training, and their adjoint written out by hand.
+
+Half of a training step is spent here. Autograd would do it, too, from `adapt` and the same formulas
+(tests/learners/test_latent_steps.py does), but with twice the memory traffic and with the weights' gradients
+step by step, where one matrix product serves them all. Symbols as in `data/episode.py`.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from leo_lightning.learners.objectives import MIN_STD, one_hot
+
+
+class LatentSteps(NamedTuple):
+    """What the latent steps make. Only `weight` has a gradient."""
+
+    weight: Float[Tensor, "B N E"]
+    """Classifier of the adapted codes, mean over the copies."""
+    latents: Float[Tensor, "decodes B N K H"]
+    """z before each step, and after the last."""
+    decoded: Float[Tensor, "decodes B N E"]
+    """Classifier of each decode, mean over the copies; the last one is `weight`."""
+
+
+def latent_steps(
+    z: Float[Tensor, "B N K H"],
+    rate: Float[Tensor, " H"],
+    mean_weight: Float[Tensor, "E H"],
+    raw_std_weight: Float[Tensor, "E H"],
+    support: Float[Tensor, "B N K E"],
+    masks: Float[Tensor, "steps B N K E"] | None,
+    eps: Float[Tensor, "decodes B N K E"],
+    offset: float,
+) -> LatentSteps:
+    """Adapt sampled codes to every task (Algorithm 1, lines 7-11) with sampled classifier weights.
+
+    Copy k of a class's code decodes to w_k = W_μ z_k + eps_k · std(W_σ z_k), and the logits of an image x are
+    x · mean_k w_k. With g the gradient of that mean, the gradient of z_k is
+    (W_μᵀ g + W_σᵀ (eps_k · std' · g)) / K.
+
+    Args:
+        z: sampled codes.
+        rate: α / K: each copy enters the logits through the mean over the K copies.
+        mean_weight: W_μ, the decoder's rows for the mean.
+        raw_std_weight: W_σ, its rows for the raw standard deviation.
+        support: the support images.
+        masks: dropout factors of the images at step 0, 1, …; None: none.
+        eps: standard normal numbers of the T + 1 decodes.
+        offset: see `std_from_raw`.
+    """
+    results = _LatentSteps.apply(z, rate, mean_weight, raw_std_weight, support, masks, eps, offset)
+    return LatentSteps(*results)  # pyright: ignore[reportArgumentType]
+
+
+class _LatentSteps(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        rate: Tensor,
+        mean_weight: Tensor,
+        raw_std_weight: Tensor,
+        support: Tensor,
+        masks: Tensor | None,
+        eps: Tensor,
+        offset: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        (B, N, K, E), T = support.shape, len(eps) - 1
+        target = one_hot(N, K, z)
+        images = support.flatten(1, 2).expand(T, B, N * K, E)
+        if masks is not None:
+            images = z.new_empty(images.shape)
+        latents, moves = z.new_empty(T + 1, *z.shape), z.new_empty(T, *z.shape)
+        decoded, gradients = z.new_empty(T + 1, B, N, E), z.new_empty(T, B, N, E)
+        residuals = z.new_empty(T, B, N, N * K)
+        slopes = z.new_empty(eps.shape)  # eps · std' of every decode
+        carried = z.new_empty(T, B, N, K, E)  # eps · std' · g
+        latents[0] = z
+        for step in range(T + 1):
+            z, draws, slope = latents[step], eps[step], slopes[step]
+            # `std_from_raw` in place and times eps: exp(u) - 1 is clamped at MIN_STD - offset
+            rise = (z @ raw_std_weight.T).expm1_()
+            torch.threshold(rise, MIN_STD - offset, -1.0, out=slope)
+            torch.addcmul(draws, draws, slope, out=slope)
+            deviation = torch.threshold_(rise, MIN_STD - offset, MIN_STD - offset).mul_(draws)
+            deviation.add_(draws, alpha=offset)
+            torch.add(over_copies(z) @ mean_weight.T, over_copies(deviation), out=decoded[step])
+            if step == T:
+                break
+            x, g = images[step], gradients[step]
+            if masks is not None:
+                torch.mul(support, masks[step], out=x.view(support.shape))
+            logits = torch.bmm(decoded[step], x.transpose(1, 2))
+            torch.sub(logits.softmax(1), target, out=residuals[step])
+            torch.bmm(residuals[step], x, out=g)
+            torch.mul(g[:, :, None], slope, out=carried[step])
+            torch.add(carried[step] @ raw_std_weight, (g @ mean_weight)[:, :, None], out=moves[step])
+            torch.addcmul(z, rate, moves[step], value=-1, out=latents[step + 1])
+        ctx.save_for_backward(
+            *(rate, mean_weight, raw_std_weight, masks, target, images, latents),
+            *(moves, decoded, gradients, residuals, slopes, carried),
+        )
+        ctx.mark_non_differentiable(latents, decoded)
+        return decoded[T].clone(), latents, decoded
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+        rate, mean_weight, raw_std_weight, masks, target, images, latents, *rest = ctx.saved_tensors
+        moves, decoded, gradients, residuals, slopes, carried = rest
+        T, B, N, K, E = carried.shape
+        by_support = carried.new_zeros(B, N, K, E) if ctx.needs_input_grad[4] else None
+        by_raw = torch.empty_like(slopes)  # of W_σ z
+        by_decoded = grad.new_empty(T + 1, B, N, E)
+        by_moves = torch.empty_like(moves)
+        by_z = torch.zeros_like(latents[0])
+        by_rate = torch.zeros_like(rate)
+        by_slope: Tensor | None = None
+        by_decoded[T] = grad
+        for step in reversed(range(T + 1)):
+            slope = slopes[step]
+            if step < T:
+                x, residual = images[step], residuals[step]
+                by_rate -= (by_z * moves[step]).flatten(0, 2).sum(0)
+                by_move = torch.mul(by_z, -rate, out=by_moves[step])
+                by_carried = by_move @ raw_std_weight.T
+                by_g = by_move.sum(2) @ mean_weight.T + (by_carried * slope).sum(2)
+                by_slope = by_carried.mul_(gradients[step][:, :, None])
+                by_chance, chance = torch.bmm(by_g, x.transpose(1, 2)), residual + target
+                by_logits = chance * (by_chance - (chance * by_chance).sum(1, keepdim=True))
+                torch.bmm(by_logits, x, out=by_decoded[step])
+                if by_support is not None:
+                    by_x = residual.transpose(1, 2) @ by_g + by_logits.transpose(1, 2) @ decoded[step]
+                    by_support += by_x.view_as(by_support) * (1.0 if masks is None else masks[step])
+            by_copy = by_decoded[step] / K
+            by_both = by_copy[:, :, None]
+            if by_slope is not None:
+                by_both = by_slope.add_(by_both)
+            # deviation and slope have the same derivative by u: the slope
+            torch.mul(by_both, slope, out=by_raw[step])
+            by_z.add_(by_raw[step] @ raw_std_weight).add_((by_copy @ mean_weight)[:, :, None])
+        over = over_copies(latents.flatten(0, 1)).flatten(0, 1)
+        by_mean_weight = by_decoded.flatten(0, 2).T @ over
+        by_mean_weight.addmm_(gradients.flatten(0, 2).T, by_moves.sum(3).flatten(0, 2))
+        by_raw_std_weight = by_raw.flatten(0, 3).T @ latents.flatten(0, 3)
+        by_raw_std_weight.addmm_(carried.flatten(0, 3).T, by_moves.flatten(0, 3))
+        return by_z, by_rate, by_mean_weight, by_raw_std_weight, by_support, None, None, None
+
+
+def over_copies(x: Float[Tensor, "B N K D"]) -> Float[Tensor, "B N D"]:
+    """Mean over the copies of a class."""
+    return x.squeeze(2) if x.shape[2] == 1 else x.mean(2)
