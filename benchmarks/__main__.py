@@ -10,8 +10,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import processes, report, steps, trainer
+from benchmarks import large_bank, processes, report, steps, trainer
+from benchmarks.floors import measure_floors
 from benchmarks.rounds import Row, calls_of_progress, measure
+from benchmarks.scaling import weak_scaling
 from benchmarks.sizes import FULL, QUICK, Effort, Sizes, save_features
 from leo_lightning.allocator import keep_freed_memory
 from leo_lightning.cli import quiet
@@ -30,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks",
         description="Times training and evaluation on random features, on the CPU, beside a naive LEO.",
     )
-    result.add_argument("--quick", action="store_true", help="less than a minute, for a rough idea")
+    result.add_argument("--quick", action="store_true", help="about a minute, for a rough idea")
     result.add_argument("--threads", type=positive, default=1, help="threads that torch uses (default: 1)")
     result.add_argument("--out", type=Path, metavar="FILE", help="write all numbers there, as JSON")
     return result
@@ -38,9 +40,10 @@ def parser() -> argparse.ArgumentParser:
 
 def make_rows(root: Path, sizes: Sizes, effort: Effort, threads: int) -> list[Row]:
     """All that is timed; the unit first."""
-    features, runs = root / "features", root / "runs"
+    features, runs, large = root / "features", root / "runs", root / "large"
     runs.mkdir()
     save_features(features, sizes)
+    size = large_bank.save_sparse(large, sizes)
     data = steps.features(features, sizes)
     rows = []
     for shot in (1, 5):
@@ -49,14 +52,17 @@ def make_rows(root: Path, sizes: Sizes, effort: Effort, threads: int) -> list[Ro
             steps.learner_row(f"learner_{shot}shot", shot, data, sizes, effort.budget),
             trainer.training_row(f"trainer_{shot}shot", shot, features, runs, sizes, effort.train_steps),
         ]
-    tests = {
-        "test_1shot": (1, False, effort.eval_batches),
-        "test_5shot": (5, False, effort.eval_batches),
-        "test_1shot_all": (1, True, effort.all_query_batches),
-    }
-    for name, (shot, all_queries, batches) in tests.items():
-        rows.append(trainer.testing_row(name, shot, all_queries, features, runs, sizes, batches))
+    for shot in (1, 5):
+        for all_queries, batches in ((False, effort.eval_batches), (True, effort.all_query_batches)):
+            name = f"test_{shot}shot" + ("_all" if all_queries else "")
+            rows.append(trainer.testing_row(name, shot, all_queries, features, runs, sizes, batches))
     rows.append(steps.sampling_row("sampling", data, sizes, effort.budget))
+    on_disk = steps.features(large, sizes, in_memory=False)
+    rows += [
+        steps.bank_row("bank_memory", "bank in memory", data, sizes, effort.budget),
+        steps.bank_row("bank_disk", f"{size / 1e9:.1f} GB on disk", on_disk, sizes, effort.budget),
+    ]
+    rows += steps.growth_rows(data, sizes, effort.budget)
     rows.append(processes.startup_row("startup", threads, effort.startups))
     return rows
 
@@ -80,21 +86,27 @@ def benchmark(sizes: Sizes, effort: Effort, threads: int, out: Path | None) -> N
 
         bar.refresh()
         rows = make_rows(Path(folder), sizes, effort, threads)
-        bar.update(shown, total=calls_of_progress(rows, effort.rounds) + 1)
-        progress("peak memory of training")
-        memory = processes.training_memory(Path(folder) / "features", effort.train_steps, threads)
+        bar.update(shown, total=calls_of_progress(rows, effort.rounds) + 3)
+        features = Path(folder) / "features"
+        progress("memory")
+        memory = {
+            "imports": processes.memory_of("imports", features, effort.train_steps, threads),
+            "training_1shot": processes.memory_of("training", features, effort.train_steps, threads),
+            "step_20way_10shot": processes.memory_of("20way_10shot", features, 1, threads),
+        }
+        progress("two processes")
+        scaling = weak_scaling(features, Path(folder) / "runs", effort.train_steps, threads)
+        progress("this machine's limits")
+        limits = measure_floors()
         found = measure(rows, effort.rounds, progress)
+    results = report.Results(found, memory, scaling, limits, sizes, described)
     console = Console()
-    console.print(report.table(found, effort.rounds))
-    for shot in (1, 5):
-        share = report.overhead(found, shot)
-        console.print(f"Lightning, loader and logging, {shot}-shot: {share.median:.0%} of a step")
-    console.print(f"peak resident memory of 1-shot training: {memory / 2**20:,.0f} MiB")
-    console.print(", ".join(f"{key} {value}" for key, value in described.items()), highlight=False)
+    console.width = max(console.width, 100)
+    console.print(report.table(results, effort.rounds))
+    console.print(*report.remarks(results), sep="\n", highlight=False)
     if out is not None:
-        settings = {**sizes._asdict(), **effort._asdict()}
         part = out.with_name(f".{out.name}.part")
-        part.write_text(report.as_json(found, memory, settings, described))
+        part.write_text(report.as_json(results, effort._asdict()))
         os.replace(part, out)
 
 

@@ -1,6 +1,6 @@
 """What needs a process of its own: start-up of the command line, and peak memory of training.
 
-`python -m benchmarks.processes FEATURES STEPS` trains and prints its peak resident memory in bytes.
+`python -m benchmarks.processes WHAT FEATURES STEPS` prints the peak resident memory of something in bytes.
 """
 
 import os
@@ -15,9 +15,11 @@ import torch
 
 from benchmarks.rounds import Row
 from benchmarks.sizes import Sizes
+from benchmarks.steps import learner
 from benchmarks.trainer import Training
 from leo_lightning.allocator import keep_freed_memory
 from leo_lightning.cli import quiet
+from leo_lightning.data.episode import Episode
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,9 +55,11 @@ def startup_row(name: str, threads: int, rounds: int) -> Row:
     return Row(name, "start-up: train.py --help", seconds, rounds=rounds)
 
 
-def training_memory(features: Path, steps: int, threads: int) -> int:
-    """Bytes that 1-shot training through the Trainer holds at its peak, with Python, torch and features."""
-    return int(run("-m", "benchmarks.processes", str(features), str(steps), threads=threads).split()[-1])
+def memory_of(what: str, features: Path, steps: int, threads: int) -> int:
+    """Bytes that a process holds at its peak which does one thing; see `main`."""
+    return int(
+        run("-m", "benchmarks.processes", what, str(features), str(steps), threads=threads).split()[-1]
+    )
 
 
 def peak_resident() -> int:
@@ -68,13 +72,18 @@ def peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def main(features: str, steps: str) -> None:
-    """Train; print the peak."""
+def main(what: str, features: str, steps: str) -> None:
+    """Import torch and Lightning, train 1-shot through the Trainer, or do one large step. Print the peak."""
     quiet()
     keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    with tempfile.TemporaryDirectory() as runs:
-        Training(1, Path(features), Path(runs), Sizes(), int(steps))()
+    if what == "training":
+        with tempfile.TemporaryDirectory() as runs:
+            Training(1, Path(features), Path(runs), Sizes(), int(steps))()
+    elif what == "20way_10shot":
+        leo = learner(Sizes())
+        support, query = torch.randn(12, 20, 10, 640), torch.randn(12, 20, 15, 640)
+        leo(Episode(support, query), range(12)).loss.backward()
     print(peak_resident())
 
 

@@ -17,12 +17,16 @@ class Sizes(NamedTuple):
     query: int = 15
     embedding_size: int = 640
     num_latents: int = 64
-    steps: int = 5
-    """T and F."""
+    latent_steps: int = 5
+    finetuning_steps: int = 5
     dropout: float = 0.3
-    eval_tasks: int = 32
+    eval_tasks: int = 64
+    pool_tasks: int = 128
+    """Tasks evaluated at once where all remaining images are queries."""
     classes: tuple[int, int, int] = (64, 16, 20)
     images: int = 600
+    large_classes: int = 6990
+    """Classes of a bank on disk: 10 GB."""
 
 
 class Effort(NamedTuple):
@@ -38,8 +42,8 @@ class Effort(NamedTuple):
     startups: int
 
 
-QUICK = Effort(rounds=3, budget=0.2, train_steps=50, eval_batches=10, all_query_batches=1, startups=1)
-FULL = Effort(rounds=9, budget=0.5, train_steps=100, eval_batches=40, all_query_batches=3, startups=5)
+QUICK = Effort(rounds=3, budget=0.2, train_steps=50, eval_batches=5, all_query_batches=1, startups=1)
+FULL = Effort(rounds=9, budget=0.4, train_steps=100, eval_batches=20, all_query_batches=3, startups=3)
 
 
 def save_features(root: Path, sizes: Sizes) -> None:

@@ -1,7 +1,9 @@
 """Rows without Lightning: a training step of either LEO, and the sampling of episodes."""
 
+import itertools
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +22,8 @@ def learner(sizes: Sizes) -> LEO:
     return LEO(
         embedding_size=sizes.embedding_size,
         num_latents=sizes.num_latents,
-        latent_steps=sizes.steps,
-        finetuning_steps=sizes.steps,
+        latent_steps=sizes.latent_steps,
+        finetuning_steps=sizes.finetuning_steps,
         dropout=sizes.dropout,
     )
 
@@ -54,23 +56,49 @@ def learner_row(name: str, shot: int, data: EpisodeDataModule, sizes: Sizes, bud
     return Row(name, f"{shot}-shot training step, learner", Repeated(step, budget), sizes.tasks)
 
 
+def growth_rows(data: EpisodeDataModule, sizes: Sizes, budget: float) -> list[Row]:
+    """Our 1-shot step with twice the tasks, queries, latent or fine-tuning steps, and with more shots."""
+    doubled = {
+        "2 × B": sizes._replace(tasks=2 * sizes.tasks),
+        "2 × Q": sizes._replace(query=2 * sizes.query),
+        "2 × T": sizes._replace(latent_steps=2 * sizes.latent_steps),
+        "2 × F": sizes._replace(finetuning_steps=2 * sizes.finetuning_steps),
+    }
+    rows = []
+    for what, larger in doubled.items():
+        row = learner_row(f"growth_{what[-1]}", 1, data, larger, budget)
+        rows.append(row._replace(label=f"1-shot training step, learner, {what}"))
+    return rows
+
+
 def sampling_row(name: str, data: EpisodeDataModule, sizes: Sizes, budget: float) -> Row:
     """Rows of a meta-batch, 1 + Q images per class."""
     label = f"sampling {sizes.tasks} tasks of {sizes.way} × {1 + sizes.query}"
     return Row(name, label, Repeated(partial(_sample, data, 1, sizes), budget), sizes.tasks)
 
 
-def features(root: Path, sizes: Sizes) -> EpisodeDataModule:
+def bank_row(name: str, label: str, data: EpisodeDataModule, sizes: Sizes, budget: float) -> Row:
+    """Rows of a meta-batch and their embeddings, other tasks each time."""
+    batches = itertools.count()
+
+    def step() -> Episode:
+        first = next(batches) * sizes.tasks
+        return data.gather(_sample(data, 1, sizes, first), "train")
+
+    return Row(name, f"sampling and gathering, {label}", Repeated(step, budget), sizes.tasks)
+
+
+def features(root: Path, sizes: Sizes, **options: Any) -> EpisodeDataModule:
     """The training split at hand, outside a trainer."""
-    data = EpisodeDataModule(str(root), way=sizes.way, query=sizes.query)
+    data = EpisodeDataModule(str(root), way=sizes.way, query=sizes.query, **options)
     data.setup("fit")
     return data
 
 
-def _sample(data: EpisodeDataModule, shot: int, sizes: Sizes) -> EpisodeRows:
+def _sample(data: EpisodeDataModule, shot: int, sizes: Sizes, first: int = 0) -> EpisodeRows:
     bank = data.bank("train")
     return sample_rows(
-        range(sizes.tasks), seed=0, split="train", offsets=bank.offsets, counts=bank.counts,
+        range(first, first + sizes.tasks), seed=0, split="train", offsets=bank.offsets, counts=bank.counts,
         way=sizes.way, shot=shot, queries=sizes.query,
     )  # fmt: skip
 

@@ -85,8 +85,8 @@ class Testing:
             shot=shot,
             query=sizes.query,
             test_query="all" if all_queries else None,
-            eval_batch_size=sizes.eval_tasks,
-            test_tasks=sizes.eval_tasks * (batches + 1),
+            eval_batch_size=sizes.pool_tasks if all_queries else sizes.eval_tasks,
+            test_tasks=(sizes.pool_tasks if all_queries else sizes.eval_tasks) * (batches + 1),
         )
 
     def __call__(self) -> float:
@@ -108,8 +108,8 @@ def testing_row(
 ) -> Row:
     """The whole of a test batch, the nearest-centroid baseline included."""
     work = Testing(shot, all_queries, features, runs, sizes, batches)
-    queries = "all" if all_queries else str(sizes.query)
-    return Row(name, f"{shot}-shot test of {sizes.eval_tasks}, Q = {queries}", work, sizes.eval_tasks)
+    queries, tasks = ("all", sizes.pool_tasks) if all_queries else (str(sizes.query), sizes.eval_tasks)
+    return Row(name, f"{shot}-shot test of {tasks}, Q = {queries}", work, tasks)
 
 
 def _defaults(folder: Path) -> dict[str, Any]:

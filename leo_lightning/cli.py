@@ -23,6 +23,7 @@ from rich.console import Console
 
 from leo_lightning.allocator import keep_freed_memory
 from leo_lightning.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
+from leo_lightning.compiling import prepare_compiler
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.errors import (
     DivergedError,
@@ -161,6 +162,8 @@ class LEOCommand(LightningCLI):
                 "(in place of Timer: --trainer.max_time)"
             ) from None
         self.options = RunOptions(**config.run.as_dict())
+        if config.model.compile:
+            prepare_compiler(self.options.root)
         self.fitting = self.subcommand in ("fit_test", "fit")
         split = "train" if self.fitting else self.subcommand.replace("validate", "val")
         check_trainer(config.trainer, split, config.data.steps_per_epoch)

@@ -34,9 +34,12 @@ UNHEALTHY = {
 }
 
 
-class _CPUAdam(torch.optim.Adam):
+class Adam(torch.optim.Adam):
+    """torch's, but for weights on a CPU it does not open the GPU's driver at every step, to ask nothing."""
+
     def _accelerator_graph_capture_health_check(self) -> None:
-        """Nothing to check: torch would open the GPU's driver at every step to see that there is none."""
+        if self.param_groups[0]["params"][0].device.type != "cpu":
+            super()._accelerator_graph_capture_health_check()
 
 
 class MetaLearner(pl.LightningModule):
@@ -49,6 +52,7 @@ class MetaLearner(pl.LightningModule):
         clip_norm: the norm of each gradient tensor, by itself, is then clipped to this value.
         lr_scheduler: schedule of the learning rate: path of a class of torch.optim.lr_scheduler, with its
             arguments; it moves on after each optimiser step. null: the rate stays.
+        compile: compile the learner (torch.compile): on a CPU a minute of warm-up, and no gain.
         max_bad_steps: stop after so many steps in a row whose loss or gradient is not finite; each one of
             them is skipped and counted.
         seed: seed of noise and dropout; null: that of seed_everything.
@@ -62,6 +66,7 @@ class MetaLearner(pl.LightningModule):
         clip_norm: float = 0.1,
         max_bad_steps: int = 20,
         seed: int | None = None,
+        compile: bool = False,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     ) -> None:
         super().__init__()
@@ -80,6 +85,7 @@ class MetaLearner(pl.LightningModule):
         self.max_bad_steps = max_bad_steps
         self.seed = seed or 0
         self.lr_scheduler = lr_scheduler
+        self.compile_learner = compile
         self.save_hyperparameters(
             {
                 "learner": {"class_path": _class_path(learner), "init_args": learner.init_args()},
@@ -99,12 +105,17 @@ class MetaLearner(pl.LightningModule):
         self.test_accuracy: TaskAccuracy | None = None
         self.test_scores: dict[str, TaskScores] = {}
 
+    def setup(self, stage: str) -> None:
+        """Compile the learner if asked to; a GPU then replays its kernels as one graph."""
+        if self.compile_learner:
+            self.compile_learner = False  # once, also if a test follows the training
+            on_gpu = self.trainer.strategy.root_device.type == "cuda"
+            graphs = "reduce-overhead" if on_gpu else None
+            self.learner.compile(fullgraph=True, dynamic=False, mode=graphs)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as the authors use; the fused kernel on a CPU (on a GPU it excludes clipping under AMP)."""
-        if self.device.type == "cpu":
-            adam = _CPUAdam(self.parameters(), lr=self.learning_rate, fused=True)
-        else:
-            adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        adam = Adam(self.parameters(), lr=self.learning_rate, fused=self.device.type == "cpu")
         if self.lr_scheduler is None:
             return adam
         schedule = {"scheduler": self.lr_scheduler(adam), "interval": "step"}

@@ -774,6 +774,11 @@ CONFIGURATION = {
     "clipping to nothing": Case("fit --model.clip_value 0", "model.clip_value is 0.0: it must be above 0"),
     "norm below 0": Case("fit --model.clip_norm -0.1", "model.clip_norm is -0.1: it must be above 0"),
     "no bad steps": Case("fit --model.max_bad_steps 0", "model.max_bad_steps is 0: it must be at least 1"),
+    "no compiler": Case(
+        "fit --model.compile true",
+        "model.compile needs a C++ compiler, and there is no g++ or clang++; leave it out",
+        environment={"PATH": "/nowhere", "CXX": ""},
+    ),
     "dropout of 1": Case(
         "fit --model.learner.dropout 1.0", "dropout is 1.0: it must be at least 0 and below 1"
     ),

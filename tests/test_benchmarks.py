@@ -11,18 +11,22 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import naive, processes, rounds
+from benchmarks import floors, large_bank, naive, processes, rounds, steps
 from benchmarks.sizes import Effort, Sizes
+from leo_lightning.data.episode import Episode
+from leo_lightning.data.splits import load_split
 from tests import parity
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.npz"))
 TINY = Sizes(
-    tasks=2, query=2, embedding_size=6, num_latents=3, steps=2, eval_tasks=2, classes=(6, 5, 5), images=9
-)
+    tasks=2, query=2, embedding_size=6, num_latents=3, latent_steps=2, finetuning_steps=2,
+    eval_tasks=2, pool_tasks=2, classes=(6, 5, 5), images=9, large_classes=7,
+)  # fmt: skip
 BRIEF = Effort(rounds=2, budget=0.0, train_steps=2, eval_batches=2, all_query_batches=1, startups=1)
 ROWS = [
     *("naive_1shot", "learner_1shot", "trainer_1shot", "naive_5shot", "learner_5shot", "trainer_5shot"),
-    *("test_1shot", "test_5shot", "test_1shot_all", "sampling", "startup"),
+    *("test_1shot", "test_1shot_all", "test_5shot", "test_5shot_all", "sampling"),
+    *("bank_memory", "bank_disk", "growth_B", "growth_Q", "growth_T", "growth_F", "startup"),
 ]
 
 
@@ -96,6 +100,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(processes, "run", lambda *_, **__: "1048576\n")
+    scaling = {"one": 100.0, "two": 150.0, "two_apart": 200.0}
+    monkeypatch.setattr(command, "weak_scaling", lambda *_: scaling)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     yield folder
     torch.set_num_threads(threads)
@@ -116,7 +122,9 @@ def test_everything_is_measured_and_nothing_is_left(
         assert len(row["rounds"]["seconds"]) == (1 if name == "startup" else BRIEF.rounds)
         assert all(seconds > 0 for seconds in row["rounds"]["seconds"])
     assert found["rows"]["naive_1shot"]["naive_steps"] == {"median": 1, "q1": 1, "q3": 1}
-    assert found["training_peak_resident_bytes"] == 1 << 20
+    assert set(found["peak_resident_bytes"].values()) == {1 << 20}
+    assert found["weak_scaling_tasks_per_second"]["two"] == 150.0
+    assert found["floors"]["5shot"]["operations"] > found["floors"]["1shot"]["operations"] > 0
     assert found["machine"]["threads"] == 1
     printed = capsys.readouterr().out
     assert all(row["label"] in printed for row in found["rows"].values())
@@ -124,6 +132,28 @@ def test_everything_is_measured_and_nothing_is_left(
         assert secret not in out.read_text() + printed
     assert list(temporary.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["speed.json", "temporary"]
+
+
+def test_operations_are_those_that_torch_counts():
+    """Catches a floor that leaves out, or counts twice, a matrix product of the step."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    in_place = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}  # torch leaves it out
+    sizes = TINY._replace(embedding_size=24, num_latents=8, latent_steps=3)
+    for shot in (1, 2):
+        leo = steps.learner(sizes)
+        support, query = torch.randn(2, 5, shot, 24), torch.randn(2, 5, 2, 24)
+        with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+            leo(Episode(support, query), range(2)).loss.backward()
+        assert counter.get_total_flops() == pytest.approx(floors.operations(shot, sizes), rel=0.03)
+
+
+def test_a_sparse_bank_is_a_feature_file(tmp_path: Path):
+    """Catches a bank on disk that is measured without being one."""
+    size = large_bank.save_sparse(tmp_path / "large", TINY)
+    bank = load_split(tmp_path / "large", "train")
+    assert bank.embeddings.shape == (7 * 9, 6)
+    assert size > bank.embeddings.numel() * 4
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

@@ -31,7 +31,7 @@ def test_bad_step_under_mixed_precision(
     gradient_only: bool, scaled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Catches a scaler that hides a bad step from the count, or one that is no longer skipped."""
-    monkeypatch.setattr("leo_lightning.system._CPUAdam", Unfused)
+    monkeypatch.setattr("leo_lightning.system.Adam", Unfused)
     model, weights, plugin = system(Poisoned), Weights(), half(scaled)
     model.learner.steps, model.learner.gradient_only = (2, 4), gradient_only
     trainer(tmp_path, max_steps=5, callbacks=[weights], plugins=[plugin]).fit(model, data())
@@ -48,7 +48,7 @@ def test_bad_step_under_mixed_precision(
 
 def test_bad_steps_in_a_row_stop_training_under_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches a scaler that halves its scale for ever while nothing is learned."""
-    monkeypatch.setattr("leo_lightning.system._CPUAdam", Unfused)
+    monkeypatch.setattr("leo_lightning.system.Adam", Unfused)
     model = system(Poisoned, max_bad_steps=3)
     model.learner.steps = (2, 3, 4)
     with pytest.raises(DivergedError, match=r"3 steps in a row"):
@@ -60,7 +60,7 @@ def test_scaled_training_stays_close_to_float32(
     scaled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Catches clipping of scaled gradients, which the thresholds would cut to nothing."""
-    monkeypatch.setattr("leo_lightning.system._CPUAdam", Unfused)
+    monkeypatch.setattr("leo_lightning.system.Adam", Unfused)
     seen = []
     for plugins in ([], [half(scaled)]):
         model, weights = system(learning_rate=1e-3), Weights()

@@ -14,8 +14,9 @@ from torch import Tensor
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.loader import EpisodeLoader, EpisodeStream
+from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
-from leo_lightning.data.splits import check_splits, load_split, present_splits, union
+from leo_lightning.data.splits import check_splits, load_split, present_splits, split_path, union
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.errors import InputError, check_least
 
@@ -99,6 +100,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         self._banks: dict[str, FeatureBank] = {}
         self._mean: Tensor | None = None
         self._tables: dict[str, Tensor] = {}
+        self._files: dict[str, RowFile] = {}
 
     @property
     def embedding_size(self) -> int:
@@ -193,12 +195,22 @@ class EpisodeDataModule(pl.LightningDataModule):
     def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:
         """Embeddings as the learner sees them, on the device: out of a table there, or read from the disk."""
         if not self.in_memory:
-            index = rows if isinstance(rows, slice) else rows.cpu()
-            return self._normalized(self.bank(split).embeddings[index]).to(device)
+            return self._normalized(self._read(split, rows)).to(device)
         if self._tables[split].device != device:
             self._tables[split] = self._tables[split].to(device)
         table = self._tables[split]
         return table[rows] if isinstance(rows, slice) else table.index_select(0, rows)
+
+    def _read(self, split: str, rows: Tensor | slice) -> Tensor:
+        """Embeddings as they are on disk."""
+        embeddings = self.bank(split).embeddings
+        if isinstance(rows, slice):
+            return embeddings[rows]
+        if self.root is None or (split == "train" and self.train_on_val):  # these lie in memory
+            return embeddings[rows.cpu()]
+        if split not in self._files:
+            self._files[split] = RowFile(split_path(self.root, split), embeddings)
+        return self._files[split].read(rows.cpu())
 
     def _load(self, split: str) -> FeatureBank:
         return synthesize()[split] if self.root is None else load_split(self.root, split)

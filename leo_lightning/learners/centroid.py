@@ -6,8 +6,6 @@ Few-Shot Learning. arXiv:1911.04623. The centroids are those of Prototypical Net
 2017, Eq. 1) without an embedding of their own.
 """
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,8 +20,8 @@ class NearestCentroid(Learner):
     def __init__(self) -> None:
         super().__init__()
 
-    def forward(self, episode: Episode, seeds: Sequence[int] | None = None) -> Outcome:
-        """See `Learner.forward`."""
+    def outcome(self, episode: Episode, noise: None) -> Outcome:
+        """See `Learner.outcome`."""
         logits = self.adapt(episode.support)(episode.query)
         loss = query_cross_entropy(logits, episode.valid).mean()
         return Outcome(loss, {"cross_entropy": loss}, logits, {})

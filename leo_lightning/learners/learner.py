@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -54,7 +54,11 @@ class Learner(nn.Module, ABC):
         names = list(inspect.signature(type(self).__init__).parameters)[1:]
         return {name: getattr(self, name) for name in names}
 
-    @abstractmethod
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """`torch.compile` for all that comes after the drawing of random numbers; its arguments."""
+        for name in ("outcome", "stages"):
+            setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
+
     def forward(self, episode: Episode, seeds: Sequence[int] | None = None) -> Outcome:
         """Adapt to every task's support set and answer its queries.
 
@@ -63,6 +67,18 @@ class Learner(nn.Module, ABC):
             seeds: one for each task, whose random numbers are a function of it alone: a meta-batch may be
                 divided. None: torch's own generator.
         """
+        return self.outcome(episode, self.draw_noise(episode, seeds))
+
+    def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Any:
+        """All random numbers of a training step; nothing for a learner that has none, or in evaluation.
+
+        Those of a task depend on its seed alone.
+        """
+        return None
+
+    @abstractmethod
+    def outcome(self, episode: Episode, noise: Any) -> Outcome:
+        """What `forward` returns, with the given random numbers."""
 
     @abstractmethod
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:

@@ -123,10 +123,6 @@ class LEO(Learner):
         self.alpha = nn.Parameter(torch.full((num_latents,), latent_lr)) if latent_steps else None
         self.eta = nn.Parameter(torch.full((embedding_size,), finetuning_lr)) if finetuning_steps else None
 
-    def forward(self, episode: Episode, seeds: Sequence[int] | None = None) -> Outcome:
-        """See `Learner.forward`."""
-        return self.outcome(episode, self.draw_noise(episode, seeds) if self.training else NO_NOISE)
-
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
         """See `Learner.stages`."""
         adaptation = self.adaptation(support, NO_NOISE)
@@ -138,7 +134,9 @@ class LEO(Learner):
         return {stage: LinearClassifier(weight) for stage, weight in weights.items()}
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Noise:
-        """Random numbers of one training step on this episode; those of a task depend on its seed alone."""
+        """See `Learner.draw_noise`."""
+        if not self.training:
+            return NO_NOISE
         (_, N, K, E), Q = episode.support.shape, episode.query.shape[2]
         T, F, H = self.latent_steps, self.finetuning_steps, self.num_latents
         support, query = N * K * E, N * Q * E
@@ -160,7 +158,7 @@ class LEO(Learner):
         )
 
     def outcome(self, episode: Episode, noise: Noise) -> Outcome:
-        """Loss and predictions with the given random numbers."""
+        """See `Learner.outcome`."""
         adaptation = self.adaptation(episode.support, noise)
         with torch.autocast(episode.support.device.type, enabled=False):
             return self._judge(episode, noise, adaptation)
