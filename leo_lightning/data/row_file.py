@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,14 +30,17 @@ class RowFile:
     """
 
     def __init__(self, path: Path, embeddings: Float[Tensor, "n E"]) -> None:
-        self._file = path.open("rb", buffering=0)
-        (length,) = struct.unpack("<Q", self._file.read(8))
-        self._start: int = 8 + length + json.loads(self._file.read(length))["embeddings"]["data_offsets"][0]
+        self._path, self._file = path, os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        (length,) = struct.unpack("<Q", os.read(self._file, 8))
+        self._start: int = (
+            8 + length + json.loads(os.read(self._file, length))["embeddings"]["data_offsets"][0]
+        )
         self._width = embeddings.shape[1] * embeddings.element_size()
         self._like = embeddings[:0]
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="rows")
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_RANDOM)
 
     def read(self, index: Int64[Tensor, " rows"]) -> Float[Tensor, "rows E"]:
         """Read these rows, as stored.
@@ -45,14 +49,14 @@ class RowFile:
             InputError: the file has become shorter.
         """
         rows = self._like.new_empty(len(index), self._like.shape[1])
-        target = memoryview(rows.view(torch.uint8).numpy()).cast("B")
-        file, start, width, numbers = self._file.fileno(), self._start, self._width, index.tolist()
+        target = rows.flatten().view(torch.uint8).numpy().data
+        file, start, width, numbers = self._file, self._start, self._width, index.tolist()
 
         def read_some(first: int) -> None:
             for place in range(first, len(numbers), READERS):
                 part = target[place * width : (place + 1) * width]
                 if os.preadv(file, [part], start + numbers[place] * width) != width:
-                    raise InputError(f"{self._file.name}: is cut short; copy or import it again")
+                    raise InputError(f"{self._path}: is cut short; copy or import it again")
 
         for _ in self._readers.map(read_some, range(READERS)):
             pass
