@@ -1,7 +1,11 @@
 """Train, evaluate and use few-shot learners: `python train.py --help`."""
 
+import os
 import signal
 import sys
+
+# Threads that wait shall sleep: spinning, two of them on a busy machine take a hundred times as long as one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C before a run listens, as in the seconds of importing, ends the process as shells expect.

@@ -43,7 +43,7 @@ class Effort(NamedTuple):
 
 
 QUICK = Effort(rounds=3, budget=0.2, train_steps=50, eval_batches=5, all_query_batches=1, startups=1)
-FULL = Effort(rounds=9, budget=0.4, train_steps=100, eval_batches=20, all_query_batches=3, startups=3)
+FULL = Effort(rounds=7, budget=0.4, train_steps=100, eval_batches=20, all_query_batches=3, startups=3)
 
 
 def save_features(root: Path, sizes: Sizes) -> None:

@@ -161,6 +161,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         self, batch: EpisodeRows, device: torch.device, dataloader_idx: int
     ) -> EpisodeRows:
         """All but the numbers of tasks and classes, which the host needs."""
+        if device.type == "cpu":
+            return batch
         there = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return there._replace(task=batch.task, classes=batch.classes)
 
