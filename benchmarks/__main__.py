@@ -3,8 +3,6 @@
 import argparse
 import os
 import sys
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as train.py has it
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
