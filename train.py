@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-# The matrices are small: a second thread saves a fifth on an idle machine and costs a hundredfold on a busy one.
+# The matrices are small: a second thread saves a fifth on an idle machine, and ruins a busy one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
