@@ -85,18 +85,20 @@ class _PairMean(torch.autograd.Function):
     def backward(ctx: Any, by_mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         left, right, weight, kept = ctx.saved_tensors
         by_hidden = by_mean / left.shape[1]
-        by_left, by_right = torch.empty_like(left), torch.zeros_like(right)
-        by_weight = torch.zeros_like(weight)
+        # sums over many blocks, which half precision would round at each
+        precise = torch.promote_types(left.dtype, torch.float32)
+        by_left, by_right = torch.empty_like(left), torch.zeros_like(right, dtype=precise)
+        by_weight = torch.zeros_like(weight, dtype=precise)
         blocks, buffer = _blocks(left)
         for block in blocks:
             pairs = _pairs(left, right, block, buffer)
             hidden = pairs @ weight.T if kept is None else kept[block]
             back = _relu_backward(by_hidden[block][:, :, None].expand_as(hidden), hidden)
-            by_weight.addmm_(back.flatten(0, 2).T, pairs.flatten(0, 2))
+            by_weight += back.flatten(0, 2).T @ pairs.flatten(0, 2)
             back = _relu_backward(back @ weight, pairs)
             torch.sum(back, 2, out=by_left[block])
             by_right[block[0]] += back.sum(1)
-        return by_left, by_right, by_weight
+        return by_left, by_right.to(right.dtype), by_weight.to(weight.dtype)
 
 
 def _blocks(

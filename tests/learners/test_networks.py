@@ -66,6 +66,18 @@ def test_relation_net_in_blocks(rows: int, kept: int, monkeypatch: pytest.Monkey
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+def test_many_blocks_in_half_precision(monkeypatch: pytest.MonkeyPatch):
+    """Catches gradients that are rounded after every block: the small ones would be lost."""
+    torch.manual_seed(0)
+    net, codes = RelationNet(8), randn(64, 4, 1, 8).float()
+    exact = torch.autograd.grad(net(codes).square().sum(), net.layers[1].weight)[0]
+    monkeypatch.setattr(networks, "BLOCK_PAIRS", {True: 16})
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = net(codes).square().sum()
+    found = torch.autograd.grad(loss, net.layers[1].weight)[0]
+    assert (found - exact).norm() < 0.01 * exact.norm()
+
+
 def test_relation_net_gives_both_signs():
     """Catches a ReLU after the last layer: means below 0 must be possible."""
     torch.manual_seed(0)
