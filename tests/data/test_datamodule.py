@@ -197,6 +197,7 @@ def test_all_remaining_images_are_left_to_the_pool(in_memory: bool, root: Path):
     data = prepared(root, test_query="all", normalize="center_l2", in_memory=in_memory)
     rows, gathered = next(iter(data.test_dataloader())), next(iter(data.predict_dataloader()))
     assert torch.equal(rows.support[: len(gathered.support)], gathered.support)
+    assert (len(rows.support), len(gathered.support)) == (128, 16)  # gathered, 128 would take a gigabyte
     assert rows.query.shape[2] == 0
     episode = data.gather(rows, "test")
     assert episode.pool is not None

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode, EpisodeRows
+from leo_lightning.learners import objectives
+from leo_lightning.learners.inner_loop import adapt
 from leo_lightning.learners.leo import LEO, NO_NOISE, Noise
 from tests.oracles import leo_numpy as oracle
 from tests.parity import Fixture, theirs, variables
@@ -534,3 +536,21 @@ def test_init_args_rebuild_the_learner():
     episode = episode_of()
     noise = noise_of(leo, episode)
     assert torch.equal(again.outcome(episode, noise).loss, leo.outcome(episode, noise).loss)
+
+
+def test_dropout_without_sampling():
+    """Catches one step's mask used in all latent steps, where these stay in H dimensions."""
+    leo, episode = small_leo(latent_steps=3, finetuning_steps=2), episode_of(K=2)
+    masks = noise_of(leo, episode).support_masks
+    assert masks is not None
+    found = leo.adaptation(episode.support, Noise(support_masks=masks))
+    decode = leo.decoder.mean_weight
+
+    def gradient(z: torch.Tensor, step: int) -> torch.Tensor:
+        return objectives.support_gradient(episode.support * masks[step], z @ decode.T) @ decode
+
+    assert leo.alpha is not None
+    expected = adapt(found.code_mean, gradient, leo.alpha / 2, 3)
+    for z, other in zip(found.latents, expected, strict=True):
+        torch.testing.assert_close(z.squeeze(2), other, rtol=1e-12, atol=1e-14)
+    assert len(found.weights) == 3
