@@ -11,8 +11,10 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     # Ctrl-C before a run listens, as in the seconds of importing, ends the process as shells expect.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from leo_lightning.allocator import keep_freed_memory
 from leo_lightning.startup import import_torchmetrics
 
+keep_freed_memory()
 import_torchmetrics()
 
 from leo_lightning.cli import main  # noqa: E402

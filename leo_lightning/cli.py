@@ -21,7 +21,6 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from leo_lightning.allocator import keep_freed_memory
 from leo_lightning.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from leo_lightning.compiling import prepare_compiler
 from leo_lightning.data.datamodule import EpisodeDataModule
@@ -526,7 +525,6 @@ def _without(args: list[str], *flags: str) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 2 and one line for bad input, 1 if training diverged, 128 + n if signal n ended it."""
     quiet()
-    keep_freed_memory()
     try:
         LEOCommand(with_defaults(sys.argv[1:] if argv is None else argv))
     except InputError as error:
