@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import floors, large_bank, naive, processes, rounds, steps
+from benchmarks import profile as breakdown
 from benchmarks.sizes import Effort, Sizes
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.splits import load_split
@@ -146,6 +147,20 @@ def test_operations_are_those_that_torch_counts():
         with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
             leo(Episode(support, query), range(2)).loss.backward()
         assert counter.get_total_flops() == pytest.approx(floors.operations(shot, sizes), rel=0.03)
+
+
+def test_the_profile_adds_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Catches operations that are counted in two groups, and a profile of nothing."""
+    monkeypatch.setattr(breakdown, "Sizes", lambda: TINY)
+    monkeypatch.setattr(breakdown, "STEPS", 2)
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    breakdown.main(2)
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+    *groups, together = (float(line.split()[-1]) for line in capsys.readouterr().out.splitlines())
+    assert sum(groups) == pytest.approx(together, abs=0.05)
+    assert together > 0
+    assert sum(map(len, breakdown.GROUPS.values())) == len(set().union(*breakdown.GROUPS.values()))
 
 
 def test_a_sparse_bank_is_a_feature_file(tmp_path: Path):

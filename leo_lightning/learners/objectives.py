@@ -20,7 +20,7 @@ def std_from_raw(
     The derivative is exp(u), or 0 where the clamp holds. The offset makes std = offset where u = 0.
     """
     shifted = raw.expm1() + offset
-    # `threshold` does what `where` does, here and in the backward pass, in a fifth of its time on a CPU
+    # `threshold` does what `where` does, here and in the backward pass, in a fraction of its time on a CPU
     return (
         F.threshold(shifted, MIN_STD, MIN_STD),
         F.threshold(shifted, MIN_STD, offset - 1.0) + (1.0 - offset),
