@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from leo_lightning.data.episode import Episode
 from leo_lightning.data.sampler import fold_tasks
 from leo_lightning.errors import DivergedError, InputError, check_least, printable
 from leo_lightning.learners.centroid import NearestCentroid
-from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
+from leo_lightning.learners.learner import Classifier, Learner, Outcome
 from leo_lightning.metrics import TaskAccuracy, TaskScores
 from leo_lightning.run import read_checkpoint
 from leo_lightning.scoring import score
@@ -239,7 +239,7 @@ class MetaLearner(pl.LightningModule):
         batch = self._cast(batch)
         return self.learner.adapt(batch.support)(batch.query).softmax(-1)
 
-    def _beside_centroids(self, support: Float[torch.Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+    def _beside_centroids(self, support: Float[torch.Tensor, "B N K E"]) -> dict[str, Classifier]:
         stages = self.learner.stages(support)
         with torch.autocast(support.device.type, enabled=False):  # the same baseline in every precision
             return {**stages, "nearest_centroid": self.baseline.adapt(support)}
@@ -248,7 +248,7 @@ class MetaLearner(pl.LightningModule):
         self,
         batch: Episode,
         split: str,
-        classifiers: Callable[[torch.Tensor], dict[str, LinearClassifier]],
+        classifiers: Callable[[torch.Tensor], Mapping[str, Classifier]],
         metric: TaskAccuracy | None,
     ) -> TaskAccuracy:
         """Score a meta-batch; the metric that holds the result is made at the first."""
@@ -257,7 +257,7 @@ class MetaLearner(pl.LightningModule):
         if batch.pool is not None:  # thousands of queries for each task: only what counts
             stages = {stage: each for stage, each in stages.items() if stage in ("final", "nearest_centroid")}
         with torch.autocast(self.device.type, enabled=False):
-            accuracy, entropy = score(stages, batch)
+            accuracy, entropy, _ = score(stages, batch)
         self.log(
             f"{split}/loss", entropy.mean(), on_epoch=True, batch_size=len(batch.support), sync_dist=True
         )

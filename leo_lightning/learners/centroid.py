@@ -17,6 +17,8 @@ from leo_lightning.learners.objectives import query_cross_entropy
 class NearestCentroid(Learner):
     """Classify by the squared Euclidean distance to the mean of a class's support."""
 
+    trained = False
+
     def __init__(self) -> None:
         super().__init__()
 

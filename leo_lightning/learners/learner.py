@@ -2,11 +2,11 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
@@ -25,19 +25,39 @@ class Outcome(NamedTuple):
     """Signs of health of the inner loop, for the log only."""
 
 
+@runtime_checkable
+class Classifier(Protocol):
+    """What adaptation makes of the support of B tasks."""
+
+    def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
+        """Logits of the N classes for each query, whatever the arrangement of the queries of a task.
+
+        One task of queries may stand for all B: the same images, put to each classifier.
+        """
+        ...
+
+    def select(self, tasks: Int64[Tensor, " P"]) -> "Classifier":
+        """The classifiers of some of the tasks."""
+        ...
+
+
 class LinearClassifier(NamedTuple):
     """A classifier of each task: logits = query · weight + bias."""
 
     weight: Float[Tensor, "B N E"]
     bias: Float[Tensor, "B N"] | None = None
 
-    def __call__(self, query: Float[Tensor, "B *images E"]) -> Float[Tensor, "B *images N"]:
-        """Logits of the N classes for each query, whatever the arrangement of the queries of a task."""
+    def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
+        """See `Classifier`."""
         # classes before images: the backward pass then makes a contiguous gradient of the weight
-        logits = torch.bmm(self.weight, query.flatten(1, -2).transpose(1, 2))
+        logits = self.weight @ query.flatten(1, -2).transpose(1, 2)
         if self.bias is not None:
             logits = logits + self.bias[:, :, None]
         return logits.transpose(1, 2).unflatten(1, query.shape[1:-1])
+
+    def select(self, tasks: Int64[Tensor, " P"]) -> "LinearClassifier":
+        """See `Classifier`."""
+        return LinearClassifier(self.weight[tasks], None if self.bias is None else self.bias[tasks])
 
 
 class Learner(nn.Module, ABC):
@@ -48,6 +68,9 @@ class Learner(nn.Module, ABC):
 
     As in scikit-learn, every argument of `__init__` is kept in an attribute of its name.
     """
+
+    trained: ClassVar[bool] = True
+    """False for a method that has no parameters, and so is tested without a checkpoint."""
 
     def init_args(self) -> dict[str, int | float | str | bool | None]:
         """The arguments that build this learner, as plain types."""
@@ -81,12 +104,12 @@ class Learner(nn.Module, ABC):
         """What `forward` returns, with the given random numbers."""
 
     @abstractmethod
-    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+    def stages(self, support: Float[Tensor, "B N K E"]) -> Mapping[str, Classifier]:
         """Classifiers for new classes by stage of adaptation, in order; the last one is `final`.
 
         Deterministic: call `.eval()` first.
         """
 
-    def adapt(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier:
+    def adapt(self, support: Float[Tensor, "B N K E"]) -> Classifier:
         """Classifiers for new classes, for use after training (call `.eval()` first)."""
         return self.stages(support)["final"]
