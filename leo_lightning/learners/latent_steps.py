@@ -20,39 +20,41 @@ class LatentSteps(NamedTuple):
 
     weight: Float[Tensor, "B N E"]
     """Classifier of the adapted codes, mean over the copies."""
-    latents: Float[Tensor, "decodes B N K H"]
+    latents: Float[Tensor, "decodes B N C H"]
     """z before each step, and after the last."""
     decoded: Float[Tensor, "decodes B N E"]
     """Classifier of each decode, mean over the copies; the last one is `weight`."""
 
 
 def latent_steps(
-    z: Float[Tensor, "B N K H"],
+    z: Float[Tensor, "B N C H"],
     rate: Float[Tensor, " H"],
     mean_weight: Float[Tensor, "E H"],
     raw_std_weight: Float[Tensor, "E H"],
     support: Float[Tensor, "B N K E"],
     masks: Float[Tensor, "steps B N K E"] | None,
-    eps: Float[Tensor, "decodes B N K E"],
+    eps: Float[Tensor, "decodes B N C E"],
     offset: float,
+    anchor: Float[Tensor, "B N E"] | None = None,
 ) -> LatentSteps:
     """Adapt sampled codes to every task (Algorithm 1, lines 7-11) with sampled classifier weights.
 
-    Copy k of a class's code decodes to w_k = W_μ z_k + eps_k · std(W_σ z_k), and the logits of an image x are
-    x · mean_k w_k. With g the gradient of that mean, the gradient of z_k is
-    (W_μᵀ g + W_σᵀ (eps_k · std' · g)) / K.
+    Copy c of the C copies of a class's code decodes to w_c = W_μ z_c + eps_c · std(W_σ z_c), and the logits
+    of an image x are x · (anchor + mean_c w_c). With g the gradient of that mean, the gradient of z_c is
+    (W_μᵀ g + W_σᵀ (eps_c · std' · g)) / C.
 
     Args:
         z: sampled codes.
-        rate: α / K: each copy enters the logits through the mean over the K copies.
+        rate: α / C: each copy enters the logits through the mean over the C copies.
         mean_weight: W_μ, the decoder's rows for the mean.
         raw_std_weight: W_σ, its rows for the raw standard deviation.
         support: the support images.
         masks: dropout factors of the images at step 0, 1, …; None: none.
         eps: standard normal numbers of the T + 1 decodes.
         offset: see `std_from_raw`.
+        anchor: what is added to every decoded classifier; None: nothing.
     """
-    results = _LatentSteps.apply(z, rate, mean_weight, raw_std_weight, support, masks, eps, offset)
+    results = _LatentSteps.apply(z, rate, mean_weight, raw_std_weight, support, masks, eps, offset, anchor)
     return LatentSteps(*results)  # pyright: ignore[reportArgumentType]
 
 
@@ -68,8 +70,9 @@ class _LatentSteps(torch.autograd.Function):
         masks: Tensor | None,
         eps: Tensor,
         offset: float,
+        anchor: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        (B, N, K, E), T = support.shape, len(eps) - 1
+        (B, N, K, E), T, C = support.shape, len(eps) - 1, eps.shape[3]
         target = one_hot(N, K, z)
         images = support.flatten(1, 2).expand(T, B, N * K, E)
         if masks is not None:
@@ -78,7 +81,7 @@ class _LatentSteps(torch.autograd.Function):
         decoded, gradients = z.new_empty(T + 1, B, N, E), z.new_empty(T, B, N, E)
         residuals = z.new_empty(T, B, N, N * K)
         slopes = z.new_empty(eps.shape)  # eps · std' of every decode
-        carried = z.new_empty(T, B, N, K, E)  # eps · std' · g
+        carried = z.new_empty(T, B, N, C, E)  # eps · std' · g
         latents[0] = z
         for step in range(T + 1):
             z, draws, slope = latents[step], eps[step], slopes[step]
@@ -89,6 +92,8 @@ class _LatentSteps(torch.autograd.Function):
             deviation = torch.threshold_(rise, MIN_STD - offset, MIN_STD - offset).mul_(draws)
             deviation.add_(draws, alpha=offset)
             torch.add(over_copies(z) @ mean_weight.T, over_copies(deviation), out=decoded[step])
+            if anchor is not None:
+                decoded[step] += anchor
             if step == T:
                 break
             x, g = images[step], gradients[step]
@@ -112,8 +117,8 @@ class _LatentSteps(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         rate, mean_weight, raw_std_weight, masks, target, images, latents, *rest = ctx.saved_tensors
         moves, decoded, gradients, residuals, slopes, carried = rest
-        T, B, N, K, E = carried.shape
-        by_support = carried.new_zeros(B, N, K, E) if ctx.needs_input_grad[4] else None
+        T, B, N, C, E = carried.shape
+        by_support = carried.new_zeros(B, N, target.shape[1] // N, E) if ctx.needs_input_grad[4] else None
         by_raw = torch.empty_like(slopes)  # of W_σ z
         by_decoded = grad.new_empty(T + 1, B, N, E)
         by_moves = torch.empty_like(moves)
@@ -136,7 +141,7 @@ class _LatentSteps(torch.autograd.Function):
                 if by_support is not None:
                     by_x = residual.transpose(1, 2) @ by_g + by_logits.transpose(1, 2) @ decoded[step]
                     by_support += by_x.view_as(by_support) * (1.0 if masks is None else masks[step])
-            by_copy = by_decoded[step] / K
+            by_copy = by_decoded[step] / C
             by_both = by_copy[:, :, None]
             if by_slope is not None:
                 by_both = by_slope.add_(by_both)
@@ -148,9 +153,10 @@ class _LatentSteps(torch.autograd.Function):
         by_mean_weight.addmm_(gradients.flatten(0, 2).T, by_moves.sum(3).flatten(0, 2))
         by_raw_std_weight = by_raw.flatten(0, 3).T @ latents.flatten(0, 3)
         by_raw_std_weight.addmm_(carried.flatten(0, 3).T, by_moves.flatten(0, 3))
-        return by_z, by_rate, by_mean_weight, by_raw_std_weight, by_support, None, None, None
+        by_anchor = by_decoded.sum(0) if ctx.needs_input_grad[8] else None
+        return by_z, by_rate, by_mean_weight, by_raw_std_weight, by_support, None, None, None, by_anchor
 
 
-def over_copies(x: Float[Tensor, "B N K D"]) -> Float[Tensor, "B N D"]:
+def over_copies(x: Float[Tensor, "B N C D"]) -> Float[Tensor, "B N D"]:
     """Mean over the copies of a class."""
     return x.squeeze(2) if x.shape[2] == 1 else x.mean(2)

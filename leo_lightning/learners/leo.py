@@ -6,11 +6,11 @@ and original differ, the original made the published numbers and is followed; ea
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
@@ -18,7 +18,7 @@ from leo_lightning.errors import InputError, check_least
 from leo_lightning.learners import objectives
 from leo_lightning.learners.inner_loop import adapt
 from leo_lightning.learners.latent_steps import latent_steps
-from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
+from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier, Outcome
 from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
 from leo_lightning.learners.noise import draw
 
@@ -32,9 +32,9 @@ class Noise(NamedTuple):
     Masks are factors: 0, or 1 / (1 - dropout).
     """
 
-    latents: Float[Tensor, "B N K H"] | None = None
+    latents: Float[Tensor, "B N C H"] | None = None
     """Standard normal, one draw per copy of a class's code. None: the mean code, one copy, no KL."""
-    weights: Float[Tensor, "decodes B N K E"] | None = None
+    weights: Float[Tensor, "decodes B N C E"] | None = None
     """Standard normal, anew for each of the T + 1 decodes. None: the mean weights."""
     encoder_mask: Float[Tensor, "B N K E"] | None = None
     support_masks: Float[Tensor, "steps B N K E"] | None = None
@@ -45,10 +45,34 @@ class Noise(NamedTuple):
 NO_NOISE = Noise()
 
 
+class SampledClassifier(NamedTuple):
+    """S linear classifiers of each task, drawn from the learner's distribution, that answer together."""
+
+    weight: Float[Tensor, "B S N E"]
+
+    def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
+        """Logarithm of the mean of the samples' probabilities. See `Classifier`."""
+        return self._log_probabilities(query).logsumexp(1) - math.log(self.weight.shape[1])
+
+    def spread(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
+        """Standard deviation of each class's probability over the samples: how little they agree."""
+        return self._log_probabilities(query).exp().std(1, correction=0)
+
+    def select(self, tasks: Int64[Tensor, " P"]) -> "SampledClassifier":
+        """See `Classifier`."""
+        return SampledClassifier(self.weight[tasks])
+
+    def _log_probabilities(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B S *images N"]:
+        logits = self.weight.flatten(1, 2) @ query.flatten(1, -2).transpose(1, 2)
+        logits = logits.unflatten(1, self.weight.shape[1:3]).transpose(2, 3)
+        return logits.log_softmax(-1).unflatten(2, query.shape[1:-1])
+
+
 class Adaptation(NamedTuple):
     """The inner loop of a meta-batch, step by step.
 
-    C is the number of copies of a class's code: K while sampling, 1 otherwise, when all copies are equal.
+    C is the number of copies of a class's code: while sampling K, or 1 with `one_latent_per_class`; otherwise
+    1, when all copies are equal.
     """
 
     code_mean: Float[Tensor, "B N H"]
@@ -77,6 +101,16 @@ class LEO(Learner):
         encoder_penalty_weight: γ, weight of the squared distance of initial to adapted codes.
         l2_penalty_weight: λ1, weight of half the squared weights of encoder, relation net and decoder.
         orthogonality_penalty_weight: λ2, weight of the correlation between the decoder's latent dimensions.
+        kl: the KL term by the one sample at hand, as the authors' code has it, or in closed form.
+        orthogonality: mean square of the correlations, as the authors' code has it, or l1, the sum of their
+            absolute values, as Eq. 8 has it: of another scale, so that λ2 must be smaller.
+        one_latent_per_class: draw one z and w for a class, as Eq. 3 reads; false: one for each of its K
+            images, averaged in the logits, as the authors' code does.
+        random_prior: z ~ p(z) = N(0, 1) in training and z = 0 in evaluation, without an encoder (Table 2).
+        deterministic: z and w are the means of their distributions in training, too (Table 2).
+        class_mean: initial value of a learned factor s, one per embedding dimension, with which the mean
+            embedding of a class is added to its decoded w; 0: none, as in the paper.
+        test_samples: samples of (z, w) whose probabilities are averaged in evaluation; 0: the means of both.
     """
 
     def __init__(
@@ -92,6 +126,13 @@ class LEO(Learner):
         encoder_penalty_weight: float = 1e-9,
         l2_penalty_weight: float = 1e-8,
         orthogonality_penalty_weight: float = 1e-3,
+        kl: Literal["sample", "closed_form"] = "sample",
+        orthogonality: Literal["squared", "l1"] = "squared",
+        one_latent_per_class: bool = False,
+        random_prior: bool = False,
+        deterministic: bool = False,
+        class_mean: float = 0.0,
+        test_samples: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
@@ -102,9 +143,15 @@ class LEO(Learner):
             "kl_weight": kl_weight, "encoder_penalty_weight": encoder_penalty_weight,
             "l2_penalty_weight": l2_penalty_weight,
             "orthogonality_penalty_weight": orthogonality_penalty_weight,
+            "class_mean": class_mean, "test_samples": test_samples,
         }  # fmt: skip
         check_least(1, {"num_latents": num_latents})
         check_least(0, not_negative)
+        if deterministic and (random_prior or test_samples):
+            other = "random_prior" if random_prior else "test_samples"
+            raise InputError(
+                f"deterministic and {other} exclude each other: nothing is drawn; set one of them"
+            )
         self.embedding_size = embedding_size
         self.num_latents = num_latents
         self.latent_steps = latent_steps
@@ -116,46 +163,71 @@ class LEO(Learner):
         self.encoder_penalty_weight = encoder_penalty_weight
         self.l2_penalty_weight = l2_penalty_weight
         self.orthogonality_penalty_weight = orthogonality_penalty_weight
-        self.encoder = Encoder(embedding_size, num_latents)
-        self.relation_net = RelationNet(num_latents)
+        self.kl: Literal["sample", "closed_form"] = kl
+        self.orthogonality: Literal["squared", "l1"] = orthogonality
+        self.one_latent_per_class = one_latent_per_class
+        self.random_prior = random_prior
+        self.deterministic = deterministic
+        self.class_mean = class_mean
+        self.test_samples = test_samples
+        self.encoder = None if random_prior else Encoder(embedding_size, num_latents)
+        self.relation_net = None if random_prior else RelationNet(num_latents)
         self.decoder = Decoder(num_latents, embedding_size)
         # a rate that no step uses would be a parameter without gradient, which DDP refuses
         self.alpha = nn.Parameter(torch.full((num_latents,), latent_lr)) if latent_steps else None
         self.eta = nn.Parameter(torch.full((embedding_size,), finetuning_lr)) if finetuning_steps else None
+        self.class_mean_factor = (
+            nn.Parameter(torch.full((embedding_size,), class_mean)) if class_mean else None
+        )
 
-    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+    def stages(self, support: Float[Tensor, "B N K E"]) -> Mapping[str, Classifier]:
         """See `Learner.stages`."""
-        adaptation = self.adaptation(support, NO_NOISE)
-        weights = {
-            "before_adaptation": adaptation.decoded[0],
-            "after_latent_steps": adaptation.decoded[-1],
-            "final": adaptation.weights[-1],
+        if not self.test_samples:
+            weights = _stage_weights(self.adaptation(support, NO_NOISE))
+            return {stage: LinearClassifier(weight) for stage, weight in weights.items()}
+        samples = [_stage_weights(self.adaptation(support, noise)) for noise in self._samples(support)]
+        return {
+            stage: SampledClassifier(torch.stack([weights[stage] for weights in samples], dim=1))
+            for stage in samples[0]
         }
-        return {stage: LinearClassifier(weight) for stage, weight in weights.items()}
+
+    def _samples(self, support: Float[Tensor, "B N K E"]) -> Iterator[Noise]:
+        """Noise of evaluation: that of a sample is the same for all tasks, and in every call."""
+        shapes = self._normal_shapes(support)
+        like = support.new_empty(self.test_samples, 0)
+        drawn, _ = draw(like, range(self.test_samples), sum(map(math.prod, shapes)), 0, 0.0)
+        for latents, weights in zip(*_shaped(drawn, shapes), strict=True):
+            tasks = len(support)
+            yield Noise(latents.expand(tasks, -1, -1, -1), weights[:, None].expand(-1, tasks, -1, -1, -1))
+
+    def _normal_shapes(self, support: Float[Tensor, "B N K E"]) -> list[tuple[int, ...]]:
+        """Shapes of a task's normal numbers: those of z, and those of w at each of the T + 1 decodes."""
+        _, N, K, E = support.shape
+        copies = 1 if self.one_latent_per_class else K
+        return [(N, copies, self.num_latents), (self.latent_steps + 1, N, copies, E)]
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Noise:
         """See `Learner.draw_noise`."""
         if not self.training:
             return NO_NOISE
         (_, N, K, E), Q = episode.support.shape, episode.query.shape[2]
-        T, F, H = self.latent_steps, self.finetuning_steps, self.num_latents
-        support, query = N * K * E, N * Q * E
-        normals = [N * K * H, (T + 1) * support]
-        factors = [support, (T + F) * support, query] if self.dropout else [0]
-        normal, scales = draw(episode.support, seeds, sum(normals), sum(factors), self.dropout)
-        latents, weights = normal.split(normals, dim=1)
-        noise = Noise(
-            latents=latents.unflatten(1, (N, K, H)),
-            weights=weights.unflatten(1, (T + 1, N, K, E)).transpose(0, 1),
-        )
+        normals = [] if self.deterministic else self._normal_shapes(episode.support)
+        factors = {
+            "encoder_mask": (N, K, E),
+            "support_masks": (self.latent_steps + self.finetuning_steps, N, K, E),
+            "query_mask": (N, Q, E),
+        }
+        if self.encoder is None:
+            del factors["encoder_mask"]
         if not self.dropout:
-            return noise
-        encoder_mask, support_masks, query_mask = scales.split(factors, dim=1)
-        return noise._replace(
-            encoder_mask=encoder_mask.unflatten(1, (N, K, E)),
-            support_masks=support_masks.unflatten(1, (T + F, N, K, E)).transpose(0, 1),
-            query_mask=query_mask.unflatten(1, (N, Q, E)),
-        )
+            factors.clear()
+        count, kept = (sum(map(math.prod, shapes)) for shapes in (normals, factors.values()))
+        normal, scales = draw(episode.support, seeds, count, kept, self.dropout)
+        drawn = dict(zip(factors, _shaped(scales, list(factors.values())), strict=True))
+        drawn |= dict(zip(("latents", "weights"), _shaped(normal, normals), strict=bool(normals)))
+        for steps in {"weights", "support_masks"} & drawn.keys():
+            drawn[steps] = drawn[steps].transpose(0, 1)
+        return Noise(**drawn)
 
     def outcome(self, episode: Episode, noise: Noise) -> Outcome:
         """See `Learner.outcome`."""
@@ -166,21 +238,28 @@ class LEO(Learner):
     def _judge(self, episode: Episode, noise: Noise, adaptation: Adaptation) -> Outcome:
         final = LinearClassifier(adaptation.weights[-1])(_masked(episode.query, noise.query_mask))
         terms = {"cross_entropy": objectives.query_cross_entropy(final, episode.valid).mean()}
-        if noise.latents is not None:
+        if self.training and self.encoder is not None:
             z = adaptation.latents[0]
-            kl = objectives.kl_divergence(noise.latents, adaptation.code_std[:, :, None].expand_as(z), z)
+            if noise.latents is not None:
+                terms["kl"] = self.kl_weight * self._kl(noise.latents, adaptation).mean()
             penalty = objectives.encoder_penalty(z, adaptation.latents[-1])
-            terms["kl"] = self.kl_weight * kl.mean()
             terms["encoder_penalty"] = self.encoder_penalty_weight * penalty.mean()
         terms |= self.regularisers()
         loss = torch.stack(list(terms.values())).sum()
         return Outcome(loss, terms, final, self._diagnostics(adaptation))
 
+    def _kl(self, eps: Float[Tensor, "B N C H"], adaptation: Adaptation) -> Float[Tensor, " B"]:
+        if self.kl == "closed_form":
+            return objectives.exact_kl_divergence(adaptation.code_mean, adaptation.code_std)
+        z = adaptation.latents[0]
+        return objectives.kl_divergence(eps, adaptation.code_std[:, :, None].expand_as(z), z)
+
     def regularisers(self) -> dict[str, Float[Tensor, ""]]:
         """R(θ) of Eq. 8, weighted; the learned rates are not in it."""
-        layers = [self.encoder, *self.relation_net.layers, self.decoder]
-        l2 = objectives.l2_penalty(layer.weight for layer in layers)
-        orthogonality = objectives.orthogonality_penalty(self.decoder.weight.T)
+        networks = (self.encoder, self.relation_net, self.decoder)
+        l2 = objectives.l2_penalty(w for network in networks if network for w in network.parameters())
+        penalty = {"squared": objectives.orthogonality_penalty, "l1": objectives.orthogonality_norm}
+        orthogonality = penalty[self.orthogonality](self.decoder.weight.T)
         return {
             "l2_penalty": self.l2_penalty_weight * l2,
             "orthogonality_penalty": self.orthogonality_penalty_weight * orthogonality,
@@ -189,26 +268,29 @@ class LEO(Learner):
     def adaptation(self, support: Float[Tensor, "B N K E"], noise: Noise) -> Adaptation:
         """Algorithm 1, lines 4-15: encode, adapt the code, decode, fine-tune."""
         (_, N, K, E), H, T, F = support.shape, self.num_latents, self.latent_steps, self.finetuning_steps
-        code = self.relation_net(self.encoder(_masked(support, noise.encoder_mask)))
+        copies = 1 if self.one_latent_per_class else K
+        code = self._code(support, noise)
         # under autocast the networks above may run in low precision; gradients, exp and KL may not
         with torch.autocast(support.device.type, enabled=False):
             mean, raw_std = code.to(support.dtype).chunk(2, dim=-1)
-            std, _ = objectives.std_from_raw(raw_std, offset=0.0)
-            masks = noise.support_masks
+            std, _ = objectives.std_from_raw(raw_std, offset=1.0 if self.random_prior else 0.0)
+            masks, anchor = noise.support_masks, None
+            if self.class_mean_factor is not None:
+                anchor = self.class_mean_factor * support.mean(2)
             z = mean[:, :, None]
             if noise.latents is not None:
                 z = z + noise.latents * std[:, :, None]
-            # each copy enters the logits through the mean over the copies: 1 / K of the gradient is its own
-            alpha = mean.new_zeros(H) if self.alpha is None else self.alpha / K
-            eta = mean.new_zeros(E) if self.eta is None else self.eta / K
+            # each copy enters the logits through the mean over the copies, 1 / C of the gradient is its own
+            alpha = mean.new_zeros(H) if self.alpha is None else self.alpha / copies
+            eta = mean.new_zeros(E) if self.eta is None else self.eta / copies
             if noise.weights is None:
-                latents, decoded = self._exact_latent_steps(z, alpha, support, masks)
+                latents, decoded = self._exact_latent_steps(z, alpha, support, masks, anchor)
             else:
-                z = z.expand(-1, -1, K, -1)
+                z = z.expand(-1, -1, copies, -1)
                 offset = math.sqrt(2.0 / (N + E))
                 mean_weight, raw_std_weight = self.decoder.weight.chunk(2)
                 weight, latents, decoded = latent_steps(
-                    z, alpha, mean_weight, raw_std_weight, support, masks, noise.weights, offset
+                    z, alpha, mean_weight, raw_std_weight, support, masks, noise.weights, offset, anchor
                 )
                 latents, decoded = [z, *latents[1:]], [*decoded[:-1], weight]
             if masks is None:
@@ -223,12 +305,20 @@ class LEO(Learner):
                 )
         return Adaptation(mean, std, latents, decoded, weights)
 
+    def _code(self, support: Float[Tensor, "B N K E"], noise: Noise) -> Float[Tensor, "B N codes"]:
+        """Mean and raw standard deviation of every class's z: zeros for p(z)."""
+        if self.encoder is None or self.relation_net is None:
+            B, N, _, _ = support.shape
+            return support.new_zeros(B, N, 2 * self.num_latents)
+        return self.relation_net(self.encoder(_masked(support, noise.encoder_mask)))
+
     def _exact_latent_steps(
         self,
         z: Float[Tensor, "B N 1 H"],
         rate: Float[Tensor, " H"],
         support: Float[Tensor, "B N K E"],
         masks: Float[Tensor, "steps B N K E"] | None,
+        anchor: Float[Tensor, "B N E"] | None,
     ) -> tuple[list[Float[Tensor, "B N 1 H"]], list[Float[Tensor, "B N E"]]]:
         """Latent steps without sampling of weights. They stay in H dimensions: x · W_μ z = (x W_μ) · z.
 
@@ -237,13 +327,18 @@ class LEO(Learner):
         mean_weight = self.decoder.mean_weight
 
         def gradient(z: Tensor, step: int) -> Tensor:
-            return objectives.support_gradient(projected[step if masks is not None else 0], z)
+            each = step if masks is not None else 0
+            return objectives.support_gradient(projected[each], z, None if known is None else known[each])
 
         images = support[None] if masks is None else support * masks[: self.latent_steps]
         projected = images @ mean_weight
+        known = None if anchor is None else anchor @ images.flatten(2, 3).transpose(2, 3)
         latents = adapt(z.squeeze(2), gradient, rate, self.latent_steps)
         ends = latents if len(latents) == 1 else [latents[0], latents[-1]]
-        return [z[:, :, None] for z in latents], [z @ mean_weight.T for z in ends]
+        decoded = [z @ mean_weight.T for z in ends]
+        if anchor is not None:
+            decoded = [weight + anchor for weight in decoded]
+        return [z[:, :, None] for z in latents], decoded
 
     def _exact_finetuning(
         self, weight: Float[Tensor, "B N E"], rate: Float[Tensor, " E"], support: Float[Tensor, "B N K E"]
@@ -271,16 +366,33 @@ class LEO(Learner):
 
     @torch.no_grad()
     def _diagnostics(self, adaptation: Adaptation) -> dict[str, Float[Tensor, ""]]:
-        spread = adaptation.code_mean.flatten(0, 1).std(0)
-        diagnostics = {
-            "dead_latents": (spread < DEAD_SPREAD).float().mean(),
-            "clamped_stds": (adaptation.code_std <= objectives.MIN_STD).float().mean(),
-        }
+        diagnostics = {}
+        if self.encoder is not None:
+            spread = adaptation.code_mean.flatten(0, 1).std(0)
+            diagnostics["dead_latents"] = (spread < DEAD_SPREAD).float().mean()
+            diagnostics["clamped_stds"] = (adaptation.code_std <= objectives.MIN_STD).float().mean()
         if self.alpha is not None:
             diagnostics["latent_lr"] = self.alpha.mean()
         if self.eta is not None:
             diagnostics["finetuning_lr"] = self.eta.mean()
         return diagnostics
+
+
+def _stage_weights(adaptation: Adaptation) -> dict[str, Float[Tensor, "B N E"]]:
+    """Classifiers by stage."""
+    return {
+        "before_adaptation": adaptation.decoded[0],
+        "after_latent_steps": adaptation.decoded[-1],
+        "final": adaptation.weights[-1],
+    }
+
+
+def _shaped(
+    drawn: Float[Tensor, "B numbers"], shapes: Sequence[tuple[int, ...]]
+) -> list[Float[Tensor, "B *shape"]]:
+    """Numbers of each task, divided into tensors of the given shapes."""
+    parts = drawn.split([math.prod(shape) for shape in shapes], dim=1) if shapes else ()
+    return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _masked(x: Float[Tensor, "*shape"], mask: Float[Tensor, "*shape"] | None) -> Float[Tensor, "*shape"]:

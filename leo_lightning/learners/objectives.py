@@ -37,6 +37,13 @@ def kl_divergence(
     return (0.5 * (sample.square() - eps.square()) - std.log()).flatten(1).mean(1)
 
 
+def exact_kl_divergence(
+    mean: Float[Tensor, "B *shape"], std: Float[Tensor, "B *shape"]
+) -> Float[Tensor, " B"]:
+    """KL(N(mean, std²) || N(0, 1)) per task, mean over its elements: what `kl_divergence` estimates."""
+    return (0.5 * (mean.square() + std.square() - 1.0) - std.log()).flatten(1).mean(1)
+
+
 def encoder_penalty(
     initial: Float[Tensor, "B *shape"], adapted: Float[Tensor, "B *shape"]
 ) -> Float[Tensor, " B"]:
@@ -52,10 +59,20 @@ def l2_penalty(weights: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, ""]:
 def orthogonality_penalty(rows: Float[Tensor, "H D"]) -> Float[Tensor, ""]:
     """Mean squared entry of C - I, C the cosine similarities of the rows (Eq. 8, second term).
 
-    The paper writes an L1 norm; the authors' code, followed here, takes the mean of squares. Rows belong to
-    latent dimensions: pass the transpose of the decoder's `nn.Linear.weight`.
+    The paper writes an L1 norm (`orthogonality_norm`); the authors' code, followed here, takes the mean of
+    squares. Rows belong to latent dimensions: pass the transpose of the decoder's `nn.Linear.weight`.
     """
     return _Orthogonality.apply(rows)  # pyright: ignore[reportReturnType]
+
+
+def orthogonality_norm(rows: Float[Tensor, "H D"]) -> Float[Tensor, ""]:
+    """Sum of the absolute entries of C - I, C the cosine similarities of the rows, as Eq. 8 has it.
+
+    Of H · (H - 1) entries where `orthogonality_penalty` has a mean: its weight λ2 has another scale.
+    """
+    unit = F.normalize(rows, dim=1)
+    correlation = unit @ unit.T
+    return (correlation - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs().sum()
 
 
 class _Orthogonality(torch.autograd.Function):
@@ -81,18 +98,27 @@ class _Orthogonality(torch.autograd.Function):
 
 
 def support_gradient(
-    support: Float[Tensor, "B N K E"], weight: Float[Tensor, "B N E"]
+    support: Float[Tensor, "B N K E"],
+    weight: Float[Tensor, "B N E"],
+    known: Float[Tensor, "B N M"] | None = None,
 ) -> Float[Tensor, "B N E"]:
     """Gradient, with respect to the classifier, of the cross-entropy *summed* over the support (Eq. 5).
 
     Σᵢ (softmax(xᵢ·w) - onehot(yᵢ)) xᵢᵀ: written out rather than left to autograd, so that the outer
     gradient is an ordinary first-order backward pass.
+
+    Args:
+        support: x.
+        weight: w.
+        known: what else is in the logits of the M = N·K images; None: nothing.
     """
     N, K = support.shape[1:3]
     images = support.flatten(1, 2)
     # classes before images: the backward pass then makes a contiguous gradient of the weight
-    residual = torch.bmm(weight, images.transpose(1, 2)).softmax(1) - one_hot(N, K, weight)
-    return torch.bmm(residual, images)
+    logits = torch.bmm(weight, images.transpose(1, 2))
+    if known is not None:
+        logits = logits + known
+    return torch.bmm(logits.softmax(1) - one_hot(N, K, weight), images)
 
 
 def one_hot(N: int, K: int, like: Float[Tensor, "..."]) -> Float[Tensor, "classes images"]:

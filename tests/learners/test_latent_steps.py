@@ -14,49 +14,53 @@ Problem = dict[str, Tensor | None]
 
 
 def problem(
-    B: int = 2, N: int = 3, K: int = 2, E: int = 5, H: int = 4, T: int = 3, masked: bool = True
-) -> Problem:
+    B: int = 2, N: int = 3, K: int = 2, E: int = 5, H: int = 4, T: int = 3, masked: bool = True,
+    C: int | None = None, anchored: bool = False,
+) -> Problem:  # fmt: skip
     generator = torch.Generator().manual_seed(0)
 
     def randn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=DOUBLE)
 
+    C = C or K
     masks = (torch.rand(T + 2, B, N, K, E, generator=generator) > 0.3).to(DOUBLE) / 0.7
     return {
-        "z": randn(B, N, K, H).requires_grad_(),
+        "z": randn(B, N, C, H).requires_grad_(),
         "rate": (0.1 * randn(H).abs()).requires_grad_(),
         "mean_weight": (0.5 * randn(E, H)).requires_grad_(),
         "raw_std_weight": (0.5 * randn(E, H)).requires_grad_(),
         "support": randn(B, N, K, E).requires_grad_(),
         "masks": masks if masked else None,
-        "eps": randn(T + 1, B, N, K, E),
+        "eps": randn(T + 1, B, N, C, E),
+        "anchor": randn(B, N, E).requires_grad_() if anchored else None,
     }
 
 
 def by_autograd(
     z: Tensor, rate: Tensor, mean_weight: Tensor, raw_std_weight: Tensor, support: Tensor,
-    masks: Tensor | None, eps: Tensor,
+    masks: Tensor | None, eps: Tensor, anchor: Tensor | None,
 ) -> LatentSteps:  # fmt: skip
-    """All K classifiers kept, and ∇z by `torch.autograd.grad`."""
-    K, T, decoded = z.shape[2], len(eps) - 1, []
+    """All C classifiers kept, and ∇z by `torch.autograd.grad`."""
+    C, T, decoded = z.shape[2], len(eps) - 1, []
 
     def decode(z: Tensor, step: int) -> Tensor:
         std, _ = objectives.std_from_raw(z @ raw_std_weight.T, OFFSET)
-        decoded.append((z @ mean_weight.T + eps[step] * std).mean(2))
+        decoded.append((z @ mean_weight.T + eps[step] * std).mean(2) + (0.0 if anchor is None else anchor))
         return decoded[-1]
 
     def gradient(z: Tensor, step: int) -> Tensor:
         images = support if masks is None else support * masks[step]
         logits = torch.einsum("bnke,bme->bnkm", images, decode(z, step))
         loss = -sum(logits[:, n].log_softmax(-1)[..., n].sum() for n in range(support.shape[1]))
-        # `rate` is α / K, which belongs to the gradient of all copies' mean
-        return K * torch.autograd.grad(loss, z, create_graph=True)[0]
+        # `rate` is α / C, which belongs to the gradient of all copies' mean
+        return C * torch.autograd.grad(loss, z, create_graph=True)[0]
 
     latents = adapt(z, gradient, rate, T)
     return LatentSteps(decode(latents[-1], T), torch.stack(latents), torch.stack(decoded))
 
 
-SIZES = [{}, {"K": 1}, {"T": 1}, {"T": 0}, {"B": 1, "N": 2, "K": 3, "E": 2, "H": 1}, {"masked": False}]
+SIZES = [{}, {"K": 1}, {"T": 1}, {"T": 0}, {"B": 1, "N": 2, "K": 3, "E": 2, "H": 1}, {"masked": False},
+         {"C": 1}, {"C": 1, "K": 3, "T": 2, "anchored": True}, {"anchored": True, "masked": False}]  # fmt: skip
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
