@@ -68,13 +68,16 @@ class Trainer(pl.Trainer):
     def fit_test(
         self, model: MetaLearner, datamodule: EpisodeDataModule, ckpt_path: str | None = None
     ) -> None:
-        """Train, then test the best checkpoint. The default.
+        """Train, then test the best checkpoint. The default. What has nothing to train is only tested.
 
         Args:
             model: what is trained.
             datamodule: what it is trained on.
             ckpt_path: checkpoint to resume from: a file, `last` or `best`.
         """
+        if not model.learner.trained:
+            self.test(model, datamodule=datamodule, verbose=False)
+            return
         self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         folder = Path(self.default_root_dir) / CHECKPOINTS
         saved = [path for path in (folder / "best.ckpt", folder / "last.ckpt") if path.is_file()]
@@ -163,8 +166,13 @@ class LEOCommand(LightningCLI):
         self.options = RunOptions(**config.run.as_dict())
         if config.model.compile:
             prepare_compiler(self.options.root)
-        self.fitting = self.subcommand in ("fit_test", "fit")
-        split = "train" if self.fitting else self.subcommand.replace("validate", "val")
+        self.trained = _is_trained(config.model.learner.class_path)
+        if not self.trained and (self.subcommand == "fit" or config.get("resume")):
+            name = config.model.learner.class_path.rpartition(".")[2]
+            raise InputError(f"{name} has nothing to train: use `test` or `predict`, without --resume")
+        self.fitting = self.trained and self.subcommand in ("fit_test", "fit")
+        self.stage = "fit" if self.fitting else self.subcommand.replace("fit_test", "test")
+        split = "train" if self.fitting else self.stage.replace("validate", "val")
         check_trainer(config.trainer, split, config.data.steps_per_epoch)
         path = self._find_checkpoint(config)
         self.checkpoint = None if path is None else read_checkpoint(path)
@@ -213,7 +221,7 @@ class LEOCommand(LightningCLI):
         if wanted in ("last", "best"):
             return find_checkpoint(self.options.root, self.options.name, wanted)
         if wanted is None:
-            if self.subcommand not in ("fit_test", "fit"):
+            if self.trained and not self.fitting:
                 raise InputError(
                     f"{self.subcommand} needs a trained model: --ckpt_path FILE, `best` or `last`"
                 )
@@ -353,9 +361,9 @@ class LEOCommand(LightningCLI):
 
     def _begin(self) -> None:
         """Refuse what cannot work before anything is written; then make the run folder."""
-        self.datamodule.setup("fit" if self.fitting else self.subcommand)
-        if self.subcommand == "fit_test":
-            self.datamodule.setup("test")
+        assert self.subcommand is not None
+        for stage in dict.fromkeys((self.stage, self.subcommand.replace("fit_test", "test"))):
+            self.datamodule.setup(stage)
         self.model.check_trainer(self.trainer)
         if self.checkpoint is not None:
             self.model.check_fits(self.checkpoint)
@@ -427,7 +435,7 @@ class LEOCommand(LightningCLI):
     @rank_zero_only
     def _banner(self, changed: list[str]) -> None:
         data = self.datamodule
-        bank = data.bank("train" if self.fitting else "val" if self.subcommand == "validate" else "test")
+        bank = data.bank({"fit": "train", "validate": "val"}.get(self.stage, "test"))
         name = " ".join(bank.provenance.get(key, "") for key in ("dataset", "split")).strip() or bank.source
         learner = type(self.model.learner).__name__
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -495,6 +503,12 @@ def with_defaults(args: list[str]) -> list[str]:
         if folder := folder_of(path):
             return [command, "--config", str(folder / CONFIG), *rest]
     return [command, "--config", str(QUICKSTART), *rest] if fitting else [command, *rest]
+
+
+def _is_trained(class_path: str) -> bool:
+    """Whether the learner of this name, which the parser has imported, has something to train."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(sys.modules[module], name).trained
 
 
 def _value(args: list[str], flag: str) -> str | None:

@@ -88,6 +88,7 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
         "learner": type(system.learner).__name__,
         "accuracy": final.mean,
         "ci95": _finite(final.ci95),
+        "calibration_error": final.calibration_error,
         "tasks": final.count,
         "protocol": {
             "way": data.way,
@@ -123,7 +124,10 @@ def _finite(number: float) -> float | None:
 
 
 class PredictionsCSV(Callback):
-    """Writes predictions.csv, a line per query: task, image, true and predicted class, probability."""
+    """Writes predictions.csv, a line per query: task, image, true and predicted class, probability.
+
+    With a learner that samples, its spread as well.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "predictions.csv"
@@ -138,15 +142,17 @@ class PredictionsCSV(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the queries of a meta-batch: numbers of task, image and both classes, and the probability."""
+        """Keep the queries of a meta-batch: numbers of task, image and both classes, probability, spread."""
         assert batch.rows is not None
         labels = _data(trainer).bank("test").labels
-        probability, choice = (part.cpu() for part in outputs.max(-1))
+        probability, choice = (part.cpu() for part in outputs.probability.max(-1))
         classes = labels[batch.rows.support[:, :, 0].cpu()]
         task = batch.rows.task[:, None, None].expand_as(choice)
         true = classes[:, :, None].expand_as(choice)
         predicted = classes.gather(1, choice.flatten(1)).view_as(choice)
-        columns = (task, batch.rows.query.cpu(), true, predicted, probability)
+        columns = [task, batch.rows.query.cpu(), true, predicted, probability]
+        if outputs.spread is not None:
+            columns.append(outputs.spread.cpu().gather(-1, choice[..., None]).squeeze(-1))
         valid = torch.ones_like(choice, dtype=torch.bool) if batch.valid is None else batch.valid.cpu()
         self._batches.append(tuple(column[valid] for column in columns))
 
@@ -165,11 +171,12 @@ class PredictionsCSV(Callback):
         bank = _data(trainer).bank("test")
         with whole_file(self.path) as part, part.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["task", "image", "class", "predicted", "probability"])
-            for task, row, *classes, probability in zip(*(c[order].tolist() for c in columns), strict=True):
+            head = ["task", "image", "class", "predicted", "probability", "spread"]
+            writer.writerow(head[: len(columns)])
+            for task, row, *rest in zip(*(column[order].tolist() for column in columns), strict=True):
                 image = bank.image_names[row] if bank.image_names else row
-                names = [bank.class_names[label] for label in classes]
-                writer.writerow([task, image, *names, f"{probability:.6f}"])
+                names = [bank.class_names[label] for label in rest[:2]]
+                writer.writerow([task, image, *names, *(f"{number:.6f}" for number in rest[2:])])
 
 
 def _data(trainer: pl.Trainer) -> EpisodeDataModule:

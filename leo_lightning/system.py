@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -22,6 +22,7 @@ from leo_lightning.data.sampler import fold_tasks
 from leo_lightning.errors import DivergedError, InputError, check_least, printable
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.learner import Classifier, Learner, Outcome
+from leo_lightning.learners.leo import SampledClassifier
 from leo_lightning.metrics import TaskAccuracy, TaskScores
 from leo_lightning.run import read_checkpoint
 from leo_lightning.scoring import score
@@ -40,6 +41,15 @@ class Adam(torch.optim.Adam):
     def _accelerator_graph_capture_health_check(self) -> None:
         if self.param_groups[0]["params"][0].device.type != "cpu":
             super()._accelerator_graph_capture_health_check()
+
+
+class Prediction(NamedTuple):
+    """What a learner says of the queries of B tasks."""
+
+    probability: Float[torch.Tensor, "B N Q N"]
+    """Of each class."""
+    spread: Float[torch.Tensor, "B N Q N"] | None
+    """Standard deviation of that over the learner's samples; None where there are none."""
 
 
 class MetaLearner(pl.LightningModule):
@@ -233,11 +243,16 @@ class MetaLearner(pl.LightningModule):
         for stage, scores in self.test_scores.items():
             name = _metric_name("test", stage)
             self.log_dict({name: scores.mean, f"{name}_ci95": scores.ci95}, rank_zero_only=True)
+        error = self.test_scores["final"].calibration_error
+        assert error is not None
+        self.log("test/calibration_error", error, rank_zero_only=True)
 
-    def predict_step(self, batch: Episode, batch_idx: int) -> torch.Tensor:
-        """Probabilities (B, N, Q, N) of the classes for each query."""
+    def predict_step(self, batch: Episode, batch_idx: int) -> Prediction:
+        """Answer the queries."""
         batch = self._cast(batch)
-        return self.learner.adapt(batch.support)(batch.query).softmax(-1)
+        classifier = self.learner.adapt(batch.support)
+        spread = classifier.spread(batch.query) if isinstance(classifier, SampledClassifier) else None
+        return Prediction(classifier(batch.query).softmax(-1), spread)
 
     def _beside_centroids(self, support: Float[torch.Tensor, "B N K E"]) -> dict[str, Classifier]:
         stages = self.learner.stages(support)
@@ -257,14 +272,14 @@ class MetaLearner(pl.LightningModule):
         if batch.pool is not None:  # thousands of queries for each task: only what counts
             stages = {stage: each for stage, each in stages.items() if stage in ("final", "nearest_centroid")}
         with torch.autocast(self.device.type, enabled=False):
-            accuracy, entropy, _ = score(stages, batch)
+            accuracy, entropy, reliability = score(stages, batch)
         self.log(
             f"{split}/loss", entropy.mean(), on_epoch=True, batch_size=len(batch.support), sync_dist=True
         )
         assert batch.rows is not None
         if metric is None:
             metric = TaskAccuracy(list(stages)).to(self.device)
-        metric.update(accuracy, batch.rows.task)
+        metric.update(accuracy, batch.rows.task, reliability)
         return metric
 
     def _warn_if_unhealthy(self) -> None:

@@ -946,6 +946,11 @@ CHECKPOINTS = {
         "runs/quickstart: no run here has a checkpoints/last.ckpt; name one with --ckpt_path FILE (or the "
         "experiment with --run.name), or start anew without",
     ),
+    "nothing to train": Case(
+        f"fit --config nothing.yaml --model.learner {CENTROID}",
+        "NearestCentroid has nothing to train: use `test` or `predict`, without --resume",
+        text("nothing.yaml", "data: {way: 5}"),
+    ),
     "test to resume": Case(
         "test --resume auto", "--resume continues training; name the checkpoint to test with --ckpt_path"
     ),

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from leo_lightning.metrics import TaskAccuracy, TaskScores
+from leo_lightning.metrics import TaskAccuracy, TaskScores, calibration_error
 
 
 def shares(tasks: int, stages: int = 1, seed: int = 0) -> Tensor:
@@ -17,10 +17,16 @@ def shares(tasks: int, stages: int = 1, seed: int = 0) -> Tensor:
     return torch.randint(20, 70, (tasks, stages), generator=generator).double() / 75
 
 
+def update(metric: TaskAccuracy, accuracy: Tensor, task: Tensor) -> None:
+    """With queries of which half are right, at a confidence of 0.7 in one of two bins."""
+    reliability = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.4, 1.0]]).double().expand(len(task), -1, -1)
+    metric.update(accuracy, task, reliability)
+
+
 def scores(*batches: tuple) -> TaskScores:
     metric = TaskAccuracy(["final"])
     for batch in batches:
-        metric.update(*batch)
+        update(metric, *batch)
     return metric.compute()["final"]
 
 
@@ -48,8 +54,8 @@ def test_stages_keep_their_names():
     """Catches the accuracy of one classifier under the name of another."""
     accuracy, task = shares(6, stages=3), torch.tensor([4, 3, 5, 0, 1, 2])
     metric = TaskAccuracy(["before", "after", "final"])
-    metric.update(accuracy[:2], task[:2])
-    metric.update(accuracy[2:], task[2:])
+    update(metric, accuracy[:2], task[:2])
+    update(metric, accuracy[2:], task[2:])
     found = metric.compute()
     assert list(found) == ["before", "after", "final"]
     for column, scores_of_stage in zip(accuracy.T, found.values(), strict=True):
@@ -95,10 +101,10 @@ def test_compute_may_be_called_twice_and_between_updates():
     """Catches a compute that empties or caches the state."""
     accuracy = shares(6)
     metric = TaskAccuracy(["final"])
-    metric.update(accuracy[:2], torch.arange(2))
+    update(metric, accuracy[:2], torch.arange(2))
     first = metric.compute()["final"]
     assert metric.compute()["final"].mean == first.mean
-    metric.update(accuracy[2:], torch.arange(2, 6))
+    update(metric, accuracy[2:], torch.arange(2, 6))
     assert metric.compute()["final"].mean == pytest.approx(accuracy.mean().item(), rel=1e-14)
     assert first.count == 2
 
@@ -107,10 +113,29 @@ def test_reset_forgets_everything():
     """Catches tasks of one epoch that count in the next."""
     accuracy = shares(6)
     metric = TaskAccuracy(["final"])
-    metric.update(accuracy[:3], torch.arange(3))
+    update(metric, accuracy[:3], torch.arange(3))
     metric.compute()
     metric.reset()
-    metric.update(accuracy[3:], torch.arange(3, 6))
+    update(metric, accuracy[3:], torch.arange(3, 6))
     found = metric.compute()["final"]
     assert found.task.tolist() == [3, 4, 5]
     assert torch.equal(found.accuracy, accuracy[3:, 0])
+
+
+def test_calibration_error_is_of_all_queries():
+    """Catches a mean of the tasks' errors, and bins that all weigh the same."""
+    reliability = torch.tensor([[[4.0, 1.0, 3.0], [0, 0, 0]], [[4, 1, 0], [2, 1.8, 1]]]).double()
+    # bins of all: 8 queries, 2 expected, 3 right; 2 queries, 1.8 expected, 1 right
+    assert calibration_error(reliability) == pytest.approx((1 + 0.8) / 10)
+
+
+def test_calibration_error_belongs_to_final_and_counts_a_task_once():
+    """Catches the error of another stage, and a task that arrived twice."""
+    metric = TaskAccuracy(["first", "final"])
+    once = torch.tensor([[[2.0, 1.0, 2.0]]]).double()
+    metric.update(shares(1, 2), torch.tensor([0]), once)
+    metric.update(shares(1, 2), torch.tensor([1]), 0 * once + torch.tensor([1.0, 0.5, 0.0]).double())
+    metric.update(shares(1, 2), torch.tensor([0]), once)
+    found = metric.compute()
+    assert found["first"].calibration_error is None
+    assert found["final"].calibration_error == pytest.approx(abs(2 - 1.5) / 3)

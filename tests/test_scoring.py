@@ -5,10 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics.classification import MulticlassCalibrationError
 
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.learners.learner import LinearClassifier
-from leo_lightning.scoring import score
+from leo_lightning.metrics import calibration_error
+from leo_lightning.scoring import BINS, score
 
 B, N, K, E = 4, 3, 2, 6
 STAGES = ("first", "final", "biased")
@@ -40,12 +42,44 @@ def one_by_one(each: LinearClassifier, queries: list[list[Tensor]]) -> tuple[lis
     return accuracy, loss
 
 
+class Disguised:
+    """A linear classifier that scoring cannot know for one."""
+
+    def __init__(self, inner: LinearClassifier) -> None:
+        self.inner = inner
+
+    def __call__(self, query: Tensor) -> Tensor:
+        return self.inner(query)
+
+    def select(self, tasks: Tensor) -> "Disguised":
+        return Disguised(self.inner.select(tasks))
+
+
+def check_reliability(found: Tensor, classifier: LinearClassifier, task: list[Tensor]) -> None:
+    """Of one task, whose queries are given class by class; torchmetrics has the calibration error."""
+    images, label = torch.cat(task), torch.repeat_interleave(torch.tensor([len(each) for each in task]))
+    chances = classifier(images[None])[0].softmax(-1)
+    confidence, answer = chances.max(-1)
+    for number, (count, total, hits) in enumerate(found):
+        inside = (confidence > number / BINS) & (confidence <= (number + 1) / BINS)
+        assert count == pytest.approx(inside.sum().item(), abs=1e-9)
+        assert total == pytest.approx(confidence[inside].sum().item(), abs=1e-9)
+        assert hits == pytest.approx((answer == label)[inside].sum().item(), abs=1e-9)
+    reference = MulticlassCalibrationError(num_classes=N, n_bins=BINS, norm="l1")
+    assert calibration_error(found[None]) == pytest.approx(reference(chances, label).item(), abs=1e-6)
+
+
 def rows(query: Tensor, valid: Tensor | None = None, **options) -> EpisodeRows:
     return EpisodeRows(torch.arange(B), torch.zeros(B, N, K).long(), query, valid, **options)
 
 
 def check(episode: Episode, queries: list[list[Tensor]]) -> None:
     found = score(classifiers(), episode)
+    general = score({name: Disguised(each) for name, each in classifiers().items()}, episode)
+    for mine, other in zip(general, found, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
+    for b, task in enumerate(queries):
+        check_reliability(found.reliability[b], classifiers()["final"].select(torch.tensor([b])), task)
     for column, (name, each) in zip(found.accuracy.T, classifiers().items(), strict=True):
         accuracy, loss = one_by_one(each, queries)
         np.testing.assert_allclose(column, accuracy, rtol=1e-15)

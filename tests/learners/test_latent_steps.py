@@ -59,8 +59,17 @@ def by_autograd(
     return LatentSteps(decode(latents[-1], T), torch.stack(latents), torch.stack(decoded))
 
 
-SIZES = [{}, {"K": 1}, {"T": 1}, {"T": 0}, {"B": 1, "N": 2, "K": 3, "E": 2, "H": 1}, {"masked": False},
-         {"C": 1}, {"C": 1, "K": 3, "T": 2, "anchored": True}, {"anchored": True, "masked": False}]  # fmt: skip
+SIZES = [
+    {},
+    {"K": 1},
+    {"T": 1},
+    {"T": 0},
+    {"B": 1, "N": 2, "K": 3, "E": 2, "H": 1},
+    {"masked": False},
+    {"C": 1},
+    {"C": 1, "K": 3, "T": 2, "anchored": True},
+    {"anchored": True, "masked": False},
+]
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
