@@ -21,6 +21,10 @@ from optuna.distributions import (
 
 from leo_lightning.errors import InputError, disk_line, one_line, printable
 
+KEYS = (
+    "program", "method", "metric", "command", "parameters",
+    "name", "description", "project", "entity", "run_cap", "early_terminate",
+)  # fmt: skip
 METHODS = ("bayes", "random", "grid")
 METRIC = "val/accuracy"
 ARGS, PROGRAM = "${args}", "${program}"
@@ -83,6 +87,8 @@ def read_sweep(path: Path) -> Sweep:
 def _sweep(path: Path, content: object) -> Sweep:
     if not isinstance(content, dict):
         raise InputError("holds no table of fields; configs/sweeps has examples")
+    if unknown := [key for key in content if key not in KEYS]:
+        raise InputError(f"{_shown(unknown[0])} is no field of a sweep file; leave it out")
     method = content.get("method")
     if method not in METHODS:
         raise InputError(f"method is {_shown(method)}: it must be one of {', '.join(METHODS)}")
@@ -172,7 +178,7 @@ def _categorical(name: str, values: object) -> CategoricalDistribution:
     return CategoricalDistribution(values)
 
 
-def _range(name: str, kind: str, low: float, high: float, q: float) -> BaseDistribution:
+def _range(name: str, kind: str, low: int | float, high: int | float, q: int | float) -> BaseDistribution:
     if "log" in kind and not low > 0:
         raise InputError(f"{name}: min is {low}: on a logarithmic scale it must be above 0")
     if kind == "uniform":
@@ -194,7 +200,7 @@ def _range(name: str, kind: str, low: float, high: float, q: float) -> BaseDistr
     )
 
 
-def _number(name: str, field: str, value: object) -> float:
+def _number(name: str, field: str, value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(
             f"{name}: {field} is {_shown(value)}: it must be a number (in YAML, 1.0e-4 is, not 1e-4)"
