@@ -125,9 +125,12 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
 
         search.run(arguments.trials, ended)
         report.write_trials(search)
+        errors = [trial.user_attrs["error"] for trial in search.trials() if "error" in trial.user_attrs]
+        if not search.completed() and len(errors) == len(search.trials()):
+            raise InputError(f"{out}: all trials failed; the last one: {errors[-1]}")
         if not search.completed():
-            errors = [trial.user_attrs["error"] for trial in search.trials() if "error" in trial.user_attrs]
-            raise InputError(f"{out}: all trials failed; the last one: {errors[-1] if errors else 'running'}")
+            say("all trials that are left are run by another process")
+            return
         report.write_best(search, command)
         console.print(report.table(search))
         if important := report.importance(search.study):

@@ -15,7 +15,8 @@ import yaml
 from leo_lightning import cli
 from leo_lightning.data.splits import save_splits
 from leo_lightning.sweep.__main__ import main
-from leo_lightning.sweep.search import is_locked
+from leo_lightning.sweep.search import Search, is_locked
+from leo_lightning.sweep.sweep_file import read_sweep
 from tests.data.banks import make_bank
 from tests.runs import files, rows
 from tests.sweep.test_sweep_file import write
@@ -231,6 +232,38 @@ def test_an_interrupted_trial_is_begun_anew(number: int, tmp_path: Path, feature
     else:
         assert states == ["RUNNING"]
         assert not is_locked(out / "runs" / "trial-0000" / ".lock")
+        (metrics,) = out.glob("runs/trial-0000/*/metrics.csv")
+        time.sleep(0.5)
+        size = metrics.stat().st_size
+        time.sleep(1)
+        assert metrics.stat().st_size == size
+
+
+def test_only_trials_without_a_process_are_begun_anew(tmp_path: Path):
+    """Catches a trial of another process that is run twice, and one of a killed process that is lost."""
+    space = {"a": {"min": 0.0, "max": 1.0}}
+    path = write(tmp_path, space)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    search = Search(read_sweep(path), tmp_path, study, [], {}, {"a": 0.5}, 0)
+    study.enqueue_trial({"a": 0.5})
+    first, second = search._begin(2), search._begin(2)
+    assert first is not None
+    assert second is not None
+    assert search._begin(2) is None
+    first[1].close()
+    again = search._begin(2)
+    assert again is not None
+    assert again[0].params == {"a": 0.5}
+    assert search._begin(2) is None
+    states = [trial.state.name for trial in study.get_trials()]
+    assert states == ["FAIL", "RUNNING", "RUNNING"]
+    assert [trial.number for trial in search.trials()] == [1, 2]
+    study.tell(again[0], 0.7)
+    base = search.base_trial()
+    assert base is not None
+    assert base.number == 2
+    second[1].close()
+    again[1].close()
 
 
 def test_a_lock_is_seen_by_others(tmp_path: Path):
