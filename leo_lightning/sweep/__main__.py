@@ -1,0 +1,154 @@
+"""`python -m leo_lightning.sweep`: search hyperparameters on the validation tasks.
+
+What takes long to import is imported inside the functions, so that `--help` answers at once.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from leo_lightning.errors import InputError, check_least, disk_line
+
+VALIDATIONS = 10
+"""Per trial, if --steps says how long it is."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; those of the process if None.
+
+    Returns:
+        Exit code: 0, 2 after a user's mistake or if all trials failed, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # as train.py does, for the trials
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        _search(_parser().parse_args(words), shlex.join(["python", "-m", "leo_lightning.sweep", *words]))
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {disk_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        said = shlex.join(["python", "-m", "leo_lightning.sweep", *words])
+        print(f"interrupted; go on with: {said}", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong, and the usage only when it is asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m leo_lightning.sweep",
+        description="Search hyperparameters: each trial is a training run, its score the best validation "
+        "accuracy. The same command again goes on; two of them at a time share the work.",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="sweep file, in the format of `wandb sweep`",
+    )
+    parser.add_argument("--trials", type=int, default=20, metavar="N", help="trials in all (default: 20)")
+    parser.add_argument(
+        "--steps", type=int, metavar="N",
+        help=f"steps per trial, with {VALIDATIONS} validations (default: those of the sweep file)",
+    )  # fmt: skip
+    parser.add_argument("--root", metavar="DIR", help="folder of the features (default: the configuration's)")
+    parser.add_argument("--shot", type=int, metavar="K", help="K, support images per class")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other trials (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for what is found (default: runs/sweeps/NAME)"
+    )
+    return parser
+
+
+def _search(arguments: argparse.Namespace, command: str) -> None:
+    check_least(1, {"--trials": arguments.trials, "--steps": arguments.steps, "--shot": arguments.shot})
+    check_least(0, {"--seed": arguments.seed})
+    from rich.console import Console
+
+    from leo_lightning.sweep import report
+    from leo_lightning.sweep.search import open_search
+    from leo_lightning.sweep.sweep_file import read_sweep
+
+    # a pipe or file has no width, and gets one at which nothing is folded
+    console = Console() if sys.stdout.isatty() else Console(width=250)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    sweep = read_sweep(arguments.config)
+    out = arguments.out or Path("runs") / "sweeps" / arguments.config.stem
+    start = time.monotonic()
+    with open_search(sweep, out, _flags(arguments), arguments.seed) as search:
+        data, done = search.base["data"], len(search.trials())
+        say(
+            f"search  {arguments.trials} trials of {search.base['trainer']['max_steps']} steps, validated "
+            f"every {data['steps_per_epoch']} steps on {data['val_tasks']} tasks; {sweep.method}, "
+            f"{len(sweep.space)} parameters"
+        )
+        say(f"data    {data.get('root') or 'synthetic'}, {data['way']}-way {data['shot']}-shot")
+        say(f"out     {out}" + (f", {done} trials are there already" if done else ""))
+
+        best = None
+
+        def ended(trial: report.FrozenTrial) -> None:
+            nonlocal best
+            say(report.line(search, trial, arguments.trials))
+            report.write_trials(search)
+            numbers = [one.number for one in search.completed()[:1]]
+            if numbers and numbers != best:
+                best = numbers
+                report.write_best(search, command)
+
+        search.run(arguments.trials, ended)
+        report.write_trials(search)
+        errors = [trial.user_attrs["error"] for trial in search.trials() if "error" in trial.user_attrs]
+        if not search.completed() and len(errors) == len(search.trials()):
+            raise InputError(f"{out}: all trials failed; the last one: {errors[-1]}")
+        if not search.completed():
+            say("all trials that are left are run by another process")
+            return
+        report.write_best(search, command)
+        console.print(report.table(search))
+        if important := report.importance(search.study):
+            say(f"importance  {important}")
+        say(f"best        {report.verdict(search)}")
+        say(f"time        {time.monotonic() - start:.0f} s")
+        say(f"trials      {out / 'trials.csv'}\nconfig      {out / 'best.yaml'}")
+        say(f"next\n  python train.py --config {out / 'best.yaml'}")
+
+
+def _flags(arguments: argparse.Namespace) -> list[str]:
+    """Arguments of train.py for all trials."""
+    flags = {"--data.root": arguments.root, "--data.shot": arguments.shot}
+    if arguments.steps is not None:
+        flags["--trainer.max_steps"] = arguments.steps
+        flags["--data.steps_per_epoch"] = max(1, arguments.steps // VALIDATIONS)
+    return [f"{flag}={value}" for flag, value in flags.items() if value is not None]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

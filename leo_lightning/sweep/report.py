@@ -1,0 +1,130 @@
+"""What a search leaves: trials.csv, best.yaml, a table of the best, and which parameters mattered."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from leo_lightning.errors import one_line
+from leo_lightning.sweep.search import Search, score
+from leo_lightning.sweep.trial import resolve
+from leo_lightning.whole_file import whole_file
+
+BUDGET = (
+    "--trainer.max_steps", "--data.steps_per_epoch", "--data.val_tasks", "--trainer.logger",
+    "--run.root", "--run.name", "--run.wandb", "--run.wandb_project",
+)  # fmt: skip
+"""Flags of a sweep's command that are for its trials, and not for the configuration that it finds."""
+
+
+def write_trials(search: Search) -> Path:
+    """Write trials.csv: one line per trial that counts."""
+    path = search.out / "trials.csv"
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "state", "val_accuracy", "step", "seconds", "error", *search.sweep.space])
+        for trial in search.trials():
+            noted = [trial.user_attrs.get(name, "") for name in ("step", "seconds", "error")]
+            accuracy = "" if trial.value is None else trial.value
+            values = [trial.params.get(name) for name in search.sweep.space]
+            writer.writerow([trial.number, trial.state.name.lower(), accuracy, *noted, *values])
+    return path
+
+
+def write_best(search: Search, command: str) -> Path:
+    """Write best.yaml: the base configuration with the best trial's parameters, for its own number of steps.
+
+    Args:
+        search: with a completed trial.
+        command: the sweep's command line, for the header.
+    """
+    best, *_ = completed = search.completed()
+    flags = [flag for flag in search.flags if flag.partition("=")[0] not in BUDGET]
+    words = [*search.sweep.arguments(best.params), *flags]
+    config = resolve([word for word in words if word.partition("=")[0] not in BUDGET])
+    base, data = search.base, search.base["data"]
+    path = search.out / "best.yaml"
+    first = search.base_trial()
+    started = f"; the base configuration reached {score(first):.4f}" if first else ""
+    failed = sum(trial.state == TrialState.FAIL for trial in search.trials())
+    lines = [
+        f"Best of a hyperparameter search, {search.sweep.path}.",
+        "",
+        f"Score     val accuracy {score(best):.4f} at step {best.user_attrs['step']}, mean of "
+        f"{data['val_tasks']} validation tasks{started}.",
+        "          The best of many is flattered by the tasks that chose it: test it.",
+        f"Trials    {len(completed)} completed, {failed} failed; {search.sweep.method}, seed {search.seed}; "
+        f"this is trial {best.number}",
+        f"Steps     {base['trainer']['max_steps']} per trial, validation every {data['steps_per_epoch']}; "
+        "this file trains the base configuration's",
+        f"Features  {data.get('root') or 'synthetic'}, {data['way']}-way {data['shot']}-shot",
+        f"Command   {command}",
+        f"Train     python train.py --config {path}",
+    ]
+    with whole_file(path) as part:
+        text = "".join(f"# {line}".rstrip() + "\n" for line in lines) + config
+        part.write_text(text, encoding="utf-8")
+    return path
+
+
+def table(search: Search, rows: int = 10) -> Table:
+    """The best trials, one per line."""
+    first = search.base_trial()
+    made = Table("trial", "val accuracy", "step", "seconds", *search.sweep.space)
+    for trial in search.completed()[:rows]:
+        made.add_row(
+            f"{trial.number}{' (base)' if trial == first else ''}",
+            f"{score(trial):.4f}",
+            str(trial.user_attrs["step"]),
+            f"{trial.user_attrs['seconds']:.0f}",
+            *(shown(trial.params[name]) for name in search.sweep.space),
+        )
+    return made
+
+
+def importance(study: optuna.Study) -> str | None:
+    """Which parameters the accuracy hung on, by functional ANOVA; None while that cannot be said.
+
+    Hutter, Hoos, Leyton-Brown: An Efficient Approach for Assessing Hyperparameter Importance. ICML 2014.
+    """
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < 4:
+        return None
+    try:
+        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    except (ValueError, RuntimeError) as error:  # all trials equally good
+        return f"unknown ({one_line(error)})"
+    return ", ".join(f"{name} {share:.2f}" for name, share in found.items())
+
+
+def line(search: Search, trial: FrozenTrial, trials: int) -> str:
+    """What is said when a trial is over."""
+    said = f"trial {trial.number:3}  {len(search.trials())}/{trials}  "
+    if trial.value is None:
+        said += f"failed: {trial.user_attrs['error']}"
+    else:
+        best = search.completed()[0]
+        said += f"val {trial.value:.4f} at step {trial.user_attrs['step']}  best {score(best):.4f} "
+        said += f"(trial {best.number})"
+    values = "  ".join(f"{name}={shown(value)}" for name, value in trial.params.items())
+    return f"{said}  {trial.user_attrs['seconds']:.0f} s  {values}"
+
+
+def shown(value: Any) -> str:
+    """A value, short."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def verdict(search: Search) -> str:
+    """Whether the search beat what it started from."""
+    best, first = search.completed()[0], search.base_trial()
+    said = f"trial {best.number}, val accuracy {score(best):.4f}"
+    if first is None:
+        return f"{said}; the base configuration itself failed"
+    if first.number == best.number:
+        return f"{said}: nothing beat the base configuration"
+    gain = 100 * (score(best) - score(first))
+    return f"{said}: {gain:.2f} points above the base configuration, {score(first):.4f}, on the same tasks"

@@ -1,0 +1,216 @@
+"""The sweep file: what is searched for which command, in the format of `wandb sweep`.
+
+The format: docs.wandb.ai/guides/sweeps/define-sweep-configuration. W&B's keys that only its server obeys
+(name, description, project, entity, run_cap, early_terminate) are left to it.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from leo_lightning.errors import InputError, disk_line, one_line, printable
+
+KEYS = (
+    "program", "method", "metric", "command", "parameters",
+    "name", "description", "project", "entity", "run_cap", "early_terminate",
+)  # fmt: skip
+METHODS = ("bayes", "random", "grid")
+METRIC = "val/accuracy"
+ARGS, PROGRAM = "${args}", "${program}"
+DISTRIBUTIONS = (
+    "constant", "categorical", "uniform", "int_uniform", "log_uniform_values", "q_uniform",
+    "q_log_uniform_values",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file that was read and checked.
+
+    Attributes:
+        path: the file.
+        method: bayes, random or grid.
+        command: arguments of train.py, one word per flag; `${args}` stands for those of a trial.
+        constants: parameters with one value.
+        space: the others, each with what its values are drawn from.
+    """
+
+    path: Path
+    method: str
+    command: tuple[str, ...]
+    constants: dict[str, Any]
+    space: dict[str, BaseDistribution]
+
+    def arguments(self, values: Mapping[str, Any]) -> list[str]:
+        """The command line of train.py that has these values, composed as W&B's agent does."""
+        flags = [f"--{name}={_text(value)}" for name, value in {**self.constants, **values}.items()]
+        return [word for part in self.command for word in (flags if part == ARGS else [part])]
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """All combinations of a space that has only `values`."""
+        choices = [
+            drawn.choices for drawn in self.space.values() if isinstance(drawn, CategoricalDistribution)
+        ]
+        for values in itertools.product(*choices):
+            yield dict(zip(self.space, values, strict=True))
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep file.
+
+    Raises:
+        InputError: says which field is wrong, and what to write.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(disk_line(error)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML ({one_line(error)}); mend it") from None
+    try:
+        return _sweep(path, content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _sweep(path: Path, content: object) -> Sweep:
+    if not isinstance(content, dict):
+        raise InputError("holds no table of fields; configs/sweeps has examples")
+    if unknown := [key for key in content if key not in KEYS]:
+        raise InputError(f"{_shown(unknown[0])} is no field of a sweep file; leave it out")
+    method = content.get("method")
+    if method not in METHODS:
+        raise InputError(f"method is {_shown(method)}: it must be one of {', '.join(METHODS)}")
+    if content.get("metric") != {"name": METRIC, "goal": "maximize"}:
+        raise InputError(f"metric: it must be {{name: {METRIC}, goal: maximize}}")
+    parameters = content.get("parameters")
+    if not isinstance(parameters, dict) or not parameters:
+        raise InputError("parameters: it must be a table with a line for each hyperparameter")
+    constants: dict[str, Any] = {}
+    space: dict[str, BaseDistribution] = {}
+    for name, given in parameters.items():
+        drawn = _distribution(str(name), given)
+        if isinstance(drawn, CategoricalDistribution) and len(drawn.choices) == 1:
+            constants[str(name)] = drawn.choices[0]
+        else:
+            space[str(name)] = drawn
+    if not space:
+        raise InputError("parameters: each has one value only, so there is nothing to search")
+    ranges = [name for name, drawn in space.items() if not isinstance(drawn, CategoricalDistribution)]
+    if method == "grid" and ranges:
+        raise InputError(f"{ranges[0]}: a grid needs `values`; list some, or choose another method")
+    return Sweep(path, method, _command(content.get("command")), constants, space)
+
+
+def _command(given: object) -> tuple[str, ...]:
+    """The arguments of train.py in a W&B command, `--flag value` written as `--flag=value`."""
+    words = [str(word) for word in given] if isinstance(given, list) else []
+    if PROGRAM not in words or words.count(ARGS) != 1 or words[words.index(PROGRAM) + 1 :][:1] != ["fit"]:
+        raise InputError(
+            f"command: it must be a list like [${{env}}, python, {PROGRAM}, fit, --config, FILE, {ARGS}]"
+        )
+    joined: list[str] = []
+    for word in words[words.index(PROGRAM) + 1 :]:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and word != ARGS:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    if not any(word.startswith("--config=") for word in joined):
+        raise InputError("command: names no base configuration; add --config, FILE")
+    return tuple(joined)
+
+
+def _distribution(name: str, given: object) -> BaseDistribution:
+    """What a parameter's values are drawn from; a constant is one choice."""
+    if not isinstance(given, dict):
+        raise InputError(f"{name} is {_shown(given)}: write {{value: {_shown(given)}}}")
+    kind = given.get("distribution", _inferred(given))
+    if kind not in DISTRIBUTIONS:
+        raise InputError(
+            f"{name}: distribution {_shown(kind)} is not known here; use one of {', '.join(DISTRIBUTIONS)}"
+            if kind is not None
+            else f"{name}: give `value`, `values`, or `min` and `max`"
+        )
+    fields = {"constant": {"value"}, "categorical": {"values"}}.get(kind, {"min", "max"})
+    optional = {"q"} if kind.startswith("q_") else set()
+    if missing := fields - given.keys():
+        raise InputError(f"{name}: {kind} needs {' and '.join(f'`{field}`' for field in sorted(missing))}")
+    if unknown := given.keys() - fields - optional - {"distribution"}:
+        raise InputError(f"{name}: {kind} takes no `{printable(str(min(unknown, key=str)))}`; leave it out")
+    if kind in ("constant", "categorical"):
+        return _categorical(name, [given["value"]] if kind == "constant" else given["values"])
+    low, high, q = (_number(name, field, given.get(field, 1)) for field in ("min", "max", "q"))
+    if not low < high:
+        raise InputError(f"{name}: min is {low} and max is {high}: min must be below max")
+    return _range(name, kind, low, high, q)
+
+
+def _inferred(given: Mapping[Any, Any]) -> str | None:
+    """W&B's rule for a parameter that names no distribution."""
+    if "value" in given:
+        return "constant"
+    if "values" in given:
+        return "categorical"
+    if not {"min", "max"} <= given.keys():
+        return None
+    return "int_uniform" if all(type(given[field]) is int for field in ("min", "max")) else "uniform"
+
+
+def _categorical(name: str, values: object) -> CategoricalDistribution:
+    if not isinstance(values, list) or not values:
+        raise InputError(f"{name}: values is {_shown(values)}: it must be a list")
+    for value in values:
+        if not isinstance(value, str | int | float | None):
+            raise InputError(f"{name}: {_shown(value)} is no single value; a list or table cannot be tried")
+    if len({(type(value), value) for value in values}) < len(values):
+        raise InputError(f"{name}: values has one of them twice; leave it out")
+    return CategoricalDistribution(values)
+
+
+def _range(name: str, kind: str, low: int | float, high: int | float, q: int | float) -> BaseDistribution:
+    if "log" in kind and not low > 0:
+        raise InputError(f"{name}: min is {low}: on a logarithmic scale it must be above 0")
+    if kind == "uniform":
+        return FloatDistribution(low, high)
+    if kind == "log_uniform_values":
+        return FloatDistribution(low, high, log=True)
+    whole = all(float(number).is_integer() for number in (low, high, q))
+    if kind == "int_uniform" or kind == "q_log_uniform_values":
+        if not whole or q != 1:
+            raise InputError(
+                f"{name}: {kind} is for whole numbers here; use whole min and max without q, or "
+                f"{'uniform' if kind == 'int_uniform' else 'log_uniform_values'}"
+            )
+        return IntDistribution(int(low), int(high), log="log" in kind)
+    if not q > 0 or not math.isclose((high - low) / q, round((high - low) / q), abs_tol=1e-9):
+        raise InputError(f"{name}: q is {q}: it must divide max - min")
+    return (
+        IntDistribution(int(low), int(high), step=int(q)) if whole else FloatDistribution(low, high, step=q)
+    )
+
+
+def _number(name: str, field: str, value: object) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(
+            f"{name}: {field} is {_shown(value)}: it must be a number (in YAML, 1.0e-4 is, not 1e-4)"
+        )
+    return value
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+def _shown(value: object) -> str:
+    return printable(repr(value))
