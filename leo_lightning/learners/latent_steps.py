@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from leo_lightning.learners.learner import LinearClassifier
 from leo_lightning.learners.objectives import MIN_STD, one_hot
 
 
@@ -19,7 +20,7 @@ class LatentSteps(NamedTuple):
     """What the latent steps make. Only `weight` has a gradient."""
 
     weight: Float[Tensor, "B N E"]
-    """Classifier of the adapted codes, mean over the copies."""
+    """Classifier of the adapted codes, mean over the copies, and what is beside it."""
     latents: Float[Tensor, "decodes B N C H"]
     """z before each step, and after the last."""
     decoded: Float[Tensor, "decodes B N E"]
@@ -35,12 +36,12 @@ def latent_steps(
     masks: Float[Tensor, "steps B N K E"] | None,
     eps: Float[Tensor, "decodes B N C E"],
     offset: float,
-    anchor: Float[Tensor, "B N E"] | None = None,
+    beside: LinearClassifier | None = None,
 ) -> LatentSteps:
     """Adapt sampled codes to every task (Algorithm 1, lines 7-11) with sampled classifier weights.
 
     Copy c of the C copies of a class's code decodes to w_c = W_μ z_c + eps_c · std(W_σ z_c), and the logits
-    of an image x are x · (anchor + mean_c w_c). With g the gradient of that mean, the gradient of z_c is
+    of an image x are x · mean_c w_c. With g the gradient of that mean, the gradient of z_c is
     (W_μᵀ g + W_σᵀ (eps_c · std' · g)) / C.
 
     Args:
@@ -52,9 +53,10 @@ def latent_steps(
         masks: dropout factors of the images at step 0, 1, …; None: none.
         eps: standard normal numbers of the T + 1 decodes.
         offset: see `std_from_raw`.
-        anchor: what is added to every decoded classifier; None: nothing.
+        beside: what is added to every decoded classifier; None: nothing.
     """
-    results = _LatentSteps.apply(z, rate, mean_weight, raw_std_weight, support, masks, eps, offset, anchor)
+    added = (None, None) if beside is None else beside
+    results = _LatentSteps.apply(z, rate, mean_weight, raw_std_weight, support, masks, eps, offset, *added)
     return LatentSteps(*results)  # pyright: ignore[reportArgumentType]
 
 
@@ -70,7 +72,8 @@ class _LatentSteps(torch.autograd.Function):
         masks: Tensor | None,
         eps: Tensor,
         offset: float,
-        anchor: Tensor | None,
+        added: Tensor | None,
+        bias: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         (B, N, K, E), T, C = support.shape, len(eps) - 1, eps.shape[3]
         target = one_hot(N, K, z)
@@ -92,14 +95,16 @@ class _LatentSteps(torch.autograd.Function):
             deviation = torch.threshold_(rise, MIN_STD - offset, MIN_STD - offset).mul_(draws)
             deviation.add_(draws, alpha=offset)
             torch.add(over_copies(z) @ mean_weight.T, over_copies(deviation), out=decoded[step])
-            if anchor is not None:
-                decoded[step] += anchor
+            if added is not None:
+                decoded[step] += added
             if step == T:
                 break
             x, g = images[step], gradients[step]
             if masks is not None:
                 torch.mul(support, masks[step], out=x.view(support.shape))
             logits = torch.bmm(decoded[step], x.transpose(1, 2))
+            if bias is not None:
+                logits += bias[:, :, None]
             torch.sub(logits.softmax(1), target, out=residuals[step])
             torch.bmm(residuals[step], x, out=g)
             torch.mul(g[:, :, None], slope, out=carried[step])
@@ -124,6 +129,7 @@ class _LatentSteps(torch.autograd.Function):
         by_moves = torch.empty_like(moves)
         by_z = torch.zeros_like(latents[0])
         by_rate = torch.zeros_like(rate)
+        by_bias = grad.new_zeros(B, N) if ctx.needs_input_grad[9] else None
         by_slope: Tensor | None = None
         by_decoded[T] = grad
         for step in reversed(range(T + 1)):
@@ -138,6 +144,8 @@ class _LatentSteps(torch.autograd.Function):
                 by_chance, chance = torch.bmm(by_g, x.transpose(1, 2)), residual + target
                 by_logits = chance * (by_chance - (chance * by_chance).sum(1, keepdim=True))
                 torch.bmm(by_logits, x, out=by_decoded[step])
+                if by_bias is not None:
+                    by_bias += by_logits.sum(2)
                 if by_support is not None:
                     by_x = residual.transpose(1, 2) @ by_g + by_logits.transpose(1, 2) @ decoded[step]
                     by_support += by_x.view_as(by_support) * (1.0 if masks is None else masks[step])
@@ -153,8 +161,9 @@ class _LatentSteps(torch.autograd.Function):
         by_mean_weight.addmm_(gradients.flatten(0, 2).T, by_moves.sum(3).flatten(0, 2))
         by_raw_std_weight = by_raw.flatten(0, 3).T @ latents.flatten(0, 3)
         by_raw_std_weight.addmm_(carried.flatten(0, 3).T, by_moves.flatten(0, 3))
-        by_anchor = by_decoded.sum(0) if ctx.needs_input_grad[8] else None
-        return by_z, by_rate, by_mean_weight, by_raw_std_weight, by_support, None, None, None, by_anchor
+        by_added = by_decoded.sum(0) if ctx.needs_input_grad[8] else None
+        by_weights = (by_mean_weight, by_raw_std_weight)
+        return by_z, by_rate, *by_weights, by_support, None, None, None, by_added, by_bias
 
 
 def over_copies(x: Float[Tensor, "B N C D"]) -> Float[Tensor, "B N D"]:

@@ -49,6 +49,7 @@ class SampledClassifier(NamedTuple):
     """S linear classifiers of each task, drawn from the learner's distribution, that answer together."""
 
     weight: Float[Tensor, "B S N E"]
+    bias: Float[Tensor, "B N"] | None = None
 
     def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
         """Logarithm of the mean of the samples' probabilities. See `Classifier`."""
@@ -60,11 +61,13 @@ class SampledClassifier(NamedTuple):
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "SampledClassifier":
         """See `Classifier`."""
-        return SampledClassifier(self.weight[tasks])
+        return SampledClassifier(self.weight[tasks], None if self.bias is None else self.bias[tasks])
 
     def _log_probabilities(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B S *images N"]:
         logits = self.weight.flatten(1, 2) @ query.flatten(1, -2).transpose(1, 2)
         logits = logits.unflatten(1, self.weight.shape[1:3]).transpose(2, 3)
+        if self.bias is not None:
+            logits = logits + self.bias[:, None, None]
         return logits.log_softmax(-1).unflatten(2, query.shape[1:-1])
 
 
@@ -84,6 +87,17 @@ class Adaptation(NamedTuple):
     weights: list[Float[Tensor, "B N E"]]
     """Classifier before and after each of the F fine-tuning steps; without dropout before the first and after
     the last."""
+    bias: Float[Tensor, "B N"] | None
+    """That of all classifiers; None without a nearest centroid beside them."""
+
+    def stages(self) -> dict[str, LinearClassifier]:
+        """Classifiers by stage."""
+        weights = {
+            "before_adaptation": self.decoded[0],
+            "after_latent_steps": self.decoded[-1],
+            "final": self.weights[-1],
+        }
+        return {stage: LinearClassifier(weight, self.bias) for stage, weight in weights.items()}
 
 
 class LEO(Learner):
@@ -108,8 +122,8 @@ class LEO(Learner):
             images, averaged in the logits, as the authors' code does.
         random_prior: z ~ p(z) = N(0, 1) in training and z = 0 in evaluation, without an encoder (Table 2).
         deterministic: z and w are the means of their distributions in training, too (Table 2).
-        class_mean: initial value of a learned factor s, one per embedding dimension, with which the mean
-            embedding of a class is added to its decoded w; 0: none, as in the paper.
+        centroid_scale: initial value of a learned scale s, one per embedding dimension, of a nearest-centroid
+            classifier with logits -½ Σ s (x - c)² that every decoded w is added to; 0: none, as in the paper.
         test_samples: samples of (z, w) whose probabilities are averaged in evaluation; 0: the means of both.
     """
 
@@ -131,7 +145,7 @@ class LEO(Learner):
         one_latent_per_class: bool = False,
         random_prior: bool = False,
         deterministic: bool = False,
-        class_mean: float = 0.0,
+        centroid_scale: float = 0.0,
         test_samples: int = 0,
     ) -> None:
         super().__init__()
@@ -143,7 +157,7 @@ class LEO(Learner):
             "kl_weight": kl_weight, "encoder_penalty_weight": encoder_penalty_weight,
             "l2_penalty_weight": l2_penalty_weight,
             "orthogonality_penalty_weight": orthogonality_penalty_weight,
-            "class_mean": class_mean, "test_samples": test_samples,
+            "centroid_scale": centroid_scale, "test_samples": test_samples,
         }  # fmt: skip
         check_least(1, {"num_latents": num_latents})
         check_least(0, not_negative)
@@ -168,7 +182,7 @@ class LEO(Learner):
         self.one_latent_per_class = one_latent_per_class
         self.random_prior = random_prior
         self.deterministic = deterministic
-        self.class_mean = class_mean
+        self.centroid_scale = centroid_scale
         self.test_samples = test_samples
         self.encoder = None if random_prior else Encoder(embedding_size, num_latents)
         self.relation_net = None if random_prior else RelationNet(num_latents)
@@ -176,19 +190,17 @@ class LEO(Learner):
         # a rate that no step uses would be a parameter without gradient, which DDP refuses
         self.alpha = nn.Parameter(torch.full((num_latents,), latent_lr)) if latent_steps else None
         self.eta = nn.Parameter(torch.full((embedding_size,), finetuning_lr)) if finetuning_steps else None
-        self.class_mean_factor = (
-            nn.Parameter(torch.full((embedding_size,), class_mean)) if class_mean else None
-        )
+        scale = torch.full((embedding_size,), centroid_scale)
+        self.scale = nn.Parameter(scale) if centroid_scale else None
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> Mapping[str, Classifier]:
         """See `Learner.stages`."""
         if not self.test_samples:
-            weights = _stage_weights(self.adaptation(support, NO_NOISE))
-            return {stage: LinearClassifier(weight) for stage, weight in weights.items()}
-        samples = [_stage_weights(self.adaptation(support, noise)) for noise in self._samples(support)]
+            return self.adaptation(support, NO_NOISE).stages()
+        samples = [self.adaptation(support, noise).stages() for noise in self._samples(support)]
         return {
-            stage: SampledClassifier(torch.stack([weights[stage] for weights in samples], dim=1))
-            for stage in samples[0]
+            stage: SampledClassifier(torch.stack([each[stage].weight for each in samples], 1), first.bias)
+            for stage, first in samples[0].items()
         }
 
     def _samples(self, support: Float[Tensor, "B N K E"]) -> Iterator[Noise]:
@@ -236,7 +248,7 @@ class LEO(Learner):
             return self._judge(episode, noise, adaptation)
 
     def _judge(self, episode: Episode, noise: Noise, adaptation: Adaptation) -> Outcome:
-        final = LinearClassifier(adaptation.weights[-1])(_masked(episode.query, noise.query_mask))
+        final = adaptation.stages()["final"](_masked(episode.query, noise.query_mask))
         terms = {"cross_entropy": objectives.query_cross_entropy(final, episode.valid).mean()}
         if self.training and self.encoder is not None:
             z = adaptation.latents[0]
@@ -274,9 +286,8 @@ class LEO(Learner):
         with torch.autocast(support.device.type, enabled=False):
             mean, raw_std = code.to(support.dtype).chunk(2, dim=-1)
             std, _ = objectives.std_from_raw(raw_std, offset=1.0 if self.random_prior else 0.0)
-            masks, anchor = noise.support_masks, None
-            if self.class_mean_factor is not None:
-                anchor = self.class_mean_factor * support.mean(2)
+            masks, beside = noise.support_masks, self._nearest_centroid(support)
+            bias = None if beside is None or beside.bias is None else beside.bias[:, :, None]
             z = mean[:, :, None]
             if noise.latents is not None:
                 z = z + noise.latents * std[:, :, None]
@@ -284,26 +295,26 @@ class LEO(Learner):
             alpha = mean.new_zeros(H) if self.alpha is None else self.alpha / copies
             eta = mean.new_zeros(E) if self.eta is None else self.eta / copies
             if noise.weights is None:
-                latents, decoded = self._exact_latent_steps(z, alpha, support, masks, anchor)
+                latents, decoded = self._exact_latent_steps(z, alpha, support, masks, beside)
             else:
                 z = z.expand(-1, -1, copies, -1)
                 offset = math.sqrt(2.0 / (N + E))
                 mean_weight, raw_std_weight = self.decoder.weight.chunk(2)
                 weight, latents, decoded = latent_steps(
-                    z, alpha, mean_weight, raw_std_weight, support, masks, noise.weights, offset, anchor
+                    z, alpha, mean_weight, raw_std_weight, support, masks, noise.weights, offset, beside
                 )
                 latents, decoded = [z, *latents[1:]], [*decoded[:-1], weight]
             if masks is None:
-                weights = self._exact_finetuning(decoded[-1], eta, support)
+                weights = self._exact_finetuning(decoded[-1], eta, support, bias)
             else:
                 # all copies take the same step, so their mean takes it too
                 weights = adapt(
                     decoded[-1],
-                    lambda weight, step: objectives.support_gradient(support * masks[T + step], weight),
+                    lambda weight, step: objectives.support_gradient(support * masks[T + step], weight, bias),
                     eta,
                     F,
                 )
-        return Adaptation(mean, std, latents, decoded, weights)
+        return Adaptation(mean, std, latents, decoded, weights, None if beside is None else beside.bias)
 
     def _code(self, support: Float[Tensor, "B N K E"], noise: Noise) -> Float[Tensor, "B N codes"]:
         """Mean and raw standard deviation of every class's z: zeros for p(z)."""
@@ -312,13 +323,20 @@ class LEO(Learner):
             return support.new_zeros(B, N, 2 * self.num_latents)
         return self.relation_net(self.encoder(_masked(support, noise.encoder_mask)))
 
+    def _nearest_centroid(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier | None:
+        """What decoded classifiers are added to: -½ Σ s (x - c)², less what is equal for all classes."""
+        if self.scale is None:
+            return None
+        centroids = support.mean(2)
+        return LinearClassifier(self.scale * centroids, -0.5 * (centroids.square() @ self.scale))
+
     def _exact_latent_steps(
         self,
         z: Float[Tensor, "B N 1 H"],
         rate: Float[Tensor, " H"],
         support: Float[Tensor, "B N K E"],
         masks: Float[Tensor, "steps B N K E"] | None,
-        anchor: Float[Tensor, "B N E"] | None,
+        beside: LinearClassifier | None,
     ) -> tuple[list[Float[Tensor, "B N 1 H"]], list[Float[Tensor, "B N E"]]]:
         """Latent steps without sampling of weights. They stay in H dimensions: x · W_μ z = (x W_μ) · z.
 
@@ -332,16 +350,20 @@ class LEO(Learner):
 
         images = support[None] if masks is None else support * masks[: self.latent_steps]
         projected = images @ mean_weight
-        known = None if anchor is None else anchor @ images.flatten(2, 3).transpose(2, 3)
+        known = None if beside is None else torch.stack([beside(each).flatten(1, 2).mT for each in images])
         latents = adapt(z.squeeze(2), gradient, rate, self.latent_steps)
         ends = latents if len(latents) == 1 else [latents[0], latents[-1]]
         decoded = [z @ mean_weight.T for z in ends]
-        if anchor is not None:
-            decoded = [weight + anchor for weight in decoded]
+        if beside is not None:
+            decoded = [weight + beside.weight for weight in decoded]
         return [z[:, :, None] for z in latents], decoded
 
     def _exact_finetuning(
-        self, weight: Float[Tensor, "B N E"], rate: Float[Tensor, " E"], support: Float[Tensor, "B N K E"]
+        self,
+        weight: Float[Tensor, "B N E"],
+        rate: Float[Tensor, " E"],
+        support: Float[Tensor, "B N K E"],
+        bias: Float[Tensor, "B N 1"] | None,
     ) -> list[Float[Tensor, "B N E"]]:
         """Fine-tuning without dropout, by way of the Gram matrix of the support.
 
@@ -356,6 +378,8 @@ class LEO(Learner):
         moved = rate * images
         gram = torch.bmm(moved, images.transpose(1, 2))
         logits = torch.bmm(weight, images.transpose(1, 2))
+        if bias is not None:
+            logits = logits + bias
         residuals = torch.zeros_like(logits)
         target = objectives.one_hot(support.shape[1], support.shape[2], logits)
         for _ in range(self.finetuning_steps):
@@ -376,15 +400,6 @@ class LEO(Learner):
         if self.eta is not None:
             diagnostics["finetuning_lr"] = self.eta.mean()
         return diagnostics
-
-
-def _stage_weights(adaptation: Adaptation) -> dict[str, Float[Tensor, "B N E"]]:
-    """Classifiers by stage."""
-    return {
-        "before_adaptation": adaptation.decoded[0],
-        "after_latent_steps": adaptation.decoded[-1],
-        "final": adaptation.weights[-1],
-    }
 
 
 def _shaped(

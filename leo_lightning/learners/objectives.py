@@ -100,7 +100,7 @@ class _Orthogonality(torch.autograd.Function):
 def support_gradient(
     support: Float[Tensor, "B N K E"],
     weight: Float[Tensor, "B N E"],
-    known: Float[Tensor, "B N M"] | None = None,
+    known: Float[Tensor, "B N #M"] | None = None,
 ) -> Float[Tensor, "B N E"]:
     """Gradient, with respect to the classifier, of the cross-entropy *summed* over the support (Eq. 5).
 

@@ -7,10 +7,11 @@ from torch import Tensor
 from leo_lightning.learners import objectives
 from leo_lightning.learners.inner_loop import adapt
 from leo_lightning.learners.latent_steps import LatentSteps, latent_steps
+from leo_lightning.learners.learner import LinearClassifier
 
 DOUBLE = torch.float64
 OFFSET = 0.3
-Problem = dict[str, Tensor | None]
+Problem = dict[str, Tensor | LinearClassifier | None]
 
 
 def problem(
@@ -32,25 +33,31 @@ def problem(
         "support": randn(B, N, K, E).requires_grad_(),
         "masks": masks if masked else None,
         "eps": randn(T + 1, B, N, C, E),
-        "anchor": randn(B, N, E).requires_grad_() if anchored else None,
+        "beside": LinearClassifier(randn(B, N, E).requires_grad_(), randn(B, N).requires_grad_())
+        if anchored
+        else None,
     }
 
 
 def by_autograd(
     z: Tensor, rate: Tensor, mean_weight: Tensor, raw_std_weight: Tensor, support: Tensor,
-    masks: Tensor | None, eps: Tensor, anchor: Tensor | None,
+    masks: Tensor | None, eps: Tensor, beside: LinearClassifier | None,
 ) -> LatentSteps:  # fmt: skip
     """All C classifiers kept, and ∇z by `torch.autograd.grad`."""
     C, T, decoded = z.shape[2], len(eps) - 1, []
 
     def decode(z: Tensor, step: int) -> Tensor:
         std, _ = objectives.std_from_raw(z @ raw_std_weight.T, OFFSET)
-        decoded.append((z @ mean_weight.T + eps[step] * std).mean(2) + (0.0 if anchor is None else anchor))
+        decoded.append(
+            (z @ mean_weight.T + eps[step] * std).mean(2) + (0.0 if beside is None else beside.weight)
+        )
         return decoded[-1]
 
     def gradient(z: Tensor, step: int) -> Tensor:
         images = support if masks is None else support * masks[step]
         logits = torch.einsum("bnke,bme->bnkm", images, decode(z, step))
+        if beside is not None:
+            logits = logits + beside.bias[:, None, None]
         loss = -sum(logits[:, n].log_softmax(-1)[..., n].sum() for n in range(support.shape[1]))
         # `rate` is α / C, which belongs to the gradient of all copies' mean
         return C * torch.autograd.grad(loss, z, create_graph=True)[0]
@@ -79,7 +86,8 @@ def test_values_and_gradients_are_autograds(sizes: dict):
     expected, found = by_autograd(**given), latent_steps(**given, offset=OFFSET)
     for mine, other in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-11, atol=1e-12)
-    leaves = [x for x in given.values() if x is not None and x.requires_grad]
+    leaves = [x for x in given.values() if isinstance(x, Tensor) and x.requires_grad]
+    leaves += given["beside"] or []
     direction = torch.randn(expected.weight.shape, generator=torch.Generator().manual_seed(5), dtype=DOUBLE)
     theirs = torch.autograd.grad(expected.weight, leaves, direction, allow_unused=True)
     for mine, other in zip(torch.autograd.grad(found.weight, leaves, direction), theirs, strict=True):
@@ -94,7 +102,7 @@ def test_values_and_gradients_are_autograds(sizes: dict):
 def test_gradient_by_finite_differences():
     """Catches an error that autograd and the adjoint share."""
     given = problem(B=1, N=2, K=2, E=3, H=2, T=2)
-    names = [name for name, x in given.items() if x is not None and x.requires_grad]
+    names = [name for name, x in given.items() if isinstance(x, Tensor) and x.requires_grad]
 
     def weight(*leaves: Tensor) -> Tensor:
         return latent_steps(**(given | dict(zip(names, leaves, strict=True))), offset=OFFSET).weight

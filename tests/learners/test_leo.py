@@ -453,7 +453,7 @@ def test_inner_loop_is_in_full_precision_under_autocast(training: bool):
     expected, outcome = leo.adaptation(episode.support, noise), leo.outcome(episode, noise)
     with torch.autocast("cpu", torch.bfloat16):
         found, mixed = leo.adaptation(episode.support, noise), leo.outcome(episode, noise)
-    for mine, other in zip(found, expected, strict=True):
+    for mine, other in zip(found[:-1], expected[:-1], strict=True):  # but for the bias, which is None
         for a, b in zip(
             mine if isinstance(mine, list) else [mine],
             other if isinstance(other, list) else [other],

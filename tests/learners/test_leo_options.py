@@ -17,13 +17,13 @@ from tests.oracles import leo_plain as oracle
 VARIANTS = {
     "as published": {},
     "one latent per class": {"one_latent_per_class": True},
-    "class mean": {"class_mean": 2.0},
-    "class mean, one latent": {"class_mean": 2.0, "one_latent_per_class": True, "dropout": 0.0},
+    "centroid": {"centroid_scale": 2.0},
+    "centroid, one latent": {"centroid_scale": 2.0, "one_latent_per_class": True, "dropout": 0.0},
     "random prior": {"random_prior": True},
     "random prior, no dropout": {"random_prior": True, "dropout": 0.0},
     "deterministic": {"deterministic": True},
-    "deterministic, class mean": {"deterministic": True, "class_mean": 2.0},
-    "deterministic, no dropout": {"deterministic": True, "dropout": 0.0, "class_mean": 2.0},
+    "deterministic, centroid": {"deterministic": True, "centroid_scale": 2.0},
+    "deterministic, no dropout": {"deterministic": True, "dropout": 0.0, "centroid_scale": 2.0},
     "generator only": {"latent_steps": 0, "finetuning_steps": 0},
     "closed form": {"kl": "closed_form"},
     "l1": {"orthogonality": "l1"},
@@ -33,8 +33,8 @@ VARIANTS = {
 def variant(name: str) -> LEO:
     leo = small_leo(**VARIANTS[name])
     with torch.no_grad():  # factors that differ, so that one for another is seen
-        if leo.class_mean_factor is not None:
-            leo.class_mean_factor.mul_(torch.linspace(0.5, 1.5, 6, dtype=DOUBLE))
+        if leo.scale is not None:
+            leo.scale.mul_(torch.linspace(0.5, 1.5, 6, dtype=DOUBLE))
     return leo
 
 
@@ -102,11 +102,11 @@ def test_loss_and_gradients_are_the_plain_ones(name: str, training: bool):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_stages_are_the_plain_classifiers(name: str):
-    """Catches a class mean that only training has, and an evaluation that draws."""
+    """Catches a nearest centroid that only training has, and an evaluation that draws."""
     leo, episode = variant(name).eval(), episode_of(K=3)
-    found = leo.adapt(episode.support).weight
+    found = leo.adapt(episode.support)(episode.query).log_softmax(-1)
     for b, task in enumerate(plain(leo, episode, NO_NOISE)):
-        close(found[b], task["w"].mean(1).detach().numpy(), name)
+        close(found[b], task["logits"].log_softmax(-1).detach().numpy(), name)
 
 
 def test_closed_form_is_what_the_estimate_estimates():
@@ -208,7 +208,7 @@ def test_many_samples_with_little_noise_agree_with_the_means():
     [
         ({"deterministic": True, "random_prior": True}, "deterministic and random_prior"),
         ({"deterministic": True, "test_samples": 3}, "deterministic and test_samples"),
-        ({"class_mean": -1.0}, "class_mean is -1.0"),
+        ({"centroid_scale": -1.0}, "centroid_scale is -1.0"),
         ({"test_samples": -1}, "test_samples is -1"),
     ],
 )

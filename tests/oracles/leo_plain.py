@@ -1,8 +1,8 @@
 """LEO's variants in plain PyTorch: every copy is kept, and autograd makes the inner gradients.
 
 Written from the paper (Algorithm 1, Eq. 3-8), for what tests/oracles/leo_numpy.py does not have: one latent
-per class, no encoder, nothing drawn, a class mean beside the decoded weights. It shares no code with the
-package.
+per class, no encoder, nothing drawn, a nearest centroid beside the decoded weights. It shares no code with
+the package.
 """
 
 import math
@@ -15,9 +15,9 @@ def std_of(raw: Tensor, offset: float) -> Tensor:
     return (raw.exp() - (1 - offset)).clamp_min(1e-10)
 
 
-def cross_entropy(x: Tensor, w: Tensor) -> Tensor:
-    """Loss of every image; x (N, K, E), w (N, C, E)."""
-    logits = torch.einsum("nke,mce->nkcm", x, w).mean(2)
+def cross_entropy(x: Tensor, w: Tensor, beside: Tensor) -> Tensor:
+    """Loss of every image; x (N, K, E), w (N, C, E), other logits (N, K, N)."""
+    logits = torch.einsum("nke,mce->nkcm", x, w).mean(2) + beside
     return torch.stack([-logits[n].log_softmax(-1)[:, n] for n in range(len(x))])
 
 
@@ -65,27 +65,31 @@ def task(
     start = z
     if not z.requires_grad:
         z = z.clone().requires_grad_()
-    beside = 0.0
-    if "class_mean_factor" in weights:
-        beside = (weights["class_mean_factor"] * support.mean(1))[:, None]
+
+    def centroid_logits(x: Tensor) -> Tensor:
+        """-½ (x - c)ᵀ diag(s) (x - c), in full."""
+        if "scale" not in weights:
+            return x.new_zeros(())
+        gap = x[..., None, :] - support.mean(1)
+        return -0.5 * (weights["scale"] * gap.square()).sum(-1)
 
     def decode(z: Tensor, step: int) -> Tensor:
         w, raw = (z @ weights["decoder.weight"].T).chunk(2, -1)
         if eps_w is not None:
             w = w + eps_w[step] * std_of(raw, math.sqrt(2 / (N + E)))
-        return w + beside
+        return w
 
     def images(step: int) -> Tensor:
         return support if masks is None else support * masks[step]
 
     for step in range(T):
-        loss = cross_entropy(images(step), decode(z, step)).sum()
+        loss = cross_entropy(images(step), decode(z, step), centroid_logits(images(step))).sum()
         z = z - weights["alpha"] * torch.autograd.grad(loss, z, create_graph=True)[0]
     w = decode(z, T)
     for step in range(F):
-        loss = cross_entropy(images(T + step), w).sum()
+        loss = cross_entropy(images(T + step), w, centroid_logits(images(T + step))).sum()
         w = w - weights["eta"] * torch.autograd.grad(loss, w, create_graph=True)[0]
     asked = query if query_mask is None else query * query_mask
-    return {
-        "loss": cross_entropy(asked, w).mean(), "mean": mean, "std": std, "start": start, "end": z, "w": w,
-    }  # fmt: skip
+    logits = torch.einsum("nke,mce->nkcm", asked, w).mean(2) + centroid_logits(asked)
+    loss = cross_entropy(asked, w, centroid_logits(asked)).mean()
+    return {"loss": loss, "logits": logits, "mean": mean, "std": std, "start": start, "end": z, "w": w}
