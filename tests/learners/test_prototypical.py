@@ -1,5 +1,6 @@
 """Prototypical Networks against a transcription of the paper."""
 
+import inspect
 import math
 
 import numpy as np
@@ -53,3 +54,10 @@ def test_bad_temperatures_are_refused(temperature: float):
     """Catches the logarithm of what has none."""
     with pytest.raises(InputError, match="temperature is"):
         PrototypicalNetworks(6, temperature=temperature)
+
+
+def test_an_unknown_distance_is_refused():
+    """Catches any other word that means euclidean, where nobody checks the types."""
+    build = inspect.unwrap(PrototypicalNetworks.__init__)
+    with pytest.raises(InputError, match="distance is 'cosinus': it must be euclidean or cosine"):
+        build(PrototypicalNetworks.__new__(PrototypicalNetworks), distance="cosinus")
