@@ -47,6 +47,12 @@ def test_order_matters_with_full_context_alone():
         assert torch.allclose(learner(other).logits, learner(episode).logits) != full_context
 
 
+def test_full_context_is_not_compiled():
+    """Catches a page of torch.compile's own words at the first step."""
+    with pytest.raises(InputError, match=r"model\.compile cannot compile full_context"):
+        MatchingNetworks(6, full_context=True).compile(fullgraph=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

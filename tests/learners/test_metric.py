@@ -197,8 +197,16 @@ def test_loss_counts_valid_queries_only(method: str):
 
 @each_method
 def test_arguments_build_the_same_learner(method: str):
-    """Catches an argument that is not kept, without which a checkpoint cannot be loaded."""
+    """Catches an argument that is not kept, without which a checkpoint cannot be loaded.
+
+    Before it is, the learner is built without memory, for its sizes.
+    """
     learner = learner_of(method, dropout=0.2, size=4)
+    with torch.device("meta"):
+        sizes = {
+            name: value.shape for name, value in type(learner)(**learner.init_args()).state_dict().items()
+        }
+    assert sizes == {name: value.shape for name, value in learner.state_dict().items()}
     again = type(learner)(**learner.init_args()).double()
     assert again.init_args() == learner.init_args()
     again.load_state_dict(learner.state_dict())
