@@ -9,24 +9,15 @@ Few-Shot Learning. arXiv:1911.04623. The centroids are those of Prototypical Net
 from jaxtyping import Float
 from torch import Tensor
 
-from leo_lightning.data.episode import Episode
-from leo_lightning.learners.learner import Learner, LinearClassifier, Outcome
-from leo_lightning.learners.objectives import query_cross_entropy
+from leo_lightning.learners.learner import LinearClassifier
+from leo_lightning.learners.not_trained import NotTrained
 
 
-class NearestCentroid(Learner):
+class NearestCentroid(NotTrained):
     """Classify by the squared Euclidean distance to the mean of a class's support."""
-
-    trained = False
 
     def __init__(self) -> None:
         super().__init__()
-
-    def outcome(self, episode: Episode, noise: None) -> Outcome:
-        """See `Learner.outcome`."""
-        logits = self.adapt(episode.support)(episode.query)
-        loss = query_cross_entropy(logits, episode.valid).mean()
-        return Outcome(loss, {"cross_entropy": loss}, logits, {})
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
         """See `Learner.stages`. -‖x - c‖² = 2x·c - ‖c‖² - ‖x‖², and ‖x‖² is the same for all classes."""

@@ -1,0 +1,61 @@
+"""Nearest neighbours among the support images.
+
+Cover, Hart: Nearest Neighbor Pattern Classification. IEEE Transactions on Information Theory 13, 1967. The
+similarity is the cosine, as in the nearest-neighbour baseline of Vinyals et al., Matching Networks for One
+Shot Learning, NeurIPS 2016.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from leo_lightning.errors import check_least
+from leo_lightning.learners.not_trained import NotTrained
+
+
+class NeighborClassifier(NamedTuple):
+    """Counts votes of the k support images nearest to a query."""
+
+    support: Float[Tensor, "B N K E"]
+    """Of length 1."""
+    k: int
+
+    def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
+        """See `Classifier`. A class's logit is its number of votes, plus a fraction that only breaks ties."""
+        N, K = self.support.shape[1:3]
+        images = F.normalize(query.flatten(1, -2), dim=-1)
+        similarity = images @ self.support.flatten(1, 2).transpose(1, 2)
+        k = min(self.k, N * K)
+        # stable: of images that are equally near, the first
+        nearest, index = similarity.sort(dim=-1, descending=True, stable=True)
+        votes = 1 + (1 + nearest[..., :k]) / (2 * (k + 1))
+        logits = torch.zeros_like(similarity).scatter(-1, index[..., :k], votes)
+        return logits.unflatten(-1, (N, K)).sum(-1).unflatten(1, query.shape[1:-1])
+
+    def select(self, tasks: Int64[Tensor, " P"]) -> "NeighborClassifier":
+        """See `Classifier`."""
+        return self._replace(support=self.support[tasks])
+
+
+class NearestNeighbors(NotTrained):
+    """The class that most of the k nearest support images have, by cosine similarity.
+
+    Where classes have equally many votes, the one whose voters are more similar in sum wins: a voter counts
+    1 + (1 + cosine) / (2 (k + 1)), and k such fractions stay below 1. That sum is the logit of a class: its
+    order is the answer, and its softmax no calibrated probability.
+
+    Args:
+        k: number of images that vote; all of a task's N·K if it has fewer.
+    """
+
+    def __init__(self, k: int = 1) -> None:
+        super().__init__()
+        check_least(1, {"k": k})
+        self.k = k
+
+    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, NeighborClassifier]:
+        """See `Learner.stages`."""
+        return {"final": NeighborClassifier(F.normalize(support, dim=-1), self.k)}

@@ -1,0 +1,42 @@
+"""Linear support vector machines on the support.
+
+Fan, Chang, Hsieh, Wang, Lin: LIBLINEAR: A Library for Large Linear Classification. JMLR 9, 2008. Lee, Maji,
+Ravichandran, Soatto: Meta-Learning with Differentiable Convex Optimization, CVPR 2019, train an embedding
+through a multi-class machine; here nothing is trained, and each class has a machine of its own.
+"""
+
+import math
+from functools import partial
+
+from jaxtyping import Float
+from sklearn.svm import LinearSVC
+from torch import Tensor
+
+from leo_lightning.errors import InputError
+from leo_lightning.learners.learner import LinearClassifier
+from leo_lightning.learners.not_trained import NotTrained
+from leo_lightning.learners.task_by_task import fit_each
+
+
+class LinearSVM(NotTrained):
+    """One linear support vector machine per class, against all others; scikit-learn's LinearSVC.
+
+    Each minimises C Σᵢ max(0, 1 - yᵢ(xᵢ·w + b))² + ½(‖w‖² + b²), with y = 1 for its class and -1 for the
+    others. The logits are the decision values: their order is the answer, and their softmax no probability,
+    so that loss and calibration say little. Outer gradients do not reach the support.
+
+    Args:
+        C: weight of the support's hinge loss against the penalty.
+    """
+
+    def __init__(self, C: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < C < math.inf:
+            raise InputError(f"C is {C}: it must be a number above 0")
+        self.C = C
+
+    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+        """See `Learner.stages`. The solver draws the order of its visits, from a fixed seed."""
+        # "auto" takes the solver of the dual unless a task has more images than dimensions
+        make = partial(LinearSVC, C=self.C, dual="auto", tol=1e-6, max_iter=1_000_000, random_state=0)
+        return {"final": fit_each(support, make, pair=(-1.0, 1.0))}

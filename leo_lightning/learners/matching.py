@@ -1,0 +1,147 @@
+"""Matching Networks: attention over the support images.
+
+Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One Shot Learning. NeurIPS 2016,
+arXiv:1606.04080.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from leo_lightning.errors import InputError, check_least
+from leo_lightning.learners.embedding import Embedded
+from leo_lightning.learners.metric import MetricLearner
+
+
+class FullContext(nn.Module):
+    """Full context embeddings: those of images that have seen the whole support set (Appendix A).
+
+    Args:
+        size: D, size of an embedding.
+        processing_steps: how often a query reads the support.
+    """
+
+    def __init__(self, size: int, processing_steps: int) -> None:
+        super().__init__()
+        self.processing_steps = processing_steps
+        self.support_lstm = nn.LSTM(size, size, batch_first=True, bidirectional=True)
+        self.query_lstm = nn.LSTMCell(2 * size, size)
+
+    def support(self, images: Float[Tensor, "B N K D"]) -> Float[Tensor, "B N K D"]:
+        """g(x, S) (A.2): a bidirectional LSTM over the support, both outputs added to its input.
+
+        It reads class by class, so that a class's place has an influence; the places of a task are drawn.
+        """
+        outputs, _ = self.support_lstm(images.flatten(1, 2))
+        forth, back = outputs.unflatten(1, images.shape[1:3]).chunk(2, dim=-1)
+        return images + forth + back
+
+    def query(
+        self, images: Float[Tensor, "#B M D"], support: Float[Tensor, "B I D"]
+    ) -> Float[Tensor, "B M D"]:
+        """f(x, S) (A.1): an LSTM that at each step sees the query, and what it reads from the support.
+
+        The paper does not say where h begins. Here ĥ₀ is 0, and so h₀, with its connection past the LSTM,
+        is f'(x): the first read is by the query's own embedding.
+
+        Args:
+            images: f'(x).
+            support: g(x, S) of all of a task's support images.
+        """
+        images = images.expand(len(support), -1, -1)
+        hidden, cell = images, torch.zeros_like(images).flatten(0, 1)
+        for _ in range(self.processing_steps):
+            read = (hidden @ support.transpose(1, 2)).softmax(-1) @ support
+            # the paper's LSTM takes x as its input and [h, r] as its state: the same sums as for [x, r] and h
+            seen = torch.cat([images, read], dim=-1).flatten(0, 1)
+            step, cell = self.query_lstm(seen, (hidden.flatten(0, 1), cell))
+            hidden = images + step.unflatten(0, images.shape[:2])
+        return hidden
+
+
+class AttentionClassifier(NamedTuple):
+    """Attention of embedded queries to embedded support images."""
+
+    support: Float[Tensor, "B N K D"]
+    """g(x, S)."""
+    temperature: Float[Tensor, ""]
+    context: FullContext | None
+
+    def __call__(self, query: Float[Tensor, "#B *images D"]) -> Float[Tensor, "B *images N"]:
+        """See `Classifier`. Logarithm of the attention to a class's images, up to a constant."""
+        images, support = query.flatten(1, -2), self.support.flatten(1, 2)
+        if self.context is not None:
+            images = self.context.query(images, support)
+        support = F.normalize(support, dim=-1) / self.temperature
+        similarity = F.normalize(images, dim=-1) @ support.transpose(1, 2)
+        logits = similarity.unflatten(-1, self.support.shape[1:3]).logsumexp(-1)
+        return logits.unflatten(1, query.shape[1:-1])
+
+    def select(self, tasks: Int64[Tensor, " P"]) -> "AttentionClassifier":
+        """See `Classifier`."""
+        return self._replace(support=self.support[tasks])
+
+
+class MatchingNetworks(MetricLearner):
+    """Classify by attention over the support images (Eq. 1 and 2).
+
+    p(n | x) is the sum, over the support images of class n, of the softmax over all N·K of cos(f(x), g(xᵢ))
+    / τ. The paper has τ = 1, a nearly flat softmax; here it is learned, as the logarithm of a positive
+    number. f and g share the embedding; with full context they differ after it.
+
+    Args:
+        embedding_size: E, size of an image's embedding; taken from the data.
+        size: D, size of the learned embedding; null: E.
+        hidden: width of the hidden layer beside the linear map of the embedding; 0: none.
+        dropout: dropout rate of embeddings in training, of support and query alike.
+        temperature: initial value of τ, by which cosines are divided before the softmax; it is learned.
+        full_context: let embeddings depend on the whole support (appendix A); answers then depend a little
+            on the order of classes and images.
+        processing_steps: reads of the support by each query, with full_context.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int = 640,
+        size: int | None = None,
+        hidden: int = 0,
+        dropout: float = 0.0,
+        temperature: float = 0.1,
+        full_context: bool = False,
+        processing_steps: int = 5,
+    ) -> None:
+        super().__init__(embedding_size, size, hidden, dropout)
+        if not 0 < temperature < math.inf:
+            raise InputError(f"temperature is {temperature}: it must be a number above 0")
+        check_least(1, {"processing_steps": processing_steps})
+        self.temperature = temperature
+        self.full_context = full_context
+        self.processing_steps = processing_steps
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.context = FullContext(size or embedding_size, processing_steps) if full_context else None
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """See `Learner.compile`.
+
+        Raises:
+            InputError: torch.compile knows no LSTM.
+        """
+        if self.full_context:
+            raise InputError("model.compile cannot compile full_context; leave one of the two out")
+        super().compile(*args, **kwargs)
+
+    def classifier(self, support: Float[Tensor, "B N K E"]) -> Embedded:
+        """See `MetricLearner.classifier`."""
+        embedded = self.embedding(support)
+        if self.context is not None:
+            embedded = self.context.support(embedded)
+        attention = AttentionClassifier(embedded, self.log_temperature.exp(), self.context)
+        return Embedded(self.embedding, attention)
+
+    def diagnostics(self) -> dict[str, Float[Tensor, ""]]:
+        """See `MetricLearner.diagnostics`."""
+        return {"temperature": self.log_temperature.exp()}

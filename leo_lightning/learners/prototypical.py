@@ -1,0 +1,73 @@
+"""Prototypical Networks: nearest centroid in a learned space.
+
+Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning. NeurIPS 2017, arXiv:1703.05175.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leo_lightning.errors import InputError
+from leo_lightning.learners.embedding import Embedded
+from leo_lightning.learners.learner import Classifier, LinearClassifier
+from leo_lightning.learners.metric import MetricLearner
+
+
+class PrototypicalNetworks(MetricLearner):
+    """Softmax over the distances of a query to the mean embedding of each class (Eq. 1 and 2).
+
+    p(n | x) = softmax over n of -d(f(x), c_n) / τ, with d the squared Euclidean distance, or minus the
+    cosine. The paper has τ = 1; here it is learned, as the logarithm of a positive number: between features
+    of unit length squared distances are at most 4 and cosines at most 1, and a softmax of them is nearly
+    flat. A learned τ for cosines: Gidaris and Komodakis, Dynamic Few-Shot Visual Learning without
+    Forgetting, CVPR 2018.
+
+    Args:
+        embedding_size: E, size of an image's embedding; taken from the data.
+        size: D, size of the learned embedding; null: E.
+        hidden: width of the hidden layer beside the linear map of the embedding; 0: none.
+        dropout: dropout rate of embeddings in training, of support and query alike.
+        distance: euclidean (squared) or cosine.
+        temperature: initial value of τ, by which distances are divided before the softmax; it is learned.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int = 640,
+        size: int | None = None,
+        hidden: int = 0,
+        dropout: float = 0.0,
+        distance: Literal["euclidean", "cosine"] = "euclidean",
+        temperature: float = 0.1,
+    ) -> None:
+        super().__init__(embedding_size, size, hidden, dropout)
+        if distance not in ("euclidean", "cosine"):
+            raise InputError(f"distance is {distance!r}: it must be euclidean or cosine")
+        if not 0 < temperature < math.inf:
+            raise InputError(f"temperature is {temperature}: it must be a number above 0")
+        self.distance = distance
+        self.temperature = temperature
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    def classifier(self, support: Float[Tensor, "B N K E"]) -> Classifier:
+        """See `MetricLearner.classifier`.
+
+        -‖f - c‖² = 2 f·c - ‖c‖² - ‖f‖², and ‖f‖² is the same for all classes: linear in the embedding f of a
+        query, and in the query itself if f is.
+        """
+        prototypes = self.embedding(support).mean(2)
+        scale = self.log_temperature.neg().exp()
+        if self.distance == "cosine":
+            return Embedded(self.embedding, LinearClassifier(scale * F.normalize(prototypes, dim=-1)), True)
+        linear = LinearClassifier(2 * scale * prototypes, -scale * prototypes.square().sum(-1))
+        if self.embedding.branch is not None:
+            return Embedded(self.embedding, linear)
+        return linear._replace(weight=linear.weight @ self.embedding.linear.weight)
+
+    def diagnostics(self) -> dict[str, Float[Tensor, ""]]:
+        """See `MetricLearner.diagnostics`."""
+        return {"temperature": self.log_temperature.exp()}

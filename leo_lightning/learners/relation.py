@@ -1,0 +1,119 @@
+"""Relation Networks: a learned comparison in place of a metric.
+
+Sung, Yang, Zhang, Xiang, Torr, Hospedales: Learning to Compare: Relation Network for Few-Shot Learning.
+CVPR 2018, arXiv:1711.06025.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from leo_lightning.errors import InputError, check_least
+from leo_lightning.learners.embedding import Embedded
+from leo_lightning.learners.metric import MetricLearner
+
+
+class RelationModule(nn.Module):
+    """g of Eq. 1: class and query, both embedded and concatenated, through 2D → R → R → 1.
+
+    ReLU between the layers; the sigmoid after the last one is the caller's. The paper's blocks of
+    convolutions have batch normalisation; here either half of the input is scaled to length √D, so that its
+    entries are about 1, without tasks that influence each other. The first layer acts on either half alone:
+    it sees N + N·Q rows of a task in place of N·N·Q pairs.
+
+    Args:
+        size: D, size of an embedding.
+        relation_size: R, width of both hidden layers.
+    """
+
+    def __init__(self, size: int, relation_size: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(2 * size, relation_size)
+        self.second = nn.Linear(relation_size, relation_size)
+        self.last = nn.Linear(relation_size, 1)
+
+    def halves(
+        self, classes: Float[Tensor, "*classes D"], queries: Float[Tensor, "*queries D"]
+    ) -> tuple[Float[Tensor, "*classes R"], Float[Tensor, "*queries R"]]:
+        """What either half of a pair adds to the first layer."""
+        D = classes.shape[-1]
+        left, right = (D**0.5 * F.normalize(half, dim=-1) for half in (classes, queries))
+        return left @ self.first.weight[:, :D].T, right @ self.first.weight[:, D:].T + self.first.bias
+
+    def forward(self, sums: Float[Tensor, "*pairs R"]) -> Float[Tensor, "*pairs"]:
+        """The relation of each pair, before the sigmoid.
+
+        Args:
+            sums: of the two `halves` of a pair.
+        """
+        return self.last(self.second(sums.relu()).relu()).squeeze(-1)
+
+
+class RelationClassifier(NamedTuple):
+    """Relations of embedded queries to classes."""
+
+    prototypes: Float[Tensor, "B N D"]
+    relation: RelationModule
+
+    def __call__(self, query: Float[Tensor, "#B *images D"]) -> Float[Tensor, "B *images N"]:
+        """See `Classifier`."""
+        left, right = self.relation.halves(self.prototypes, query.flatten(1, -2))
+        return self.relation(left[:, None] + right[:, :, None]).unflatten(1, query.shape[1:-1])
+
+    def select(self, tasks: Int64[Tensor, " P"]) -> "RelationClassifier":
+        """See `Classifier`."""
+        return self._replace(prototypes=self.prototypes[tasks])
+
+
+class RelationNetworks(MetricLearner):
+    """Classify by a learned relation score between a query and each class (Eq. 1).
+
+    The score is the sigmoid of the relation module's output, and that output is the logit: logits order
+    classes as scores r do, and their softmax divides each class's odds r / (1 - r) by the sum of all. Of
+    several shots the paper sums the embeddings; here they are averaged, which a given K cannot tell from a
+    sum, so that K may differ between training and evaluation.
+
+    Args:
+        embedding_size: E, size of an image's embedding; taken from the data.
+        size: D, size of the learned embedding; null: E.
+        hidden: width of the hidden layer beside the linear map of the embedding; 0: none.
+        dropout: dropout rate of embeddings in training, of support and query alike.
+        relation_size: R, width of both hidden layers of the relation module.
+        loss: mse, of scores to 1 for a query's own class and 0 for the others (Eq. 2, as a mean over the
+            pairs in place of a sum); or cross_entropy, of the softmax of the logits.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int = 640,
+        size: int | None = None,
+        hidden: int = 0,
+        dropout: float = 0.0,
+        relation_size: int = 128,
+        loss: Literal["mse", "cross_entropy"] = "mse",
+    ) -> None:
+        super().__init__(embedding_size, size, hidden, dropout)
+        check_least(1, {"relation_size": relation_size})
+        if loss not in ("mse", "cross_entropy"):
+            raise InputError(f"loss is {loss!r}: it must be mse or cross_entropy")
+        self.relation_size = relation_size
+        self.loss = loss
+        self.relation = RelationModule(size or embedding_size, relation_size)
+
+    def classifier(self, support: Float[Tensor, "B N K E"]) -> Embedded:
+        """See `MetricLearner.classifier`."""
+        return Embedded(self.embedding, RelationClassifier(self.embedding(support).mean(2), self.relation))
+
+    def terms(
+        self, logits: Float[Tensor, "B N Q N"], valid: Bool[Tensor, "B N Q"] | None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """See `MetricLearner.terms`."""
+        if self.loss == "cross_entropy":
+            return super().terms(logits, valid)
+        own = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[:, None]
+        error = (logits.sigmoid() - own).square().mean(-1)
+        counted = torch.ones_like(error) if valid is None else valid.to(error)
+        return {"mse": ((error * counted).flatten(1).sum(1) / counted.flatten(1).sum(1)).mean()}
