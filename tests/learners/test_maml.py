@@ -1,6 +1,7 @@
 """MAML, ANIL and Meta-SGD against NumPy, finite differences and torch.func."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def theirs(learner: AdaptedMLP) -> oracle.Arrays:
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("kind", METHODS)
 def test_adapted_weights_are_numpys(kind: type[AdaptedMLP], steps: int):
-    """Catches a wrong inner gradient, a sum for the mean, a hidden layer that moves in ANIL or stays in MAML."""
+    """Catches a wrong inner gradient, a sum for the mean, a hidden layer that moves in ANIL."""
     learner, episode = small(kind, steps=steps), episode_of()
     W, b = (p.detach().numpy() for p in learner.hidden.parameters())
     found = learner.adapted(episode.support)
@@ -84,7 +85,7 @@ def test_adapted_weights_are_numpys(kind: type[AdaptedMLP], steps: int):
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_outer_gradient_is_second_order(kind: type[AdaptedMLP]):
-    """NumPy's finite differences, by every number. Catches a detached inner gradient and rates outside the graph."""
+    """NumPy's finite differences. Catches a detached inner gradient and rates outside the graph."""
     learner, episode = small(kind), episode_of()
     found = gradients(learner(episode).loss, learner)
     support, query = episode.support.numpy(), episode.query.numpy()
@@ -176,16 +177,14 @@ def test_a_shared_vector_for_the_head_would_change_nothing(kind: type[AdaptedMLP
 @pytest.mark.parametrize("sizes", [[4], [4, 3], [4, 7, 5, 3], [1, 8, 8, 1]])
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_gradient_is_autograds_at_any_depth(sizes: list[int], tasks: int):
-    """Catches a layer left out, a ReLU at the wrong place, and weights shared by tasks that are not summed."""
+    """Catches a layer left out, a ReLU at the wrong place, and shared weights that are not summed."""
     generator = torch.Generator().manual_seed(0)
     sizes = [*sizes, 2] if len(sizes) == 1 else sizes
 
     def numbers(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=DOUBLE)
 
-    layers = [
-        Layer(numbers(tasks, b, a), numbers(tasks, b)) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-    ]
+    layers = [Layer(numbers(tasks, b, a), numbers(tasks, b)) for a, b in pairwise(sizes)]
     images, target = numbers(3, 5, sizes[0]), numbers(3, 5, sizes[-1])
     each = [Layer(w.expand(3, -1, -1).clone(), b.expand(3, -1).clone()) for w, b in layers]
     flat = [tensor.requires_grad_() for layer in each for tensor in layer]
@@ -206,12 +205,10 @@ def test_descent_serves_regression():
     x = torch.linspace(-2, 2, 20, dtype=DOUBLE).expand(2, -1)[..., None]
     y = torch.stack([x[0].sin(), x[1].cos()])
     sizes = [1, 40, 40, 1]
-    layers = [
-        Layer(
-            torch.randn(1, b, a, generator=generator, dtype=DOUBLE) / a**0.5, torch.zeros(1, b, dtype=DOUBLE)
-        )
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-    ]
+    layers = []
+    for a, b in pairwise(sizes):
+        weight = torch.randn(1, b, a, generator=generator, dtype=DOUBLE) / a**0.5
+        layers.append(Layer(weight, weight.new_zeros(1, b)))
     adapted = descend(layers, x, lambda outputs: (outputs - y) / 20, 3 * [Rate(0.05, 0.05)], 300)
     before, after = ((activations(each, x)[-1] - y).square().flatten(1).mean(1) for each in (layers, adapted))
     assert (after < 0.2 * before).all()
