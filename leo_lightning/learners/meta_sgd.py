@@ -47,12 +47,10 @@ class MetaSGD(AdaptedMLP):
         self.head_weight_rate = nn.Parameter(torch.full((hidden_size,), inner_lr))
         self.head_bias_rate = nn.Parameter(torch.full((1,), inner_lr))
 
-    def rates(self) -> list[Rate]:
+    def rates(self) -> tuple[Rate, Rate]:
         """Step sizes of the hidden layer and of the head."""
-        return [
-            Rate(self.hidden_weight_rate, self.hidden_bias_rate),
-            Rate(self.head_weight_rate, self.head_bias_rate),
-        ]
+        hidden = Rate(self.hidden_weight_rate, self.hidden_bias_rate)
+        return hidden, Rate(self.head_weight_rate, self.head_bias_rate)
 
     def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
         """See `AdaptedMLP.adapted`."""
