@@ -12,7 +12,7 @@ import io
 import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -72,9 +72,8 @@ def _adapted(
     graph = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         # weights that are not drawn: torch's generator is not ours to move
-        head = nn.utils.skip_init(
-            nn.Linear, hidden.out_features, N, device=support.device, dtype=support.dtype
-        )
+        head = cast(nn.Linear, nn.utils.skip_init(nn.Linear, hidden.out_features, N))
+        head = head.to(support)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         learner = wrap(nn.Sequential(hidden, nn.ReLU(), head))
