@@ -19,7 +19,7 @@ def learner_of(name: str) -> dict:
 
 @pytest.mark.parametrize("name", [*GRADIENT, *LEARN2LEARN])
 def test_the_settings_build_the_method(name: str):
-    """Catches a setting that was renamed, a run under another method's name, and a command of another file."""
+    """Catches a setting that was renamed, and the name or file of another method."""
     learner = learner_of(name)
     module, _, kind = learner["class_path"].rpartition(".")
     built = getattr(importlib.import_module(module), kind)(**learner["init_args"])
