@@ -1,0 +1,107 @@
+"""MAML and Meta-SGD with the inner loop of learn2learn, task by task, in place of ours.
+
+Arnold, Mahajan, Datta, Bunner, Zarkias: learn2learn: A Library for Meta-Learning Research.
+arXiv:2008.12284, version 0.2.0: `learn2learn.algorithms.MAML` and `MetaSGD`. Parameters and results are
+those of `MAML` and `MetaSGD` here; only the way to them differs. This is the one module that imports
+learn2learn, and only when there is something to adapt: it takes seconds.
+"""
+
+import contextlib
+import functools
+import io
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leo_lightning.errors import InputError, require
+from leo_lightning.learners.fast_weights import Layer
+from leo_lightning.learners.learner import Learner
+from leo_lightning.learners.maml import MAML
+from leo_lightning.learners.meta_sgd import MetaSGD
+
+
+class Learn2LearnMAML(MAML):
+    """`MAML` by learn2learn.algorithms.MAML."""
+
+    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
+        """See `AdaptedMLP.adapted`."""
+
+        def wrap(network: nn.Module) -> Any:
+            return _algorithms().MAML(network, lr=self.inner_lr, first_order=self.first_order)
+
+        return _adapted(wrap, self.hidden, support, self.current_steps)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: learn2learn's loop is no graph."""
+        _refuse_to_compile(MAML)
+
+
+class Learn2LearnMetaSGD(MetaSGD):
+    """`MetaSGD` by learn2learn.algorithms.MetaSGD."""
+
+    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
+        """See `AdaptedMLP.adapted`."""
+        N = support.shape[1]
+
+        def wrap(network: nn.Module) -> Any:
+            head = [self.head_weight_rate.expand(N, -1), self.head_bias_rate.expand(N)]
+            rates = [self.hidden_weight_rate, self.hidden_bias_rate, *head]
+            return _algorithms().MetaSGD(network, lrs=rates, first_order=self.first_order)
+
+        return _adapted(wrap, self.hidden, support, self.current_steps)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: learn2learn's loop is no graph."""
+        _refuse_to_compile(MetaSGD)
+
+
+def _adapted(
+    wrap: Callable[[nn.Module], Any], hidden: nn.Linear, support: Float[Tensor, "B N K E"], steps: int
+) -> list[Layer]:
+    """Adapt a clone of the network to each task in turn.
+
+    The inner loop needs autograd in every mode that it may be called in.
+    """
+    B, N, K, _ = support.shape
+    graph = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        # weights that are not drawn: torch's generator is not ours to move
+        head = cast(nn.Linear, nn.utils.skip_init(nn.Linear, hidden.out_features, N))
+        head = head.to(support)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        learner = wrap(nn.Sequential(hidden, nn.ReLU(), head))
+        labels = torch.arange(N, device=support.device).repeat_interleave(K)
+        tasks = []
+        for images in support.clone().flatten(1, 2):
+            clone = learner.clone()
+            for _ in range(steps):
+                clone.adapt(F.cross_entropy(clone(images), labels))
+            tasks.append(list(clone.module.parameters()))
+        stacked = [torch.stack(each) for each in zip(*tasks, strict=True)]
+    if not graph:
+        stacked = [each.detach() for each in stacked]
+    return [Layer(stacked[0], stacked[1]), Layer(stacked[2], stacked[3])]
+
+
+@functools.cache
+def _algorithms() -> ModuleType:
+    """learn2learn.algorithms, without what its own imports say about Gym and NumPy."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        require("learn2learn", "this learner")
+        import learn2learn.algorithms
+
+        return learn2learn.algorithms
+
+
+def _refuse_to_compile(ours: type[Learner]) -> None:
+    raise InputError(
+        f"model.compile: learn2learn's loop cannot be compiled; use {ours.__module__}.{ours.__name__}"
+    )
