@@ -1,0 +1,189 @@
+"""The comparison: train and evaluate what is not done yet, write the table and the figure."""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from leo_lightning.compare import tables
+from leo_lightning.compare.entrants import Entrant, banks_of, check_sizes, digest_of, enter
+from leo_lightning.compare.evaluation import Examiner, Protocol
+from leo_lightning.compare.plan import Plan
+from leo_lightning.compare.statistics import interval
+from leo_lightning.compare.tables import Entry, duration
+from leo_lightning.compare.training import Run, TrainingFailed, finished_run, replaces, train
+from leo_lightning.errors import InputError, one_line
+from leo_lightning.parser import nearest
+
+
+class Comparison:
+    """One comparison at work.
+
+    Args:
+        plan: what is compared.
+        only: labels of the methods to train and evaluate; None for all.
+        console: where it tells how it goes.
+        lock: file descriptor of the folder's lock.
+    """
+
+    def __init__(self, plan: Plan, only: Sequence[str] | None, console: Console, lock: int) -> None:
+        self.plan = plan
+        self.console = console
+        self.lock = lock
+        labels = [method.label for method in plan.methods]
+        for label in only or []:
+            if label not in labels:
+                raise InputError(f"--only: no method is called {label!r}{nearest(label, labels)}")
+        banks = banks_of(plan)
+        self.features = digest_of(banks)
+        self.dataset = _described(banks["test"].provenance)
+        self.entrants = [enter(method, plan, self.features) for method in plan.methods]
+        self.chosen = {label for label in labels if not only or label in only}
+        training = any(e.learner.trained for e in self.entrants if e.method.label in self.chosen)
+        check_sizes(plan, banks, training)
+        self.failed = False
+
+    def entries(self) -> tuple[list[Entry], dict[str, Examiner]]:
+        """Train and evaluate; what the table is made of, and who can evaluate more."""
+        protocol = Protocol(self.plan.way, self.plan.shot, self.plan.tasks)
+        entries, examiners = [], {}
+        for number, entrant in enumerate(self.entrants, start=1):
+            label = entrant.method.label
+            try:
+                run = self._trained(entrant, number)
+                if run is None and entrant.learner.trained:
+                    entries.append(Entry(label, note="not trained yet"))
+                    continue
+                examiner = Examiner(entrant, run, self.plan, self.features)
+                result = examiner.kept(protocol)
+                if result is None and label in self.chosen:
+                    with self._working(f"{self._place(number)} {label}: evaluating") as show:
+                        result = examiner.examine(protocol, show)
+                    accuracy = interval(result.accuracy)
+                    shown = f"{100 * accuracy.mean:.2f} ± {100 * accuracy.half:.2f} %"
+                    self._say(f"{self._place(number)} {label}: {shown}")
+                entries.append(Entry(label, result, run, "" if result else "not evaluated yet"))
+                examiners[label] = examiner
+            except TrainingFailed as error:
+                log = self.plan.log(entrant.method)
+                self._fail(entries, label, f"{error} (see {log.relative_to(self.plan.out)})")
+            except OSError:
+                raise  # a full disk is no method's fault
+            except Exception as error:  # of any kind: other methods do not suffer from it
+                self._fail(entries, label, one_line(error))
+        return entries, examiners
+
+    def _trained(self, entrant: Entrant, number: int) -> Run | None:
+        """The method's run, which is made if there is none and the method is chosen."""
+        if not entrant.learner.trained:
+            return None
+        run, label = finished_run(entrant, self.plan), entrant.method.label
+        if run is not None or label not in self.chosen:
+            return run
+        if replaces(entrant, self.plan):
+            self._say(f"{label}: its configuration or the features have changed, so it is trained anew")
+        started = time.monotonic()
+        with self._working(f"{self._place(number)} {label}: training") as show:
+            train(entrant, self.plan, self.lock, show)
+        took = duration(time.monotonic() - started)
+        self._say(f"{self._place(number)} {label}: trained to step {self.plan.steps:,} ({took})")
+        return finished_run(entrant, self.plan)
+
+    def header(self, entries: Sequence[Entry]) -> str:
+        """The line above the table."""
+        plan = self.plan
+        machines = dict.fromkeys(entry.result.machine for entry in entries if entry.result is not None)
+        return (
+            f"{plan.way}-way {plan.shot}-shot, {plan.query} queries per class, {plan.tasks:,} test tasks "
+            f"(seed {plan.eval_seed}), features: {self.dataset} ({self.features[:8]}); "
+            f"{' and '.join(machines) or 'nothing measured'}"
+        )
+
+    def _fail(self, entries: list[Entry], label: str, reason: str) -> None:
+        self.failed = True
+        entries.append(Entry(label, note=f"failed: {reason}"))
+        self._say(f"{label}: failed: {reason}")
+
+    def _place(self, number: int) -> str:
+        return f"[{number}/{len(self.entrants)}]"
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def _working(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Show what is being done; gives a function to say how far it is."""
+        if not self.console.is_terminal:
+            self._say(f"{what} ...")
+        started = time.monotonic()
+        with self.console.status(escape(what)) as status:
+            yield lambda far: status.update(escape(f"{what}, {duration(time.monotonic() - started)}  {far}"))
+
+
+def compare(plan: Plan, only: Sequence[str] | None = None, plot: bool = True) -> bool:
+    """Compare methods.
+
+    Args:
+        plan: what is compared.
+        only: labels of the methods to train and evaluate; None for all.
+        plot: whether to draw the figure.
+
+    Returns:
+        Whether all went well.
+
+    Raises:
+        InputError: something in the plan is wrong.
+        Interrupted: a signal came while a method was trained.
+    """
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    with lock_folder(plan.out) as lock:
+        comparison = Comparison(plan, only, console, lock)
+        entries, examiners = comparison.entries()
+        shown = [entry for entry in entries if entry.result or entry.note.startswith("failed")]
+        header, rows = comparison.header(shown), tables.rows(shown, plan.reference)
+        files = tables.write(rows, header, plan.reference, plan.out)
+        console.print()
+        console.print(header, markup=False, highlight=False, soft_wrap=True)
+        console.print(tables.terminal(rows, plan.reference))
+        missing = [f"{entry.label} ({entry.note})" for entry in entries if entry not in shown]
+        if missing:
+            console.print(f"left out: {', '.join(missing)}", markup=False, highlight=False, soft_wrap=True)
+        for path in files:
+            console.print(f"written  {path}", markup=False, highlight=False, soft_wrap=True)
+    return not comparison.failed
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[int]:
+    """Keep other comparisons out of a folder, also while a child of this one outlives it.
+
+    Raises:
+        InputError: another one is at work there.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file
+    except BlockingIOError:
+        raise InputError(
+            f"{folder}: another comparison is at work here; wait for its end, or set --out"
+        ) from None
+    finally:
+        os.close(file)
+        if made and [path.name for path in folder.iterdir()] == [".lock"]:  # nothing has begun
+            (folder / ".lock").unlink()
+            folder.rmdir()
+
+
+def _described(provenance: dict[str, str]) -> str:
+    parts = (provenance.get(key) for key in ("dataset", "backbone", "crop"))
+    return ", ".join(part for part in parts if part and part != "unknown") or "unknown"
