@@ -12,8 +12,10 @@ from rich.markup import escape
 
 from leo_lightning.compare import tables
 from leo_lightning.compare.entrants import Entrant, banks_of, check_sizes, digest_of, enter
-from leo_lightning.compare.evaluation import Examiner, Protocol
+from leo_lightning.compare.evaluation import Examiner, Protocol, Result
 from leo_lightning.compare.plan import Plan
+from leo_lightning.compare.plot import Point
+from leo_lightning.compare.plot import write as write_plot
 from leo_lightning.compare.statistics import interval
 from leo_lightning.compare.tables import Entry, duration
 from leo_lightning.compare.training import Run, TrainingFailed, finished_run, replaces, train
@@ -94,6 +96,44 @@ class Comparison:
         self._say(f"{self._place(number)} {label}: trained to step {self.plan.steps:,} ({took})")
         return finished_run(entrant, self.plan)
 
+    def points(self, examiners: dict[str, Examiner]) -> list[Point]:
+        """Evaluate every method at every point of the figure; where one cannot be, the point says why."""
+        found = []
+        for number, entrant in enumerate(self.entrants, start=1):
+            label = entrant.method.label
+            if label not in examiners:
+                continue
+            protocols = [Protocol(way, shot, self.plan.plot_tasks) for way, shot in self.plan.points]
+            kept = [examiners[label].kept(protocol) for protocol in protocols]
+            if None not in kept or label not in self.chosen:
+                found += [
+                    _point(label, p, result) for p, result in zip(protocols, kept, strict=True) if result
+                ]
+                continue
+            with self._working(f"{self._place(number)} {label}: evaluating for the figure") as show:
+                for protocol, result in zip(protocols, kept, strict=True):
+                    found.append(self._point(examiners[label], label, protocol, result, show))
+        return found
+
+    def _point(
+        self,
+        examiner: Examiner,
+        label: str,
+        protocol: Protocol,
+        kept: Result | None,
+        show: Callable[[str], None],
+    ) -> Point:
+        where = f"{protocol.way}-way {protocol.shot}-shot"
+        try:
+            result = kept or examiner.examine(protocol, lambda far: show(f"{where}, {far}"))
+        except OSError:
+            raise
+        except Exception as error:  # as a method that is made for one number of classes
+            note = tables.without_folders(one_line(error))
+            self._say(f"{label}: no point at {where} ({note})")
+            return Point(label, protocol.way, protocol.shot, None, note)
+        return _point(label, protocol, result)
+
     def header(self, entries: Sequence[Entry]) -> str:
         """The line above the table."""
         plan = self.plan
@@ -155,6 +195,8 @@ def compare(plan: Plan, only: Sequence[str] | None = None, plot: bool = True) ->
         missing = [f"{entry.label} ({entry.note})" for entry in entries if entry not in shown]
         if missing:
             console.print(f"left out: {', '.join(missing)}", markup=False, highlight=False, soft_wrap=True)
+        if plot and plan.points and (points := comparison.points(examiners)):
+            files += write_plot(points, plan)
         for path in files:
             console.print(f"written  {path}", markup=False, highlight=False, soft_wrap=True)
     return not comparison.failed
@@ -182,6 +224,10 @@ def lock_folder(folder: Path) -> Iterator[int]:
         if made and [path.name for path in folder.iterdir()] == [".lock"]:  # nothing has begun
             (folder / ".lock").unlink()
             folder.rmdir()
+
+
+def _point(label: str, protocol: Protocol, result: Result) -> Point:
+    return Point(label, protocol.way, protocol.shot, interval(result.accuracy))
 
 
 def _described(provenance: dict[str, str]) -> str:
