@@ -20,7 +20,6 @@ from leo_lightning.compare.statistics import interval
 from leo_lightning.compare.tables import Entry, duration
 from leo_lightning.compare.training import Run, TrainingFailed, finished_run, replaces, train
 from leo_lightning.errors import InputError, one_line
-from leo_lightning.parser import nearest
 
 
 class Comparison:
@@ -40,7 +39,7 @@ class Comparison:
         labels = [method.label for method in plan.methods]
         for label in only or []:
             if label not in labels:
-                raise InputError(f"--only: no method is called {label!r}{nearest(label, labels)}")
+                raise InputError(f"--only: no method is called {label!r}; there are {', '.join(labels)}")
         banks = banks_of(plan)
         self.features = digest_of(banks)
         self.dataset = _described(banks["test"].provenance)

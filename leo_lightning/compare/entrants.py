@@ -97,7 +97,7 @@ def _flags(method: Method, plan: Plan) -> tuple[str, ...]:
 
 def _parser() -> Parser:
     """A parser of train.py's fields that runs nothing."""
-    parser = Parser(prog="train.py")
+    parser = Parser(prog="train.py", allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_argument("--seed_everything", type=bool | int, default=0)
     parser.add_class_arguments(RunOptions, "run", instantiate=False)

@@ -10,8 +10,10 @@ from leo_lightning.errors import InputError, check_least
 from leo_lightning.parser import check_config, load_yaml, nearest
 
 Plain = int | float | str | bool | None
-PLANNED = ("data.root", "data.way", "data.shot", "data.query", "data.eval_seed", "trainer.max_steps", "run.")
+PLANNED = ("data.root", "data.way", "data.shot", "data.query", "data.eval_seed", "trainer.max_steps")
 """Fields of train.py that the plan sets for all methods alike."""
+OURS = ("run.root", "run.name", "config", "resume")
+"""Fields and flags that the comparison needs for itself."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _plan(table: dict[str, Any], name: str) -> Plan:
     labels = [method.label for method in methods]
     reference = table.get("reference", labels[0])
     if reference not in labels:
-        raise InputError(f"reference: no method is called {reference!r}{nearest(str(reference), labels)}")
+        raise InputError(f"reference: no method is called {reference!r}; there are {', '.join(labels)}")
     for what in ("root", "out"):
         if not isinstance(table.get(what), str | Path | None):
             raise InputError(f"{what}: expected a folder, got {table[what]!r}")
@@ -158,9 +160,7 @@ def _method(label: str, entry: object, common: dict[str, Plain]) -> Method:
     try:
         check_config(path)
     except InputError as error:
-        raise InputError(
-            f"{where}: {str(error).replace('name an existing one with --config', 'name another')}"
-        ) from None
+        raise InputError(f"{where}: {str(error).removesuffix(' with --config')}") from None
     return Method(label, path, common | _changes(f"{where}.set", entry.get("set")))
 
 
@@ -172,8 +172,10 @@ def _changes(where: str, table: object) -> dict[str, Plain]:
     for name, value in table.items():
         if not isinstance(value, Plain):
             raise InputError(f"{where}.{name}: expected one value, got {value!r}; write the whole field name")
-        if str(name).startswith(PLANNED):
+        if name in PLANNED:
             raise InputError(f"{where}: {name} is the same for all methods; set it at the top of the plan")
+        if name in OURS:
+            raise InputError(f"{where}: {name} is set by the comparison; leave it out")
     return {str(name): value for name, value in table.items()}
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -126,7 +127,7 @@ def markdown(rows: Sequence[Row], header: str, reference: str) -> str:
         if row.leads:
             cells[:2] = [f"**{cell}**" for cell in cells[:2]]
         lines.append(line(cells))
-    lines += _footnotes(rows, lambda text: text)
+    lines += _footnotes(rows)
     return "\n".join(lines) + "\n"
 
 
@@ -146,7 +147,7 @@ def latex(rows: Sequence[Row], header: str, reference: str) -> str:
         if row.leads:
             cells[:2] = [rf"\textbf{{{cell}}}" for cell in cells[:2]]
         lines.append(rf"{' & '.join(cells)} \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in _footnotes(rows, str) if line)]
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in _footnotes(rows) if line)]
     return "\n".join(lines) + "\n"
 
 
@@ -211,12 +212,12 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _shown(value: float | None, text: Callable[[float], str]) -> str:
+def _shown(value: int | float | None, text: Callable[[Any], str]) -> str:
     return "" if value is None else text(value)
 
 
-def _footnotes(rows: Sequence[Row], made: Callable[[str], str]) -> list[str]:
-    notes = [made(f"{row.method}: {row.note}") for row in rows if row.note]
+def _footnotes(rows: Sequence[Row]) -> list[str]:
+    notes = [f"{row.method}: {row.note}" for row in rows if row.note]
     return ["", *notes] if notes else []
 
 

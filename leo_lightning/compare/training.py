@@ -100,10 +100,13 @@ def train(entrant: Entrant, plan: Plan, lock: int, show: Callable[[str], None]) 
         file.flush()
         code = _watch(command, file.fileno(), lock, tick)
     tick(final=True)
+    said = last_line(log)
+    if code < 0:
+        raise TrainingFailed(f"ended by {signal.Signals(-code).name}; its last line: {said}")
     if code:
-        raise TrainingFailed(last_line(log).removeprefix("error: ") or f"exit code {code}")
+        raise TrainingFailed(said.removeprefix("error: "))
     if finished_run(entrant, plan) is None:
-        raise TrainingFailed(f"ended before step {plan.steps}: {last_line(log)}")
+        raise TrainingFailed(f"ended before step {plan.steps}; its last line: {said}")
 
 
 def _watch(command: list[str], output: int, lock: int, tick: Callable[[], None]) -> int:
