@@ -67,7 +67,7 @@ class Comparison:
                         result = examiner.examine(protocol, show)
                     accuracy = interval(result.accuracy)
                     shown = f"{100 * accuracy.mean:.2f} ± {100 * accuracy.half:.2f} %"
-                    self._say(f"{self._place(number)} {label}: {shown}")
+                    self.say(f"{self._place(number)} {label}: {shown}")
                 entries.append(Entry(label, result, run, "" if result else "not evaluated yet"))
                 examiners[label] = examiner
             except TrainingFailed as error:
@@ -87,12 +87,12 @@ class Comparison:
         if run is not None or label not in self.chosen:
             return run
         if replaces(entrant, self.plan):
-            self._say(f"{label}: its configuration or the features have changed, so it is trained anew")
+            self.say(f"{label}: its configuration or the features have changed, so it is trained anew")
         started = time.monotonic()
         with self._working(f"{self._place(number)} {label}: training") as show:
             train(entrant, self.plan, self.lock, show)
         took = duration(time.monotonic() - started)
-        self._say(f"{self._place(number)} {label}: trained to step {self.plan.steps:,} ({took})")
+        self.say(f"{self._place(number)} {label}: trained to step {self.plan.steps:,} ({took})")
         return finished_run(entrant, self.plan)
 
     def points(self, examiners: dict[str, Examiner]) -> list[Point]:
@@ -129,7 +129,7 @@ class Comparison:
             raise
         except Exception as error:  # as a method that is made for one number of classes
             note = tables.without_folders(one_line(error))
-            self._say(f"{label}: no point at {where} ({note})")
+            self.say(f"{label}: no point at {where} ({note})")
             return Point(label, protocol.way, protocol.shot, None, note)
         return _point(label, protocol, result)
 
@@ -146,19 +146,20 @@ class Comparison:
     def _fail(self, entries: list[Entry], label: str, reason: str) -> None:
         self.failed = True
         entries.append(Entry(label, note=f"failed: {reason}"))
-        self._say(f"{label}: failed: {reason}")
+        self.say(f"{label}: failed: {reason}")
 
     def _place(self, number: int) -> str:
         return f"[{number}/{len(self.entrants)}]"
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Print a line as it is."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def _working(self, what: str) -> Iterator[Callable[[str], None]]:
         """Show what is being done; gives a function to say how far it is."""
         if not self.console.is_terminal:
-            self._say(f"{what} ...")
+            self.say(f"{what} ...")
         started = time.monotonic()
         with self.console.status(escape(what)) as status:
             yield lambda far: status.update(escape(f"{what}, {duration(time.monotonic() - started)}  {far}"))
@@ -188,16 +189,17 @@ def compare(plan: Plan, only: Sequence[str] | None = None, plot: bool = True) ->
         shown = [entry for entry in entries if entry.result or entry.note.startswith("failed")]
         header, rows = comparison.header(shown), tables.rows(shown, plan.reference)
         files = tables.write(rows, header, plan.reference, plan.out)
-        console.print()
-        console.print(header, markup=False, highlight=False, soft_wrap=True)
-        console.print(tables.terminal(rows, plan.reference))
+        comparison.say(f"\n{header}")
+        console.print(tables.terminal(rows, plan.reference, console))
+        for note in tables.footnotes(rows):
+            comparison.say(note)
         missing = [f"{entry.label} ({entry.note})" for entry in entries if entry not in shown]
         if missing:
-            console.print(f"left out: {', '.join(missing)}", markup=False, highlight=False, soft_wrap=True)
+            comparison.say(f"left out: {', '.join(missing)}")
         if plot and plan.points and (points := comparison.points(examiners)):
             files += write_plot(points, plan)
         for path in files:
-            console.print(f"written  {path}", markup=False, highlight=False, soft_wrap=True)
+            comparison.say(f"written  {path}")
     return not comparison.failed
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -100,17 +102,21 @@ def write(rows: Sequence[Row], header: str, reference: str, out: Path) -> list[P
     return [out / name for name in texts]
 
 
-def terminal(rows: Sequence[Row], reference: str) -> Table:
-    """The table for a terminal."""
+def terminal(rows: Sequence[Row], reference: str, console: Console) -> Table:
+    """The table for a terminal; one that is too narrow gets the first columns, those of the comparison."""
+    whole = _terminal(rows, reference, len(_titles(reference)))
+    needed = Measurement.get(console, console.options.update_width(1000), whole).maximum
+    return whole if needed <= console.width else _terminal(rows, reference, 5)
+
+
+def _terminal(rows: Sequence[Row], reference: str, columns: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, title in enumerate(_titles(reference)):
-        table.add_column(Text(title), justify="right" if number else "left", overflow="fold")
+    for number, title in enumerate(_titles(reference)[:columns]):
+        title = title.replace(", ", "\n").replace(" to ", "\nto ")
+        table.add_column(Text(title), justify="right" if number else "left", no_wrap=bool(number))
     for row in rows:
-        cells = [Text(cell) for cell in _cells(row)]
+        cells = [Text(cell) for cell in _cells(row)[:columns]]
         table.add_row(*cells, style="bold" if row.leads else None)
-    notes = [f"{row.method}: {row.note}" for row in rows if row.note]
-    if notes:
-        table.caption, table.caption_justify = Text("\n".join(notes)), "left"
     return table
 
 
@@ -127,7 +133,7 @@ def markdown(rows: Sequence[Row], header: str, reference: str) -> str:
         if row.leads:
             cells[:2] = [f"**{cell}**" for cell in cells[:2]]
         lines.append(line(cells))
-    lines += _footnotes(rows)
+    lines += [line for note in footnotes(rows) for line in ("", note)]
     return "\n".join(lines) + "\n"
 
 
@@ -147,7 +153,7 @@ def latex(rows: Sequence[Row], header: str, reference: str) -> str:
         if row.leads:
             cells[:2] = [rf"\textbf{{{cell}}}" for cell in cells[:2]]
         lines.append(rf"{' & '.join(cells)} \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in _footnotes(rows) if line)]
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in footnotes(rows))]
     return "\n".join(lines) + "\n"
 
 
@@ -216,9 +222,9 @@ def _shown(value: int | float | None, text: Callable[[Any], str]) -> str:
     return "" if value is None else text(value)
 
 
-def _footnotes(rows: Sequence[Row]) -> list[str]:
-    notes = [f"{row.method}: {row.note}" for row in rows if row.note]
-    return ["", *notes] if notes else []
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """Why some rows are empty."""
+    return [f"{row.method}: {row.note}" for row in rows if row.note]
 
 
 _LATEX = {

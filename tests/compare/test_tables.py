@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from rich.console import Console
 
 from leo_lightning.compare.evaluation import Result
 from leo_lightning.compare.tables import (
@@ -16,6 +17,7 @@ from leo_lightning.compare.tables import (
     markdown,
     rows,
     spreadsheet,
+    terminal,
     without_folders,
 )
 
@@ -85,6 +87,16 @@ def test_markdown_is_a_table(table: list[Row]):
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert lines[2].startswith("| **LEO_1 & 50%** | **60.00** |")
     assert "−40.00 ±" in lines[3]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, 5), (160, 10)])
+def test_terminal_is_wide_enough(table: list[Row], width: int, columns: int):
+    """Catches numbers that are cut where the terminal is narrow."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    shown = terminal(table, "LEO_1 & 50%", console)
+    console.print(shown)
+    assert len(shown.columns) == columns
+    assert "−40.00 ± " in console.export_text()
 
 
 def test_folders_are_left_out():
