@@ -1,0 +1,93 @@
+"""`python -m leo_lightning.compare`: train, evaluate and compare methods on the same tasks.
+
+What takes long to import is imported inside the functions, so that `--help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from leo_lightning.errors import InputError, Interrupted, disk_line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; those of the process if None.
+
+    Returns:
+        Exit code: 0, 1 if a method failed, 2 after a user's mistake, 128 + n if signal n ended it.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        from leo_lightning.compare.comparison import compare
+        from leo_lightning.compare.plan import read_plan
+        from leo_lightning.quiet import quiet
+
+        quiet()
+        plan = read_plan(
+            arguments.config,
+            steps=arguments.steps,
+            tasks=arguments.tasks,
+            root=arguments.root,
+            out=arguments.out,
+        )
+        return 0 if compare(plan, arguments.only, plot=not arguments.no_plot) else 1
+    except InputError as error:
+        return _ended(f"error: {' '.join(str(error).split())}", 2)
+    except OSError as error:
+        return _ended(f"error: {disk_line(error)}", 2)
+    except Interrupted as stop:
+        return _ended("interrupted; the same command goes on from here", 128 + stop.signal)
+    except KeyboardInterrupt:
+        return _ended("interrupted; the same command goes on from here", 130)
+
+
+def _ended(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong, and the usage only when it is asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m leo_lightning.compare",
+        description="Train, evaluate and compare methods on the same tasks. Trains what is not trained yet, "
+        "evaluates what is not evaluated yet, and writes table.md, table.tex, table.csv, plot.png, plot.svg "
+        "and plot.csv.",
+    )
+    add = parser.add_argument
+    add("--config", type=Path, required=True, metavar="FILE", help="what is compared: see configs/compare")
+    add("--steps", type=int, metavar="N", help="training steps of each method, in place of the file's")
+    add("--tasks", type=int, metavar="N", help="test tasks, in place of the file's")
+    add("--root", type=Path, metavar="DIR", help="folder of features, in place of the file's")
+    add("--out", type=Path, metavar="DIR", help="where everything goes, in place of the file's")
+    add(
+        "--only",
+        action="append",
+        metavar="LABEL",
+        help="train and evaluate this method only (again for more); of the others, what is known is shown",
+    )
+    add("--no-plot", action="store_true", help="leave the figure out")
+    return parser
+
+
+if __name__ == "__main__":
+    # The matrices are small: a second thread saves a fifth on an idle machine, and ruins a busy one.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())
