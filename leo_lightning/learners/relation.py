@@ -74,8 +74,8 @@ class RelationNetworks(MetricLearner):
 
     The score is the sigmoid of the relation module's output, and that output is the logit: logits order
     classes as scores r do, and their softmax divides each class's odds r / (1 - r) by the sum of all. The
-    embeddings of several shots are summed; that the sum is scaled to one length, as `RelationModule` says, lets K differ
-    between training and evaluation.
+    embeddings of several shots are summed; K may differ between training and evaluation, because the
+    relation module scales the sum to one length.
 
     Args:
         embedding_size: E, size of an image's embedding; taken from the data.
