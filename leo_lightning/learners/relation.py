@@ -56,6 +56,7 @@ class RelationClassifier(NamedTuple):
     """Relations of embedded queries to classes."""
 
     prototypes: Float[Tensor, "B N D"]
+    """Sums of the embeddings of each class's support."""
     relation: RelationModule
 
     def __call__(self, query: Float[Tensor, "#B *images D"]) -> Float[Tensor, "B *images N"]:
@@ -72,9 +73,9 @@ class RelationNetworks(MetricLearner):
     """Classify by a learned relation score between a query and each class (Eq. 1).
 
     The score is the sigmoid of the relation module's output, and that output is the logit: logits order
-    classes as scores r do, and their softmax divides each class's odds r / (1 - r) by the sum of all. Of
-    several shots the paper sums the embeddings; here they are averaged, which a given K cannot tell from a
-    sum, so that K may differ between training and evaluation.
+    classes as scores r do, and their softmax divides each class's odds r / (1 - r) by the sum of all. The
+    embeddings of several shots are summed; K may differ between training and evaluation, because the
+    relation module scales the sum to one length.
 
     Args:
         embedding_size: E, size of an image's embedding; taken from the data.
@@ -105,7 +106,7 @@ class RelationNetworks(MetricLearner):
 
     def classifier(self, support: Float[Tensor, "B N K E"]) -> Embedded:
         """See `MetricLearner.classifier`."""
-        return Embedded(self.embedding, RelationClassifier(self.embedding(support).mean(2), self.relation))
+        return Embedded(self.embedding, RelationClassifier(self.embedding(support).sum(2), self.relation))
 
     def terms(
         self, logits: Float[Tensor, "B N Q N"], valid: Bool[Tensor, "B N Q"] | None

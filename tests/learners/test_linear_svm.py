@@ -31,7 +31,7 @@ def test_the_objective_is_at_its_minimum(N: int, K: int, E: int, C: float):
 
 def test_fits_repeat():
     """Catches the solver's own random numbers."""
-    support = episode_of(5, 5).support
+    support = episode_of(5, 5, E=30, spread=2.0).support  # the dual: more dimensions than images
     first, again = (LinearSVM().adapt(support) for _ in range(2))
     assert torch.equal(first.weight, again.weight)
 

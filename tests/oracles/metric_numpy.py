@@ -95,10 +95,10 @@ def matching(weights: Weights, support: np.ndarray, query: np.ndarray, steps: in
 
 
 def relation(weights: Weights, support: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Relation scores (N,) of a query (Sung et al., Eq. 1); mean of the shots, halves of length √D."""
+    """Relation scores (N,) of a query (Sung et al., Eq. 1); sum of the shots, halves of length √D."""
     scores = []
     for images in support:
-        prototype = sum(embed(weights, image) for image in images) / len(images)
+        prototype = sum(embed(weights, image) for image in images)
         halves = [np.sqrt(len(x)) * x / np.sqrt(x @ x) for x in (prototype, embed(weights, query))]
         x = np.concatenate(halves)
         for layer in ("first", "second"):
