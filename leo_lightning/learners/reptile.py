@@ -1,7 +1,7 @@
 """Reptile: the initialisation moves to where the inner loop leads.
 
 Nichol, Achiam, Schulman: On First-Order Meta-Learning Algorithms. arXiv:1803.02999, Algorithm 2. The
-network on the embeddings: see `adapted_mlp`; a head at zero stays there, as its rows' moves add up to
+network on the embeddings: see `adapted_mlp`. The head needs no outer step: the moves of its rows add up to
 nothing.
 """
 
