@@ -90,7 +90,7 @@ def _flags(method: Method, plan: Plan) -> tuple[str, ...]:
     }
     shown = (value if isinstance(value, str) else json.dumps(value) for value in values.values())
     return (
-        f"--config={method.config}",
+        *(f"--config={path}" for path in method.configs),
         *(f"--{name}={value}" for name, value in zip(values, shown, strict=True)),
     )
 

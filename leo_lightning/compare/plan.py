@@ -22,8 +22,8 @@ class Method:
 
     label: str
     """What the table calls it."""
-    config: Path
-    """A configuration of train.py."""
+    configs: tuple[Path, ...]
+    """Configurations of train.py; a later one wins over those before it."""
     changes: Mapping[str, Plain]
     """Fields of that configuration with another value: `model.learner.kl_weight: 0`."""
 
@@ -151,17 +151,22 @@ def _methods(table: object, common: dict[str, Plain]) -> tuple[Method, ...]:
 
 def _method(label: str, entry: object, common: dict[str, Plain]) -> Method:
     where = f"methods.{label}"
-    if isinstance(entry, str):
+    if not isinstance(entry, dict):
         entry = {"config": entry}
-    if not isinstance(entry, dict) or not isinstance(entry.get("config"), str):
-        raise InputError(f"{where}: expected the path of a configuration, or a table of config and set")
+    names = entry.get("config")
+    names = names if isinstance(names, list) else [names]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"{where}: expected the path of a configuration, a list of them, or a table of config and set"
+        )
     _check_names(f"field {where}.", entry, ["config", "set"])
-    path = Path(entry["config"])
+    paths = tuple(Path(name) for name in names)
     try:
-        check_config(path)
+        for path in paths:
+            check_config(path)
     except InputError as error:
         raise InputError(f"{where}: {str(error).removesuffix(' with --config')}") from None
-    return Method(label, path, common | _changes(f"{where}.set", entry.get("set")))
+    return Method(label, paths, common | _changes(f"{where}.set", entry.get("set")))
 
 
 def _changes(where: str, table: object) -> dict[str, Plain]:

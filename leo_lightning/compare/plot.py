@@ -61,7 +61,7 @@ def write(points: Sequence[Point], plan: Plan) -> list[Path]:
 def _draw(ax: "Axes", panel: str, points: Sequence[Point], plan: Plan) -> None:
     """One panel. Variants of a method share its configuration, and with it their colour."""
     labels = [method.label for method in plan.methods]
-    styles = line_styles([str(method.config) for method in plan.methods], labels.index(plan.reference))
+    styles = line_styles([str(method.configs[0]) for method in plan.methods], labels.index(plan.reference))
     ticks = getattr(plan, panel)
     for method, style in zip(plan.methods, styles, strict=True):
         curve = curve_of(points, method.label, panel, plan)

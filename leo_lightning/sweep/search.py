@@ -173,7 +173,7 @@ def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterato
             another search.
     """
     base = yaml.safe_load(resolve([*sweep.arguments({}), *flags]))
-    _check_base(base)
+    _check_base(base, trained=sweep.command[0] == "fit")
     first = {name: base_value(base, name) for name in sweep.space}
     for name, value in first.items():
         _check_contains(sweep, name, value)
@@ -208,11 +208,11 @@ def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterato
         storage.engine.dispose()
 
 
-def _check_base(base: dict[str, Any]) -> None:
+def _check_base(base: dict[str, Any], trained: bool) -> None:
     steps, epoch = base["trainer"]["max_steps"], base["data"]["steps_per_epoch"]
     if base["data"]["train_on_val"]:
         raise InputError("data.train_on_val is true: the search needs the validation tasks; set it to false")
-    if 0 <= steps < epoch:
+    if trained and 0 <= steps < epoch:
         raise InputError(
             f"trainer.max_steps is {steps} and data.steps_per_epoch {epoch}: there would be no validation; "
             "set --steps"

@@ -116,9 +116,11 @@ def _sweep(path: Path, content: object) -> Sweep:
 def _command(given: object) -> tuple[str, ...]:
     """The arguments of train.py in a W&B command, `--flag value` written as `--flag=value`."""
     words = [str(word) for word in given] if isinstance(given, list) else []
-    if PROGRAM not in words or words.count(ARGS) != 1 or words[words.index(PROGRAM) + 1 :][:1] != ["fit"]:
+    verbs = words[words.index(PROGRAM) + 1 :][:1] if PROGRAM in words else []
+    if words.count(ARGS) != 1 or verbs not in (["fit"], ["validate"]):
         raise InputError(
-            f"command: it must be a list like [${{env}}, python, {PROGRAM}, fit, --config, FILE, {ARGS}]"
+            f"command: it must be a list like [${{env}}, python, {PROGRAM}, fit, --config, FILE, {ARGS}], with "
+            "validate in place of fit for what is not trained"
         )
     joined: list[str] = []
     for word in words[words.index(PROGRAM) + 1 :]:

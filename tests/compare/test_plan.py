@@ -61,7 +61,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "method that is a number": (
         {"methods": {"a": 1}},
-        "methods.a: expected the path of a configuration, or a table of config and set",
+        "methods.a: expected the path of a configuration, a list of them, or a table of config and set",
     ),
     "unknown field of a method": (
         {"methods": {"a": {"config": CENTROID, "sets": {}}}},
