@@ -119,8 +119,8 @@ def _command(given: object) -> tuple[str, ...]:
     verbs = words[words.index(PROGRAM) + 1 :][:1] if PROGRAM in words else []
     if words.count(ARGS) != 1 or verbs not in (["fit"], ["validate"]):
         raise InputError(
-            f"command: it must be a list like [${{env}}, python, {PROGRAM}, fit, --config, FILE, {ARGS}], with "
-            "validate in place of fit for what is not trained"
+            f"command: it must be a list like [${{env}}, python, {PROGRAM}, fit, --config, FILE, {ARGS}], "
+            "with validate in place of fit for what is not trained"
         )
     joined: list[str] = []
     for word in words[words.index(PROGRAM) + 1 :]:
