@@ -1,0 +1,72 @@
+"""The YAML files in configs/: what is shipped must parse, and say how it is used."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from leo_lightning.compare.entrants import enter
+from leo_lightning.compare.plan import read_plan
+from leo_lightning.learners.leo import LEO
+from leo_lightning.sweep.sweep_file import read_sweep
+
+CONFIGS = Path("configs")
+PLANS, SWEEPS = sorted(CONFIGS.glob("compare/*.yaml")), sorted(CONFIGS.glob("sweeps/*.yaml"))
+METHODS, ABLATIONS = sorted(CONFIGS.glob("methods/*.yaml")), sorted(CONFIGS.glob("ablations/*.yaml"))
+BASES = [CONFIGS / f"miniimagenet_5way_{shot}shot.yaml" for shot in (1, 5)]
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_method_of_a_plan_can_be_made(path: Path):
+    """Catches a misspelt field, a file that was renamed, and a row whose overlay changes nothing."""
+    plan = replace(read_plan(path), root=None)  # synthetic features, which need no download
+    entrants = [enter(method, plan, "features") for method in plan.methods]
+    assert len({entrant.digest for entrant in entrants}) == len(entrants)
+
+
+def test_the_plans_have_every_method():
+    """Catches a method that nobody compares."""
+    for path in PLANS:
+        if path.stem == "quickstart":
+            continue
+        used = {config for method in read_plan(path).methods for config in method.configs}
+        wrappers = {each for each in METHODS if each.stem.endswith("_learn2learn")}
+        assert used >= {*METHODS, *ABLATIONS} - wrappers
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_sweep_files_are_read(path: Path):
+    """Catches a sweep whose base configuration is gone, or that W&B's format does not have."""
+    sweep = read_sweep(path)
+    configs = [Path(word.partition("=")[2]) for word in sweep.command if word.startswith("--config=")]
+    assert configs
+    assert all(config.is_file() for config in configs)
+
+
+def test_every_trained_method_has_a_sweep():
+    """Catches a method whose hyperparameters were not searched."""
+    searched = {path.stem for path in SWEEPS}
+    left_out = {"nearest_centroid", "maml_learn2learn", "meta_sgd_learn2learn"}
+    assert {path.stem for path in METHODS} - left_out <= searched
+
+
+EXPECTED = {
+    "generator_only": {"latent_steps": 0, "finetuning_steps": 0},
+    "generator_finetuning": {"latent_steps": 0},
+    "random_prior": {"random_prior": True},
+    "deterministic": {"deterministic": True},
+    "no_finetuning": {"finetuning_steps": 0},
+}
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("base", BASES, ids=lambda path: path.stem)
+def test_an_ablation_changes_what_it_names_and_nothing_else(path: Path, base: Path, tmp_path: Path):
+    """Catches an ablation with other hyperparameters than LEO's."""
+    text = f"root: null\nmethods: {{base: {base}, ablation: [{base}, {path}]}}\n"
+    (tmp_path / "plan.yaml").write_text(text)
+    plan = read_plan(tmp_path / "plan.yaml", out=tmp_path)
+    before, after = (enter(method, plan, "").learner for method in plan.methods)
+    assert isinstance(after, LEO)
+    changed = {name: value for name, value in after.init_args().items() if before.init_args()[name] != value}
+    assert changed == EXPECTED[path.stem]
