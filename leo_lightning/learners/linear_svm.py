@@ -37,7 +37,7 @@ class LinearSVM(NotTrained):
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
         """See `Learner.stages`."""
-        # "auto" is the primal here, whose solver draws no random numbers: `fit_each` leaves no more dimensions
-        # than images
+        # "auto" is the primal here, whose solver draws no random numbers: `fit_each` leaves at most as many
+        # dimensions as images
         make = partial(LinearSVC, C=self.C, dual="auto", tol=1e-6, max_iter=10_000)
         return {"final": fit_each(support, make, pair=(-1.0, 1.0))}
