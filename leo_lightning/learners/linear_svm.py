@@ -36,7 +36,8 @@ class LinearSVM(NotTrained):
         self.C = C
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
-        """See `Learner.stages`. The solver draws the order of its visits, from a fixed seed."""
-        # "auto" takes the solver of the dual unless a task has more images than dimensions
-        make = partial(LinearSVC, C=self.C, dual="auto", tol=1e-6, max_iter=1_000_000, random_state=0)
+        """See `Learner.stages`."""
+        # "auto" is the primal here, whose solver draws no random numbers: `fit_each` leaves at most as many
+        # dimensions as images
+        make = partial(LinearSVC, C=self.C, dual="auto", tol=1e-6, max_iter=10_000)
         return {"final": fit_each(support, make, pair=(-1.0, 1.0))}

@@ -29,13 +29,6 @@ def test_the_objective_is_at_its_minimum(N: int, K: int, E: int, C: float):
     assert weight.abs().max() > 0.1
 
 
-def test_fits_repeat():
-    """Catches the solver's own random numbers."""
-    support = episode_of(5, 5, E=30, spread=2.0).support  # the dual: more dimensions than images
-    first, again = (LinearSVM().adapt(support) for _ in range(2))
-    assert torch.equal(first.weight, again.weight)
-
-
 @pytest.mark.parametrize("C", [0.0, -1.0, math.nan, math.inf])
 def test_bad_weights_are_refused(C: float):
     """Catches a setting that fails at the first task only."""
