@@ -1,19 +1,48 @@
 """The YAML files in configs/: what is shipped must parse, and say how it is used."""
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from leo_lightning.compare.entrants import enter
 from leo_lightning.compare.plan import read_plan
+from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
 from leo_lightning.sweep.sweep_file import read_sweep
 
 CONFIGS = Path("configs")
 PLANS, SWEEPS = sorted(CONFIGS.glob("compare/*.yaml")), sorted(CONFIGS.glob("sweeps/*.yaml"))
 METHODS, ABLATIONS = sorted(CONFIGS.glob("methods/*.yaml")), sorted(CONFIGS.glob("ablations/*.yaml"))
+LEARN2LEARN = {"maml_learn2learn": "maml", "meta_sgd_learn2learn": "meta_sgd"}
 BASES = [CONFIGS / f"miniimagenet_5way_{shot}shot.yaml" for shot in (1, 5)]
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_a_configuration_builds_its_method(path: Path):
+    """Catches a class that moved, an argument that it lacks, and the name or command of another method."""
+    header, config = path.read_text(), yaml.safe_load(path.read_text())
+    learner = config["model"]["learner"]
+    module, _, name = learner["class_path"].rpartition(".")
+    built = getattr(importlib.import_module(module), name)(**learner.get("init_args", {}))
+    assert isinstance(built, Learner)
+    assert built.trained == bool(list(built.parameters()))
+    assert built.init_args().items() >= learner.get("init_args", {}).items()
+    assert config["run"]["name"] == path.stem
+    assert f"--config {path} " in header
+
+
+@pytest.mark.parametrize(("theirs", "ours"), LEARN2LEARN.items())
+def test_learn2learn_runs_with_our_settings(theirs: str, ours: str):
+    """Catches a comparison of two settings."""
+    configs = [yaml.safe_load((CONFIGS / f"methods/{name}.yaml").read_text()) for name in (theirs, ours)]
+    mine, other = (config["model"].pop("learner") for config in configs)
+    assert mine["init_args"] == other["init_args"]
+    for config in configs:
+        del config["run"]
+    assert configs[0] == configs[1]
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
@@ -30,7 +59,7 @@ def test_the_plans_have_every_method():
         if path.stem == "quickstart":
             continue
         used = {config for method in read_plan(path).methods for config in method.configs}
-        wrappers = {each for each in METHODS if each.stem.endswith("_learn2learn")}
+        wrappers = {each for each in METHODS if each.stem in LEARN2LEARN}
         assert used >= {*METHODS, *ABLATIONS} - wrappers
 
 
@@ -46,8 +75,7 @@ def test_sweep_files_are_read(path: Path):
 def test_every_trained_method_has_a_sweep():
     """Catches a method whose hyperparameters were not searched."""
     searched = {path.stem for path in SWEEPS}
-    left_out = {"nearest_centroid", "maml_learn2learn", "meta_sgd_learn2learn"}
-    assert {path.stem for path in METHODS} - left_out <= searched
+    assert {path.stem for path in METHODS} - {"nearest_centroid", *LEARN2LEARN} <= searched
 
 
 EXPECTED = {
