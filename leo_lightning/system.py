@@ -96,6 +96,8 @@ class MetaLearner(pl.LightningModule):
         self.seed = seed or 0
         self.lr_scheduler = lr_scheduler
         self.compile_learner = compile
+        if compile:
+            learner.check_compilable()
         self.save_hyperparameters(
             {
                 "learner": {"class_path": _class_path(learner), "init_args": learner.init_args()},

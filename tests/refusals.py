@@ -779,6 +779,27 @@ CONFIGURATION = {
         "model.compile needs a C++ compiler, and there is no g++ or clang++; leave it out",
         environment={"PATH": "/nowhere", "CXX": ""},
     ),
+    "temperature of 0": Case(
+        "fit --model.learner leo_lightning.learners.matching.MatchingNetworks --model.learner.temperature 0",
+        "temperature is 0.0: it must be a number above 0",
+    ),
+    "gate of 1": Case(
+        "fit --model.learner leo_lightning.learners.meta_lstm.MetaLSTM --model.learner.inner_lr 1",
+        "inner_lr is 1.0: it is a gate's value, and must be above 0 and below 1",
+    ),
+    "samples of what is not drawn": Case(
+        "fit --model.learner.deterministic true --model.learner.test_samples 3",
+        "deterministic and test_samples exclude each other: nothing is drawn; set one of them",
+    ),
+    "compiling an LSTM": Case(
+        "fit --model.learner leo_lightning.learners.matching.MatchingNetworks "
+        "--model.learner.full_context true --model.compile true",
+        "model.compile cannot compile full_context; leave one of the two out",
+    ),
+    "compiling learn2learn": Case(
+        "fit --model.learner leo_lightning.learners.learn2learn_methods.Learn2LearnMAML --model.compile true",
+        "model.compile: learn2learn's loop cannot be compiled; use leo_lightning.learners.maml.MAML",
+    ),
     "dropout of 1": Case(
         "fit --model.learner.dropout 1.0", "dropout is 1.0: it must be at least 0 and below 1"
     ),

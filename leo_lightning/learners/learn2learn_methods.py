@@ -37,7 +37,7 @@ class Learn2LearnMAML(MAML):
 
         return _adapted(wrap, self.hidden, support, self.current_steps)
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
+    def check_compilable(self) -> None:
         """Refuse: learn2learn's loop is no graph."""
         _refuse_to_compile(MAML)
 
@@ -56,7 +56,7 @@ class Learn2LearnMetaSGD(MetaSGD):
 
         return _adapted(wrap, self.hidden, support, self.current_steps)
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
+    def check_compilable(self) -> None:
         """Refuse: learn2learn's loop is no graph."""
         _refuse_to_compile(MetaSGD)
 

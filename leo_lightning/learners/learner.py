@@ -77,6 +77,13 @@ class Learner(nn.Module, ABC):
         names = list(inspect.signature(type(self).__init__).parameters)[1:]
         return {name: getattr(self, name) for name in names}
 
+    def check_compilable(self) -> None:  # noqa: B027: most can be
+        """Check that `compile` will work.
+
+        Raises:
+            InputError: says what to do without.
+        """
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """`torch.compile` for all that comes after the drawing of random numbers; its arguments."""
         for name in ("outcome", "stages"):

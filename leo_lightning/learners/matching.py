@@ -5,7 +5,7 @@ arXiv:1606.04080.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -124,15 +124,10 @@ class MatchingNetworks(MetricLearner):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.context = FullContext(size or embedding_size, processing_steps) if full_context else None
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """See `Learner.compile`.
-
-        Raises:
-            InputError: torch.compile knows no LSTM.
-        """
+    def check_compilable(self) -> None:
+        """See `Learner.check_compilable`. torch.compile knows no LSTM."""
         if self.full_context:
             raise InputError("model.compile cannot compile full_context; leave one of the two out")
-        super().compile(*args, **kwargs)
 
     def classifier(self, support: Float[Tensor, "B N K E"]) -> Embedded:
         """See `MetricLearner.classifier`."""

@@ -50,7 +50,7 @@ def test_order_matters_with_full_context_alone():
 def test_full_context_is_not_compiled():
     """Catches a page of torch.compile's own words at the first step."""
     with pytest.raises(InputError, match=r"model\.compile cannot compile full_context"):
-        MatchingNetworks(6, full_context=True).compile(fullgraph=True)
+        MatchingNetworks(6, full_context=True).check_compilable()
 
 
 @pytest.mark.parametrize(
