@@ -153,9 +153,9 @@ def _method(label: str, entry: object, common: dict[str, Plain]) -> Method:
     where = f"methods.{label}"
     if not isinstance(entry, dict):
         entry = {"config": entry}
-    names = entry.get("config")
-    names = names if isinstance(names, list) else [names]
-    if not names or not all(isinstance(name, str) for name in names):
+    given = entry.get("config")
+    names = [name for name in (given if isinstance(given, list) else [given]) if isinstance(name, str)]
+    if not names or (isinstance(given, list) and len(names) < len(given)):
         raise InputError(
             f"{where}: expected the path of a configuration, a list of them, or a table of config and set"
         )

@@ -63,6 +63,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"methods": {"a": 1}},
         "methods.a: expected the path of a configuration, a list of them, or a table of config and set",
     ),
+    "list with a number": (
+        {"methods": {"a": [CENTROID, 3]}},
+        "methods.a: expected the path of a configuration, a list of them, or a table of config and set",
+    ),
     "unknown field of a method": (
         {"methods": {"a": {"config": CENTROID, "sets": {}}}},
         "unknown field methods.a.sets; did you mean set?",
