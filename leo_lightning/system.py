@@ -253,8 +253,9 @@ class MetaLearner(pl.LightningModule):
         """Answer the queries."""
         batch = self._cast(batch)
         classifier = self.learner.adapt(batch.support)
-        spread = classifier.spread(batch.query) if isinstance(classifier, SampledClassifier) else None
-        return Prediction(classifier(batch.query).softmax(-1), spread)
+        with torch.autocast(self.device.type, enabled=False):  # as a test scores them
+            spread = classifier.spread(batch.query) if isinstance(classifier, SampledClassifier) else None
+            return Prediction(classifier(batch.query).softmax(-1), spread)
 
     def _beside_centroids(self, support: Float[torch.Tensor, "B N K E"]) -> dict[str, Classifier]:
         stages = self.learner.stages(support)

@@ -7,8 +7,12 @@ import pytest
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 
+from leo_lightning.data.episode import Episode
 from leo_lightning.errors import DivergedError
-from leo_lightning.learners.leo import LEO
+from leo_lightning.learners.learner import Learner
+from leo_lightning.learners.leo import LEO, SampledClassifier
+from leo_lightning.learners.prototypical import PrototypicalNetworks
+from leo_lightning.system import MetaLearner
 from tests.test_system import Poisoned, Weights, data, system, trainer
 
 
@@ -81,7 +85,7 @@ def test_adaptation_is_in_float32_under_autocast(dtype: torch.dtype):
     seen = []
     leo.encoder.register_forward_hook(lambda *args: seen.append(args[-1].dtype))
     with torch.autocast("cpu", dtype=dtype):
-        episode = data_episode(support, query)
+        episode = Episode(support, query)
         adaptation = leo.adaptation(support, leo.draw_noise(episode, range(2)))
         outcome = leo(episode, range(2))
     assert set(seen) == {dtype}  # the networks run in half precision
@@ -90,7 +94,18 @@ def test_adaptation_is_in_float32_under_autocast(dtype: torch.dtype):
     assert {part.dtype for part in parts} == {torch.float32}
 
 
-def data_episode(support: torch.Tensor, query: torch.Tensor):
-    from leo_lightning.data.episode import Episode
-
-    return Episode(support, query)
+@pytest.mark.parametrize(
+    "learner",
+    [PrototypicalNetworks(16), LEO(16, 4, test_samples=2)],
+    ids=lambda learner: type(learner).__name__,
+)
+def test_predictions_are_what_a_test_scores(learner: Learner):
+    """Catches queries answered in half precision, which gives other classes than `test` counts."""
+    model = MetaLearner(learner).eval()
+    episode = Episode(torch.rand(2, 5, 1, 16), torch.rand(2, 5, 3, 16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, classifier = model.predict_step(episode, 0), model.learner.adapt(episode.support)
+    assert torch.equal(found.probability, classifier(episode.query).softmax(-1))
+    if isinstance(classifier, SampledClassifier):
+        assert found.spread is not None
+        assert torch.equal(found.spread, classifier.spread(episode.query))
