@@ -193,6 +193,11 @@ class LEO(Learner):
         scale = torch.full((embedding_size,), centroid_scale)
         self.scale = nn.Parameter(scale) if centroid_scale else None
 
+    def check_compilable(self) -> None:
+        """See `Learner.check_compilable`. torch.compile knows no generator, which samples are drawn with."""
+        if self.test_samples:
+            raise InputError("model.compile cannot compile test_samples; leave one of the two out")
+
     def stages(self, support: Float[Tensor, "B N K E"]) -> Mapping[str, Classifier]:
         """See `Learner.stages`."""
         if not self.test_samples:

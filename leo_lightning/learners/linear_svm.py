@@ -5,35 +5,29 @@ Ravichandran, Soatto: Meta-Learning with Differentiable Convex Optimization, CVP
 through a multi-class machine; here nothing is trained, and each class has a machine of its own.
 """
 
-import math
 from functools import partial
 
 from jaxtyping import Float
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import LinearClassifier
-from leo_lightning.learners.not_trained import NotTrained
-from leo_lightning.learners.task_by_task import fit_each
+from leo_lightning.learners.task_by_task import TaskByTask, fit_each
 
 
-class LinearSVM(NotTrained):
+class LinearSVM(TaskByTask):
     """One linear support vector machine per class, against all others; scikit-learn's LinearSVC.
 
     Each minimises C Σᵢ max(0, 1 - yᵢ(xᵢ·w + b))² + ½(‖w‖² + b²), with y = 1 for its class and -1 for the
     others. The logits are the decision values: their order is the answer, and their softmax no probability,
-    so that loss and calibration say little. Outer gradients do not reach the support.
+    so that loss and calibration say little.
 
     Args:
-        C: weight of the support's hinge loss against the penalty.
+        C: weight of the support's squared hinge loss against the penalty.
     """
 
     def __init__(self, C: float = 1.0) -> None:
-        super().__init__()
-        if not 0 < C < math.inf:
-            raise InputError(f"C is {C}: it must be a number above 0")
-        self.C = C
+        super().__init__(C)
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
         """See `Learner.stages`."""

@@ -4,35 +4,28 @@ Tian, Wang, Krishnan, Tenenbaum, Isola: Rethinking Few-Shot Image Classification
 Need? ECCV 2020, arXiv:2003.11539. As there, embeddings should be of length 1 (`normalize: l2`).
 """
 
-import math
 from functools import partial
 
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression as Estimator
 from torch import Tensor
 
-from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import LinearClassifier
-from leo_lightning.learners.not_trained import NotTrained
-from leo_lightning.learners.task_by_task import fit_each
+from leo_lightning.learners.task_by_task import TaskByTask, fit_each
 
 
-class LogisticRegression(NotTrained):
+class LogisticRegression(TaskByTask):
     """Multinomial logistic regression, scikit-learn's.
 
     Minimises C Σᵢ cross-entropy(xᵢ·w + b) + ½‖w‖² over the support; the bias is free. Between two classes
-    that is binary logistic regression: w is the difference of the classes' rows. Outer gradients do not
-    reach the support.
+    that is binary logistic regression: w is the difference of the classes' rows.
 
     Args:
         C: weight of the support's cross-entropy against the penalty.
     """
 
     def __init__(self, C: float = 1.0) -> None:
-        super().__init__()
-        if not 0 < C < math.inf:
-            raise InputError(f"C is {C}: it must be a number above 0")
-        self.C = C
+        super().__init__(C)
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
         """See `Learner.stages`."""

@@ -1,5 +1,6 @@
 """Linear classifiers of scikit-learn, which fits one task at a time, on the CPU, in float64."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import LinearClassifier
+from leo_lightning.learners.not_trained import NotTrained
+
+
+class TaskByTask(NotTrained):
+    """A method whose classifier scikit-learn fits. Outer gradients do not reach the support.
+
+    Args:
+        C: weight of the support's loss against the penalty.
+    """
+
+    def __init__(self, C: float) -> None:
+        super().__init__()
+        if not 0 < C < math.inf:
+            raise InputError(f"C is {C}: it must be a number above 0")
+        self.C = C
+
+    def check_compilable(self) -> None:
+        """See `Learner.check_compilable`. scikit-learn is no graph of torch's."""
+        raise InputError(f"model.compile cannot compile {type(self).__name__}; leave one of the two out")
 
 
 def fit_each(

@@ -203,6 +203,13 @@ def test_many_samples_with_little_noise_agree_with_the_means():
     assert ((found - expected).abs() < 5 * spread / math.sqrt(64) + 1e-3).all()
 
 
+def test_samples_are_not_compiled():
+    """Catches a page of torch.compile's own words about generators, after the training."""
+    small_leo().check_compilable()
+    with pytest.raises(InputError, match=r"model\.compile cannot compile test_samples;"):
+        small_leo(test_samples=2).check_compilable()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

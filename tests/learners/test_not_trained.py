@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from leo_lightning.data.episode import Episode
+from leo_lightning.errors import InputError
 from leo_lightning.learners.knn import NearestNeighbors
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.linear_svm import LinearSVM
 from leo_lightning.learners.logistic_regression import LogisticRegression
 from leo_lightning.learners.objectives import query_cross_entropy
+from leo_lightning.learners.task_by_task import TaskByTask
 from tests.learners.tasks import episode_of
 
 METHODS: dict[str, Callable[[], Learner]] = {
@@ -36,6 +38,17 @@ def test_there_is_nothing_to_train(method: str):
     assert not learner.state_dict()
     again = type(learner)(**learner.init_args())
     assert again.init_args() == learner.init_args()
+
+
+@each_method
+def test_only_torch_is_compiled(method: str):
+    """Catches a page of torch.compile's own words about scikit-learn at the first task."""
+    learner = METHODS[method]()
+    if isinstance(learner, TaskByTask):
+        with pytest.raises(InputError, match=rf"model\.compile cannot compile {type(learner).__name__};"):
+            learner.check_compilable()
+    else:
+        learner.check_compilable()
 
 
 @each_method
