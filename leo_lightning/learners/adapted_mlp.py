@@ -15,7 +15,6 @@ that of LEO is a sum.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,17 +22,10 @@ from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
 from leo_lightning.errors import InputError, check_least
+from leo_lightning.learners.dropout import Masks, check_dropout, draw_masks
 from leo_lightning.learners.fast_weights import Layer, MLPClassifier
 from leo_lightning.learners.learner import Learner, Outcome
-from leo_lightning.learners.noise import draw
 from leo_lightning.learners.objectives import one_hot, query_cross_entropy
-
-
-class Masks(NamedTuple):
-    """Dropout of the embeddings: factors 0 or 1 / (1 - dropout), or None. One mask for all inner steps."""
-
-    support: Float[Tensor, "B N K E"] | None = None
-    query: Float[Tensor, "B N Q E"] | None = None
 
 
 class AdaptedMLP(Learner):
@@ -52,8 +44,7 @@ class AdaptedMLP(Learner):
     ) -> None:
         super().__init__()
         check_least(1, {"hidden_size": hidden_size, "steps": steps, "test_steps": test_steps})
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}: it must be at least 0 and below 1")
+        check_dropout(dropout)
         self.embedding_size = embedding_size
         self.hidden_size = hidden_size
         self.steps = steps
@@ -81,18 +72,13 @@ class AdaptedMLP(Learner):
             return {"final": MLPClassifier(self.adapted(support))}
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Masks:
-        """See `Learner.draw_noise`."""
-        if not (self.training and self.dropout):
-            return Masks()
-        (_, N, K, E), Q = episode.support.shape, episode.query.shape[2]
-        _, scales = draw(episode.support, seeds, 0, N * (K + Q) * E, self.dropout)
-        support, query = scales.split([N * K * E, N * Q * E], dim=1)
-        return Masks(support.unflatten(1, (N, K, E)), query.unflatten(1, (N, Q, E)))
+        """See `Learner.draw_noise`. One mask for all inner steps."""
+        return draw_masks(episode, seeds, self.dropout if self.training else 0.0)
 
     def outcome(self, episode: Episode, noise: Masks) -> Outcome:
         """See `Learner.outcome`."""
         with torch.autocast(episode.support.device.type, enabled=False):
-            return self.judge(masked(episode, noise))
+            return self.judge(noise.on(episode))
 
     def judge(self, episode: Episode) -> Outcome:
         """Adapt to the support and answer the queries."""
@@ -113,13 +99,6 @@ def check_rate(name: str, rate: float) -> None:
     """
     if not rate > 0:
         raise InputError(f"{name} is {rate}: it must be above 0")
-
-
-def masked(episode: Episode, masks: Masks) -> Episode:
-    """The episode with some numbers of its embeddings dropped."""
-    if masks.support is None or masks.query is None:
-        return episode
-    return episode._replace(support=episode.support * masks.support, query=episode.query * masks.query)
 
 
 def mean_cross_entropy_slope(

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from leo_lightning.data.episode import Episode
 from leo_lightning.errors import InputError, check_least
 from leo_lightning.learners import objectives
+from leo_lightning.learners.dropout import check_dropout, masked
 from leo_lightning.learners.inner_loop import adapt
 from leo_lightning.learners.latent_steps import latent_steps
 from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier, Outcome
 from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
-from leo_lightning.learners.noise import draw
+from leo_lightning.learners.noise import divided, draw
 
 DEAD_SPREAD = 1e-6
 """A latent dimension whose code varies less than this over the classes of a meta-batch carries nothing."""
@@ -149,8 +150,7 @@ class LEO(Learner):
         test_samples: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}: it must be at least 0 and below 1")
+        check_dropout(dropout)
         not_negative = {
             "latent_steps": latent_steps, "finetuning_steps": finetuning_steps,
             "latent_lr": latent_lr, "finetuning_lr": finetuning_lr,
@@ -213,7 +213,7 @@ class LEO(Learner):
         shapes = self._normal_shapes(support)
         like = support.new_empty(self.test_samples, 0)
         drawn, _ = draw(like, range(self.test_samples), sum(map(math.prod, shapes)), 0, 0.0)
-        for latents, weights in zip(*_shaped(drawn, shapes), strict=True):
+        for latents, weights in zip(*divided(drawn, shapes), strict=True):
             tasks = len(support)
             yield Noise(latents.expand(tasks, -1, -1, -1), weights[:, None].expand(-1, tasks, -1, -1, -1))
 
@@ -240,8 +240,8 @@ class LEO(Learner):
             factors.clear()
         count, kept = (sum(map(math.prod, shapes)) for shapes in (normals, factors.values()))
         normal, scales = draw(episode.support, seeds, count, kept, self.dropout)
-        drawn = dict(zip(factors, _shaped(scales, list(factors.values())), strict=True))
-        drawn |= dict(zip(("latents", "weights"), _shaped(normal, normals), strict=bool(normals)))
+        drawn = dict(zip(factors, divided(scales, list(factors.values())), strict=True))
+        drawn |= dict(zip(("latents", "weights"), divided(normal, normals), strict=bool(normals)))
         for steps in {"weights", "support_masks"} & drawn.keys():
             drawn[steps] = drawn[steps].transpose(0, 1)
         return Noise(**drawn)
@@ -253,7 +253,7 @@ class LEO(Learner):
             return self._judge(episode, noise, adaptation)
 
     def _judge(self, episode: Episode, noise: Noise, adaptation: Adaptation) -> Outcome:
-        final = adaptation.stages()["final"](_masked(episode.query, noise.query_mask))
+        final = adaptation.stages()["final"](masked(episode.query, noise.query_mask))
         terms = {"cross_entropy": objectives.query_cross_entropy(final, episode.valid).mean()}
         if self.training and self.encoder is not None:
             z = adaptation.latents[0]
@@ -326,7 +326,7 @@ class LEO(Learner):
         if self.encoder is None or self.relation_net is None:
             B, N, _, _ = support.shape
             return support.new_zeros(B, N, 2 * self.num_latents)
-        return self.relation_net(self.encoder(_masked(support, noise.encoder_mask)))
+        return self.relation_net(self.encoder(masked(support, noise.encoder_mask)))
 
     def _nearest_centroid(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier | None:
         """What decoded classifiers are added to: -½ Σ s (x - c)², less what is equal for all classes."""
@@ -405,15 +405,3 @@ class LEO(Learner):
         if self.eta is not None:
             diagnostics["finetuning_lr"] = self.eta.mean()
         return diagnostics
-
-
-def _shaped(
-    drawn: Float[Tensor, "B numbers"], shapes: Sequence[tuple[int, ...]]
-) -> list[Float[Tensor, "B *shape"]]:
-    """Numbers of each task, divided into tensors of the given shapes."""
-    parts = drawn.split([math.prod(shape) for shape in shapes], dim=1) if shapes else ()
-    return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _masked(x: Float[Tensor, "*shape"], mask: Float[Tensor, "*shape"] | None) -> Float[Tensor, "*shape"]:
-    return x if mask is None else x * mask

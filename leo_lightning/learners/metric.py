@@ -2,25 +2,17 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import InputError, check_least
+from leo_lightning.errors import check_least
+from leo_lightning.learners.dropout import Masks, check_dropout, draw_masks
 from leo_lightning.learners.embedding import Embedding
 from leo_lightning.learners.learner import Classifier, Learner, Outcome
-from leo_lightning.learners.noise import draw
 from leo_lightning.learners.objectives import query_cross_entropy
-
-
-class Masks(NamedTuple):
-    """Dropout factors of a training step: 0, or 1 / (1 - dropout)."""
-
-    support: Float[Tensor, "B N K E"]
-    query: Float[Tensor, "B N Q E"]
 
 
 class MetricLearner(Learner):
@@ -37,8 +29,7 @@ class MetricLearner(Learner):
 
     def __init__(self, embedding_size: int, size: int | None, hidden: int, dropout: float) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}: it must be at least 0 and below 1")
+        check_dropout(dropout)
         check_least(1, {"size": size})
         check_least(0, {"hidden": hidden})
         self.embedding_size = embedding_size
@@ -61,24 +52,16 @@ class MetricLearner(Learner):
         """What to log of the learner's own parameters."""
         return {}
 
-    def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Masks | None:
+    def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Masks:
         """See `Learner.draw_noise`."""
-        if not (self.training and self.dropout):
-            return None
-        support, query = episode.support[0].shape, episode.query[0].shape
-        sizes = [support.numel(), query.numel()]
-        _, factors = draw(episode.support, seeds, 0, sum(sizes), self.dropout)
-        first, second = factors.split(sizes, dim=1)
-        return Masks(first.unflatten(1, support), second.unflatten(1, query))
+        return draw_masks(episode, seeds, self.dropout if self.training else 0.0)
 
-    def outcome(self, episode: Episode, noise: Masks | None) -> Outcome:
+    def outcome(self, episode: Episode, noise: Masks) -> Outcome:
         """See `Learner.outcome`."""
-        support, query = episode.support, episode.query
-        if noise is not None:
-            support, query = support * noise.support, query * noise.query
-        classifier = self.adapt(support)
-        with torch.autocast(support.device.type, enabled=False):
-            logits = classifier(query)
+        episode = noise.on(episode)
+        classifier = self.adapt(episode.support)
+        with torch.autocast(episode.support.device.type, enabled=False):
+            logits = classifier(episode.query)
             terms = self.terms(logits, episode.valid)
         with torch.no_grad():
             diagnostics = self.diagnostics()

@@ -1,7 +1,7 @@
 """Random numbers of a training step, drawn at once, and for each task by itself."""
 
 from collections.abc import Sequence
-from math import pi
+from math import pi, prod
 
 import numpy as np
 import torch
@@ -36,6 +36,14 @@ def draw(
         keys = torch.from_numpy(np.asarray(seeds, np.uint64).view(np.int64)).to(like.device)
         normal, scales = _by_hashes(keys, normals, factors, dropped)
     return normal.to(like.dtype), scales.to(like.dtype)
+
+
+def divided(
+    drawn: Float[Tensor, "B numbers"], shapes: Sequence[tuple[int, ...]]
+) -> list[Float[Tensor, "B *shape"]]:
+    """Numbers of each task, divided into tensors of the given shapes."""
+    parts = drawn.split([prod(shape) for shape in shapes], dim=1) if shapes else ()
+    return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _by_generators(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode, EpisodeRows
 from leo_lightning.errors import InputError
+from leo_lightning.learners.dropout import Masks
 from leo_lightning.learners.matching import MatchingNetworks
 from leo_lightning.learners.metric import MetricLearner
 from leo_lightning.learners.prototypical import PrototypicalNetworks
@@ -104,9 +105,9 @@ def test_dropout_acts_in_training_alone_on_support_and_query(method: str):
     assert 0.35 < (noise.query == 0).double().mean() < 0.45
     dropped = learner.outcome(episode, noise).logits
     raw = Episode(episode.support * noise.support, episode.query * noise.query)
-    assert learner.eval().draw_noise(raw, None) is None
+    assert learner.eval().draw_noise(raw, None) == Masks()
     close(learner(raw).logits, dropped)
-    assert learner_of(method).train().draw_noise(episode, [1, 2]) is None
+    assert learner_of(method).train().draw_noise(episode, [1, 2]) == Masks()
 
 
 @each_method
