@@ -2,7 +2,7 @@
 
 import errno
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class InputError(ValueError):
@@ -68,6 +68,16 @@ def check_least(least: int, values: Mapping[str, int | float | None]) -> None:
     for name, value in values.items():
         if value is not None and not value >= least:
             raise InputError(f"{name} is {value}: it must be at least {least}")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Check that a setting is one of those there are.
+
+    Raises:
+        InputError: says which there are.
+    """
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}: it must be {' or '.join(choices)}")
 
 
 def require(package: str, reason: str) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import InputError, check_least
+from leo_lightning.errors import InputError, check_choice, check_least
 from leo_lightning.learners import objectives
 from leo_lightning.learners.dropout import check_dropout, masked
 from leo_lightning.learners.inner_loop import adapt
@@ -161,6 +161,8 @@ class LEO(Learner):
         }  # fmt: skip
         check_least(1, {"num_latents": num_latents})
         check_least(0, not_negative)
+        check_choice("kl", kl, ("sample", "closed_form"))
+        check_choice("orthogonality", orthogonality, ("squared", "l1"))
         if deterministic and (random_prior or test_samples):
             other = "random_prior" if random_prior else "test_samples"
             raise InputError(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leo_lightning.errors import InputError
+from leo_lightning.errors import InputError, check_choice
 from leo_lightning.learners.embedding import Embedded
 from leo_lightning.learners.learner import Classifier, LinearClassifier
 from leo_lightning.learners.metric import MetricLearner
@@ -45,8 +45,7 @@ class PrototypicalNetworks(MetricLearner):
         temperature: float = 0.1,
     ) -> None:
         super().__init__(embedding_size, size, hidden, dropout)
-        if distance not in ("euclidean", "cosine"):
-            raise InputError(f"distance is {distance!r}: it must be euclidean or cosine")
+        check_choice("distance", distance, ("euclidean", "cosine"))
         if not 0 < temperature < math.inf:
             raise InputError(f"temperature is {temperature}: it must be a number above 0")
         self.distance = distance

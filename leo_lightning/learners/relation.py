@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from leo_lightning.errors import InputError, check_least
+from leo_lightning.errors import check_choice, check_least
 from leo_lightning.learners.embedding import Embedded
 from leo_lightning.learners.metric import MetricLearner
 
@@ -98,8 +98,7 @@ class RelationNetworks(MetricLearner):
     ) -> None:
         super().__init__(embedding_size, size, hidden, dropout)
         check_least(1, {"relation_size": relation_size})
-        if loss not in ("mse", "cross_entropy"):
-            raise InputError(f"loss is {loss!r}: it must be mse or cross_entropy")
+        check_choice("loss", loss, ("mse", "cross_entropy"))
         self.relation_size = relation_size
         self.loss = loss
         self.relation = RelationModule(size or embedding_size, relation_size)

@@ -1,5 +1,6 @@
 """LEO's variants against a plain transcription with autograd in the inner loop."""
 
+import inspect
 import math
 
 import pytest
@@ -223,3 +224,17 @@ def test_what_makes_no_sense_is_refused(settings: dict, message: str):
     """Catches a setting that is silently ignored."""
     with pytest.raises(InputError, match=message):
         LEO(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kl": "exact"}, "kl is 'exact': it must be sample or closed_form"),
+        ({"orthogonality": "l2"}, "orthogonality is 'l2': it must be squared or l1"),
+    ],
+)
+def test_unknown_forms_are_refused(settings: dict, message: str):
+    """Catches the sampled KL in place of one with another name."""
+    build = inspect.unwrap(LEO.__init__)  # without the tests' check of types
+    with pytest.raises(InputError, match=message):
+        build(LEO.__new__(LEO), **settings)
