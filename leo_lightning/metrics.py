@@ -43,21 +43,26 @@ class TaskScores:
 
     @property
     def ci95(self) -> float:
-        """Half width of the 95% confidence interval of the mean: 1.96 standard errors over tasks."""
-        if self.count == 1:
-            return math.nan
-        return 1.96 * self.accuracy.std().item() / math.sqrt(self.count)
+        """See `half_width`."""
+        return half_width(self.accuracy)
 
 
-def calibration_error(reliability: Float64[Tensor, "tasks bins 3"]) -> float:
-    """Expected calibration error over all queries: the mean of |hits - confidence| over bins, by size.
+def half_width(values: Float[Tensor, " tasks"]) -> float:
+    """Half width of the 95% confidence interval of a mean over tasks: 1.96 standard errors; NaN for one."""
+    if len(values) == 1:
+        return math.nan
+    return 1.96 * values.std().item() / math.sqrt(len(values))
 
-    Guo et al.: On Calibration of Modern Neural Networks. ICML 2017, Eq. 3.
+
+def calibration_error(reliability: Float64[Tensor, "bins 3"]) -> float:
+    """Expected calibration error: mean over queries of |share of hits - mean confidence| of their bin.
+
+    Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks. ICML 2017, Eq. 3.
 
     Args:
-        reliability: of each task, by bin of confidence: number of queries, sum of confidences, hits.
+        reliability: queries, confidences and hits by bin, summed over tasks; see `scoring.Scores`.
     """
-    count, confidence, hits = reliability.sum(0).unbind(-1)
+    count, confidence, hits = reliability.T
     return ((hits - confidence).abs().sum() / count.sum()).item()
 
 
@@ -99,7 +104,7 @@ class TaskAccuracy(Metric):
         task, accuracy = dim_zero_cat(self.task), dim_zero_cat(self.accuracy)
         unique, where = torch.unique(task, return_inverse=True)
         first = torch.empty_like(unique).scatter_(0, where.flip(0), torch.arange(len(task)).flip(0).to(task))
-        error = calibration_error(dim_zero_cat(self.reliability)[first])
+        error = calibration_error(dim_zero_cat(self.reliability)[first].sum(0))
         columns = zip(self.stages, accuracy[first].cpu().T, strict=True)
         return {
             stage: TaskScores(unique.cpu(), column, error if stage == "final" else None)

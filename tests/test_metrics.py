@@ -7,8 +7,12 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from torchmetrics.classification import MulticlassCalibrationError
 
+from leo_lightning.data.episode import Episode
+from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.metrics import TaskAccuracy, TaskScores, calibration_error
+from leo_lightning.scoring import score
 
 
 def shares(tasks: int, stages: int = 1, seed: int = 0) -> Tensor:
@@ -122,11 +126,21 @@ def test_reset_forgets_everything():
     assert torch.equal(found.accuracy, accuracy[3:, 0])
 
 
-def test_calibration_error_is_of_all_queries():
-    """Catches a mean of the tasks' errors, and bins that all weigh the same."""
-    reliability = torch.tensor([[[4.0, 1.0, 3.0], [0, 0, 0]], [[4, 1, 0], [2, 1.8, 1]]]).double()
-    # bins of all: 8 queries, 2 expected, 3 right; 2 queries, 1.8 expected, 1 right
-    assert calibration_error(reliability) == pytest.approx((1 + 0.8) / 10)
+@pytest.mark.parametrize("scale", [0.3, 3.0])
+def test_calibration_error_is_torchmetrics(scale: float):
+    """Catches bins of the wrong edge or of one weight, means over tasks, and squares for absolute values."""
+    generator = torch.Generator().manual_seed(3)
+    B, N, Q, E = 20, 5, 15, 8
+    classes = torch.randn(B, N, 1, E, generator=generator)
+    support = scale * (classes + torch.randn(B, N, 1, E, generator=generator))
+    query = scale * (classes + torch.randn(B, N, Q, E, generator=generator))
+    classifier = NearestCentroid().adapt(support)
+    sums = score({"final": classifier}, Episode(support, query)).reliability.sum(0)
+    probabilities = classifier(query).softmax(-1).reshape(-1, N)
+    labels = torch.arange(N).repeat_interleave(Q).repeat(B)
+    theirs = MulticlassCalibrationError(num_classes=N, n_bins=15, norm="l1")(probabilities, labels)
+    assert calibration_error(sums) == pytest.approx(theirs.item(), abs=1e-5)
+    assert calibration_error(sums) > 0.02
 
 
 def test_calibration_error_belongs_to_final_and_counts_a_task_once():

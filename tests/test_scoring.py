@@ -66,7 +66,7 @@ def check_reliability(found: Tensor, classifier: LinearClassifier, task: list[Te
         assert total == pytest.approx(confidence[inside].sum().item(), abs=1e-9)
         assert hits == pytest.approx((answer == label)[inside].sum().item(), abs=1e-9)
     reference = MulticlassCalibrationError(num_classes=N, n_bins=BINS, norm="l1")
-    assert calibration_error(found[None]) == pytest.approx(reference(chances, label).item(), abs=1e-6)
+    assert calibration_error(found) == pytest.approx(reference(chances, label).item(), abs=1e-6)
 
 
 def rows(query: Tensor, valid: Tensor | None = None, **options) -> EpisodeRows:

@@ -1,11 +1,12 @@
-"""Intervals, paired differences and calibration, out of what is known of each task."""
+"""Intervals and paired differences, out of what is known of each task."""
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from jaxtyping import Float64
 from torch import Tensor
+
+from leo_lightning.metrics import half_width
 
 
 class Interval(NamedTuple):
@@ -13,7 +14,7 @@ class Interval(NamedTuple):
 
     mean: float
     half: float
-    """Half width of the 95% interval: 1.96 standard errors, as `metrics.TaskScores` has it."""
+    """Half width of the 95% interval: see `metrics.half_width`."""
 
     @property
     def holds_zero(self) -> bool:
@@ -23,19 +24,7 @@ class Interval(NamedTuple):
 
 def interval(values: Float64[Tensor, " tasks"]) -> Interval:
     """Mean over tasks with its 95% interval."""
-    return Interval(values.mean().item(), 1.96 * values.std().item() / math.sqrt(len(values)))
-
-
-def calibration_error(reliability: Float64[Tensor, "bins 3"]) -> float:
-    """Expected calibration error: mean over queries of |share of hits - mean confidence| of their bin.
-
-    Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017, Eq. 3.
-
-    Args:
-        reliability: queries, confidences and hits by bin, summed over tasks; see `scoring.Scores`.
-    """
-    count, confidence, hits = reliability.T
-    return ((hits - confidence).abs().sum() / count.sum()).item()
+    return Interval(values.mean().item(), half_width(values))
 
 
 def leaders(accuracies: Mapping[str, Float64[Tensor, " tasks"]]) -> set[str]:

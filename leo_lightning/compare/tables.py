@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from leo_lightning.compare.evaluation import Result
-from leo_lightning.compare.statistics import Interval, calibration_error, interval, leaders
+from leo_lightning.compare.statistics import Interval, interval, leaders
 from leo_lightning.compare.training import Run
+from leo_lightning.metrics import calibration_error
 from leo_lightning.whole_file import whole_file
 
 CSV_COLUMNS = (

@@ -1,14 +1,10 @@
-"""Intervals and calibration, against scipy and torchmetrics."""
+"""Intervals, against scipy."""
 
 import pytest
 import scipy.stats
 import torch
-from torchmetrics.classification import MulticlassCalibrationError
 
-from leo_lightning.compare.statistics import calibration_error, interval, leaders
-from leo_lightning.data.episode import Episode
-from leo_lightning.learners.centroid import NearestCentroid
-from leo_lightning.scoring import score
+from leo_lightning.compare.statistics import interval, leaders
 
 
 def test_interval_is_scipys():
@@ -33,20 +29,3 @@ def test_paired_difference_is_sharper():
     assert leaders({"a": tasks, "b": other}) == {"b"}
     assert leaders({"a": tasks, "b": other, "c": other - 1e-4 * tasks.sub(0.6).sign()}) == {"b", "c"}
     assert leaders({}) == set()
-
-
-@pytest.mark.parametrize("scale", [0.3, 3.0])
-def test_calibration_error_is_torchmetrics(scale: float):
-    """Catches bins of the wrong edge, means of means over tasks, and squares in place of absolute values."""
-    generator = torch.Generator().manual_seed(3)
-    B, N, Q, E = 20, 5, 15, 8
-    classes = torch.randn(B, N, 1, E, generator=generator)
-    support = scale * (classes + torch.randn(B, N, 1, E, generator=generator))
-    query = scale * (classes + torch.randn(B, N, Q, E, generator=generator))
-    classifier = NearestCentroid().adapt(support)
-    sums = score({"final": classifier}, Episode(support, query)).reliability.sum(0)
-    probabilities = classifier(query).softmax(-1).reshape(-1, N)
-    labels = torch.arange(N).repeat_interleave(Q).repeat(B)
-    theirs = MulticlassCalibrationError(num_classes=N, n_bins=15, norm="l1")(probabilities, labels)
-    assert calibration_error(sums) == pytest.approx(theirs.item(), abs=1e-5)
-    assert calibration_error(sums) > 0.02
