@@ -60,8 +60,9 @@ help:
 train: setup
 	@$(BIN)/python train.py $(ARGS)
 
+# A file's tests stay in one process, which makes what they share once.
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -124,7 +124,8 @@ class LEO(Learner):
         random_prior: z ~ p(z) = N(0, 1) in training and z = 0 in evaluation, without an encoder (Table 2).
         deterministic: z and w are the means of their distributions in training, too (Table 2).
         centroid_scale: initial value of a learned scale s, one per embedding dimension, of a nearest-centroid
-            classifier with logits -½ Σ s (x - c)² that every decoded w is added to; 0: none, as in the paper.
+            classifier with logits -½ Σ s (x - c)² that every decoded w is added to; its logarithm is what is
+            learned. 0: none, as in the paper.
         test_samples: samples of (z, w) whose probabilities are averaged in evaluation; 0: the means of both.
     """
 
@@ -192,8 +193,8 @@ class LEO(Learner):
         # a rate that no step uses would be a parameter without gradient, which DDP refuses
         self.alpha = nn.Parameter(torch.full((num_latents,), latent_lr)) if latent_steps else None
         self.eta = nn.Parameter(torch.full((embedding_size,), finetuning_lr)) if finetuning_steps else None
-        scale = torch.full((embedding_size,), centroid_scale)
-        self.scale = nn.Parameter(scale) if centroid_scale else None
+        log_scale = torch.full((embedding_size,), math.log(centroid_scale)) if centroid_scale else None
+        self.log_scale = None if log_scale is None else nn.Parameter(log_scale)
 
     def check_compilable(self) -> None:
         """See `Learner.check_compilable`. torch.compile knows no generator, which samples are drawn with."""
@@ -332,10 +333,10 @@ class LEO(Learner):
 
     def _nearest_centroid(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier | None:
         """What decoded classifiers are added to: -½ Σ s (x - c)², less what is equal for all classes."""
-        if self.scale is None:
+        if self.log_scale is None:
             return None
-        centroids = support.mean(2)
-        return LinearClassifier(self.scale * centroids, -0.5 * (centroids.square() @ self.scale))
+        scale, centroids = self.log_scale.exp(), support.mean(2)
+        return LinearClassifier(scale * centroids, -0.5 * (centroids.square() @ scale))
 
     def _exact_latent_steps(
         self,

@@ -34,8 +34,8 @@ VARIANTS = {
 def variant(name: str) -> LEO:
     leo = small_leo(**VARIANTS[name])
     with torch.no_grad():  # factors that differ, so that one for another is seen
-        if leo.scale is not None:
-            leo.scale.mul_(torch.linspace(0.5, 1.5, 6, dtype=DOUBLE))
+        if leo.log_scale is not None:
+            leo.log_scale.add_(torch.linspace(-0.7, 0.4, 6, dtype=DOUBLE))
     return leo
 
 

@@ -68,10 +68,10 @@ def task(
 
     def centroid_logits(x: Tensor) -> Tensor:
         """-½ (x - c)ᵀ diag(s) (x - c), in full."""
-        if "scale" not in weights:
+        if "log_scale" not in weights:
             return x.new_zeros(())
         gap = x[..., None, :] - support.mean(1)
-        return -0.5 * (weights["scale"] * gap.square()).sum(-1)
+        return -0.5 * (weights["log_scale"].exp() * gap.square()).sum(-1)
 
     def decode(z: Tensor, step: int) -> Tensor:
         w, raw = (z @ weights["decoder.weight"].T).chunk(2, -1)
