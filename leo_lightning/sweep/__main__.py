@@ -105,8 +105,7 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
     with open_search(sweep, out, _flags(arguments), arguments.seed) as search:
         data, done = search.base["data"], len(search.trials())
         say(
-            f"search  {arguments.trials} trials of {search.base['trainer']['max_steps']} steps, validated "
-            f"every {data['steps_per_epoch']} steps on {data['val_tasks']} tasks; {sweep.method}, "
+            f"search  {arguments.trials} trials {report.budget(search)}; {sweep.method}, "
             f"{len(sweep.space)} parameters"
         )
         say(f"data    {data.get('root') or 'synthetic'}, {data['way']}-way {data['shot']}-shot")

@@ -46,7 +46,10 @@ def write_best(search: Search, command: str) -> Path:
     flags = [flag for flag in search.flags if flag.partition("=")[0] not in BUDGET]
     words = [*search.sweep.arguments(best.params), *flags]
     config = resolve([word for word in words if word.partition("=")[0] not in BUDGET])
-    base, data = search.base, search.base["data"]
+    data = search.base["data"]
+    verb, longer = (
+        ("Train", "; this file trains the base configuration's") if search.sweep.trains else ("Test ", "")
+    )
     path = search.out / "best.yaml"
     first = search.base_trial()
     started = f"; the base configuration reached {score(first):.4f}" if first else ""
@@ -54,16 +57,15 @@ def write_best(search: Search, command: str) -> Path:
     lines = [
         f"Best of a hyperparameter search, {search.sweep.path}.",
         "",
-        f"Score     val accuracy {score(best):.4f} at step {best.user_attrs['step']}, mean of "
-        f"{data['val_tasks']} validation tasks{started}.",
+        f"Score     val accuracy {score(best):.4f}{_at_step(best)}, mean of {data['val_tasks']} validation "
+        f"tasks{started}.",
         "          The best of many is flattered by the tasks that chose it: test it.",
         f"Trials    {len(completed)} completed, {failed} failed; {search.sweep.method}, seed {search.seed}; "
         f"this is trial {best.number}",
-        f"Steps     {base['trainer']['max_steps']} per trial, validation every {data['steps_per_epoch']}; "
-        "this file trains the base configuration's",
+        f"A trial   {budget(search)}{longer}",
         f"Features  {data.get('root') or 'synthetic'}, {data['way']}-way {data['shot']}-shot",
         f"Command   {command}",
-        f"Train     python train.py --config {path}",
+        f"{verb}     python train.py --config {path}",
     ]
     with whole_file(path) as part:
         text = "".join(f"# {line}".rstrip() + "\n" for line in lines) + config
@@ -107,10 +109,26 @@ def line(search: Search, trial: FrozenTrial, trials: int) -> str:
         said += f"failed: {trial.user_attrs['error']}"
     else:
         best = search.completed()[0]
-        said += f"val {trial.value:.4f} at step {trial.user_attrs['step']}  best {score(best):.4f} "
+        said += f"val {trial.value:.4f}{_at_step(trial)}  best {score(best):.4f} "
         said += f"(trial {best.number})"
     values = "  ".join(f"{name}={shown(value)}" for name, value in trial.params.items())
     return f"{said}  {trial.user_attrs['seconds']:.0f} s  {values}"
+
+
+def budget(search: Search) -> str:
+    """How long a trial is."""
+    data = search.base["data"]
+    if not search.sweep.trains:
+        return f"without training, validated on {data['val_tasks']} tasks"
+    return (
+        f"of {search.base['trainer']['max_steps']} steps, validated every {data['steps_per_epoch']} steps on "
+        f"{data['val_tasks']} tasks"
+    )
+
+
+def _at_step(trial: FrozenTrial) -> str:
+    step = trial.user_attrs["step"]
+    return f" at step {step}" if step else ""
 
 
 def shown(value: Any) -> str:

@@ -148,7 +148,7 @@ class Search:
         found = next((best_validation(run) for run in folder.glob("*/")), None)
         trial.set_user_attr("seconds", round(time.monotonic() - start, 1))
         if code == 0 and found is not None:
-            trial.set_user_attr("step", found[1])
+            trial.set_user_attr("step", found[1] if self.sweep.trains else 0)
             self.study.tell(trial, found[0])
         else:
             why = reason(code, folder / "errors.txt") if code else "there was no validation"
@@ -173,7 +173,7 @@ def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterato
             another search.
     """
     base = yaml.safe_load(resolve([*sweep.arguments({}), *flags]))
-    _check_base(base, trained=sweep.command[0] == "fit")
+    _check_base(base, trained=sweep.trains)
     first = {name: base_value(base, name) for name in sweep.space}
     for name, value in first.items():
         _check_contains(sweep, name, value)

@@ -52,6 +52,11 @@ class Sweep:
     constants: dict[str, Any]
     space: dict[str, BaseDistribution]
 
+    @property
+    def trains(self) -> bool:
+        """False where there is nothing to train, and a trial is a validation alone."""
+        return self.command[0] == "fit"
+
     def arguments(self, values: Mapping[str, Any]) -> list[str]:
         """The command line of train.py that has these values, composed as W&B's agent does."""
         flags = [f"--{name}={_text(value)}" for name, value in {**self.constants, **values}.items()]

@@ -113,8 +113,28 @@ def test_best_replays(done: tuple[Path, Path], capsys: pytest.CaptureFixture[str
     assert config["data"]["steps_per_epoch"] == base["data"]["steps_per_epoch"]
     assert config["run"]["name"] == base["run"]["name"]
     header = (out / "best.yaml").read_text().partition("\nseed_everything")[0]
-    for said in (f"{float(best['val_accuracy']):.4f}", "3 completed, 0 failed", "4 per trial", str(path)):
+    for said in (f"{float(best['val_accuracy']):.4f}", "3 completed, 0 failed", "of 4 steps", str(path)):
         assert said in header
+
+
+def test_what_is_not_trained_is_validated(tmp_path: Path, features: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches steps of a training that never was, in what is said and in the header of the best."""
+    command = [word for word in COMMAND if word != "fit"] + ["--data.way=2", "--data.query=3"]
+    command = [*command[:3], "validate", *command[3:], "--data.val_tasks=8", "--data.root", str(features)]
+    learner = "--model.learner=leo_lightning.learners.logistic_regression.LogisticRegression"
+    parameters = {"model.learner.C": {"values": [1.0, 10.0]}}
+    path = write(tmp_path, parameters, method="grid", command=[*command, learner, "${args}"])
+    assert main(["--config", str(path), "--trials", "3", "--out", str(tmp_path / "out")]) == 0
+    found, best = rows(tmp_path / "out" / "trials.csv"), (tmp_path / "out" / "best.yaml").read_text()
+    assert [row["model.learner.C"] for row in found] == ["1.0", "10.0"]
+    assert [row["step"] for row in found] == ["0", "0"]
+    header = best.partition("seed_everything")[0]
+    said = capsys.readouterr().out
+    assert "3 trials without training, validated on 8 tasks; grid" in said
+    for text in (said, header):
+        assert "at step" not in text
+        assert "steps" not in text.lower()
+    assert "Test      python train.py --config" in header
 
 
 def test_search_goes_on_as_if_it_had_never_ended(
