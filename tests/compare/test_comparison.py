@@ -30,7 +30,7 @@ from tests.runs import rows
 METHODS = {
     "LEO": tiny_leo(),
     "broken & co": tiny_leo(**{"trainer.gradient_clip_val": 1.0}),
-    "nearest centroid": CENTROID,
+    "nearest centroid": {"config": CENTROID, "set": {"data.normalize": "l2"}},  # as LEO's
 }
 
 
