@@ -13,7 +13,7 @@ from leo_lightning.figure_style import line_styles
 
 
 def arranged(out: Path) -> tuple[Plan, list[Point]]:
-    methods = tuple(Method(name, Path(f"{name}.yaml"), {}) for name in ("a", "b"))
+    methods = tuple(Method(name, (Path(f"{name}.yaml"),), {}) for name in ("a", "b"))
     plan = Plan(methods, "a", out, shots=(1, 5), ways=(2, 5))
     points = [
         Point(m.label, n, k, Interval(0.1 * n + 0.01 * k, 0.01)) for m in methods for n, k in plan.points
