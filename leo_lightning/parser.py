@@ -94,8 +94,12 @@ class Parser(LightningArgumentParser):
             raise
 
 
-def check_config(path: Path) -> None:
+def check_config(path: Path, example: str = "--print_config shows one") -> None:
     """Check that a configuration is a table of fields; what these are is left to the parser.
+
+    Args:
+        path: the file.
+        example: where to see such a table.
 
     Raises:
         InputError: names the file, which the parser's own messages do not.
@@ -114,7 +118,7 @@ def check_config(path: Path) -> None:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or no such date
         raise InputError(f"{path}: not valid YAML ({one_line(error)}); mend it") from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise InputError(f"{path}: holds no table of fields; --print_config shows one")
+        raise InputError(f"{path}: holds no table of fields; {example}")
 
 
 def essence(message: str, known: list[str]) -> str:
@@ -162,8 +166,14 @@ def _type_name(text: str) -> str:
     return re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", text)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return what to say after an unknown name: the known one that looks like it, or where to look."""
+def nearest(name: str, known: Iterable[str], otherwise: str = "see --help") -> str:
+    """Return what to say after an unknown name: the known one that looks like it, or where to look.
+
+    Args:
+        name: the unknown one.
+        known: what it may have been meant to be.
+        otherwise: what to say if it looks like none of them.
+    """
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     if not near:  # right name, wrong section
         leaves = {key.rsplit(".", 1)[-1]: key for key in known}
@@ -171,7 +181,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
             leaves[leaf]
             for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1, cutoff=0.8)
         ]
-    return f"; did you mean {near[0]}?" if near else "; see --help"
+    return f"; did you mean {near[0]}?" if near else f"; {otherwise}"
 
 
 def _known(parser: ArgumentParser) -> set[str]:

@@ -1,4 +1,7 @@
-"""Every kind of bad input and the line that it gives, for test_refusals.py and docs/errors.md."""
+"""Kinds of bad input and the lines that they give, for test_refusals.py and docs/errors.md.
+
+Those of the other commands are in compare/refusals.py and sweep/refusals.py.
+"""
 
 import json
 import os
@@ -57,7 +60,7 @@ class Case:
     """One bad input."""
 
     command: str
-    """What follows `python train.py`, or `python -m leo_lightning.` where it starts with `features`."""
+    """What follows `python train.py`, or `python -m leo_lightning.`: features, compare and sweep."""
     line: str
     """What stderr says after `error: `; … stands for a date, or for words of another library."""
     arrange: Callable[[World], object] = lambda world: None

@@ -1,5 +1,6 @@
 """Bad input ends in one line: what is wrong, where, what to do. The cases are in refusals.py."""
 
+import importlib
 import os
 import re
 import shlex
@@ -7,18 +8,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from leo_lightning import cli, features
-from tests.refusals import SECTIONS, Case, World, locked
+from leo_lightning.compare import __main__ as compare
+from leo_lightning.sweep import __main__ as sweep
+from tests import refusals
+from tests.compare.refusals import COMPARISON
+from tests.refusals import Case, World, locked
 from tests.runs import files, folders, tiny
+from tests.sweep.refusals import SEARCH
 
 ROOT = Path(__file__).resolve().parents[1]
 MANUAL = ROOT / "docs" / "errors.md"
 PLACEHOLDERS = re.compile(r"\b(?:PATH|NAME|VALUE|NUMBER|LIST|REASON|URL)\b")
+COMMANDS = {"features": features.main, "compare": compare.main, "sweep": sweep.main}
+SECTIONS = refusals.SECTIONS | {"Comparison": COMPARISON, "Search": SEARCH}
 CASES = [(section, name) for section, cases in SECTIONS.items() for name in cases]
 IN_PROCESSES = [(section, name) for section, name in CASES if SECTIONS[section][name].environment is not None]
 IN_THIS_PROCESS = [case for case in CASES if case not in IN_PROCESSES]
@@ -59,6 +68,10 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tu
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     home = tmp_path_factory.mktemp("home")
     started = {}
+    with pytest.MonkeyPatch.context() as patches:
+        patches.chdir(ROOT)  # where the parent of all trials finds what it imports for them
+        importlib.import_module("leo_lightning.sweep.trial")
+        forkserver.ensure_running()
     for section, name in IN_PROCESSES:
         folder, case = tmp_path_factory.mktemp("process"), SECTIONS[section][name]
         started[name] = (
@@ -111,8 +124,8 @@ def test_bad_input_of_a_process_is_one_line(
 def call(command: str) -> int:
     """Run a command; training that is not refused, as it should be, takes one step."""
     first, *rest = shlex.split(command)
-    if first == "features":
-        return features.main(rest)
+    if first in COMMANDS:
+        return COMMANDS[first](rest)
     short = ["--trainer.max_steps=1", "--trainer.accelerator=cpu"]
     return cli.main([first, *(short if first == "fit" else []), *rest])
 

@@ -208,17 +208,23 @@ def lock_folder(folder: Path) -> Iterator[int]:
     """Keep other comparisons out of a folder, also while a child of this one outlives it.
 
     Raises:
-        InputError: another one is at work there.
+        InputError: another one is at work there, or nothing can be written there.
     """
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); name another folder with --out"
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield file
     except BlockingIOError:
         raise InputError(
-            f"{folder}: another comparison is at work here; wait for its end, or set --out"
+            f"{folder}: another comparison is at work here; wait for its end, or name another folder with "
+            "--out"
         ) from None
     finally:
         os.close(file)

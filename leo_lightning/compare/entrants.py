@@ -74,7 +74,8 @@ def enter(method: Method, plan: Plan, features: str) -> Entrant:
         with torch.random.fork_rng(devices=[]):
             made = parser.instantiate_classes(parsed)
     except InputError as error:
-        raise InputError(f"methods.{method.label}: {error}") from None
+        line = str(error).replace("see --help", "see `python train.py fit --help`")
+        raise InputError(f"methods.{method.label}: {line}") from None
     return Entrant(method, flags, config, made["model"].learner, _digest([_matters(config), features]))
 
 

@@ -10,8 +10,15 @@ from leo_lightning.errors import InputError, check_least
 from leo_lightning.parser import check_config, load_yaml, nearest
 
 Plain = int | float | str | bool | None
-PLANNED = ("data.root", "data.way", "data.shot", "data.query", "data.eval_seed", "trainer.max_steps")
-"""Fields of train.py that the plan sets for all methods alike."""
+PLANNED = {
+    "data.root": "root",
+    "data.way": "way",
+    "data.shot": "shot",
+    "data.query": "query",
+    "data.eval_seed": "eval_seed",
+    "trainer.max_steps": "steps",
+}
+"""Fields of train.py that the plan sets for all methods alike, and what it calls them."""
 OURS = ("run.root", "run.name", "config", "resume")
 """Fields and flags that the comparison needs for itself."""
 
@@ -95,7 +102,7 @@ def read_plan(path: Path, **given: Any) -> Plan:
     Raises:
         InputError: says what is wrong in the file, and what to do.
     """
-    check_config(path)
+    check_config(path, "configs/compare has examples")
     table = load_yaml(path.read_text(encoding="utf-8"))
     assert isinstance(table, dict)
     table |= {name: value for name, value in given.items() if value is not None}
@@ -163,7 +170,7 @@ def _method(label: str, entry: object, common: dict[str, Plain]) -> Method:
     paths = tuple(Path(name) for name in names)
     try:
         for path in paths:
-            check_config(path)
+            check_config(path, "`python train.py fit --print_config` shows one")
     except InputError as error:
         raise InputError(f"{where}: {str(error).removesuffix(' with --config')}") from None
     return Method(label, paths, common | _changes(f"{where}.set", entry.get("set")))
@@ -176,9 +183,14 @@ def _changes(where: str, table: object) -> dict[str, Plain]:
         raise InputError(f"{where}: expected a table of field: value")
     for name, value in table.items():
         if not isinstance(value, Plain):
-            raise InputError(f"{where}.{name}: expected one value, got {value!r}; write the whole field name")
+            raise InputError(
+                f"{where}.{name}: expected one value, got {value!r}; write whole field names, like "
+                "model.learning_rate"
+            )
         if name in PLANNED:
-            raise InputError(f"{where}: {name} is the same for all methods; set it at the top of the plan")
+            raise InputError(
+                f"{where}: {name} is the same for all methods; set `{PLANNED[name]}` at the top of the plan"
+            )
         if name in OURS:
             raise InputError(f"{where}: {name} is set by the comparison; leave it out")
     return {str(name): value for name, value in table.items()}
@@ -188,7 +200,8 @@ def _check_names(what: str, table: Mapping[Any, Any], known: list[str]) -> None:
     for name in table:
         if name not in known:
             gap = "" if what.endswith(".") else " "
-            raise InputError(f"unknown {what}{gap}{name}{nearest(str(name), known)}")
+            hint = nearest(str(name), known, f"known are {', '.join(known)}")
+            raise InputError(f"unknown {what}{gap}{name}{hint}")
 
 
 def _whole(name: str, value: object) -> int:

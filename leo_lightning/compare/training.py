@@ -98,8 +98,10 @@ def train(entrant: Entrant, plan: Plan, lock: int, show: Callable[[str], None]) 
     with log.open("ab") as file:
         file.write(f"$ {shlex.join(['python', 'train.py', *command[2:]])}\n".encode())
         file.flush()
-        code = _watch(command, file.fileno(), lock, tick)
-    tick(final=True)
+        try:
+            code = _watch(command, file.fileno(), lock, tick)
+        finally:  # after a signal, too
+            tick(final=True)
     said = last_line(log)
     if code < 0:
         raise TrainingFailed(f"ended by {signal.Signals(-code).name}; its last line: {said}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 import yaml
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -170,14 +171,19 @@ def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterato
 
     Raises:
         InputError: the base configuration is wrong or outside of what is searched, or the folder holds
-            another search.
+            another search or cannot be written.
     """
-    base = yaml.safe_load(resolve([*sweep.arguments({}), *flags]))
-    _check_base(base, trained=sweep.trains)
-    first = {name: base_value(base, name) for name in sweep.space}
-    for name, value in first.items():
-        _check_contains(sweep, name, value)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        base, first = _start(sweep, flags)
+    except InputError as error:
+        raise InputError(f"{sweep.path}: {error}") from None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".lock").touch()
+    except OSError as error:
+        raise InputError(
+            f"{out}: cannot be written ({error.strerror}); name another folder with --out"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = out / "study.db"
     settings = json.loads(json.dumps({"base": base, "method": sweep.method, "space": _space_text(sweep)}))
@@ -188,12 +194,14 @@ def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterato
                 storage=storage, study_name="sweep", direction="maximize", load_if_exists=True
             )
         except (SQLAlchemyError, RuntimeError) as error:
-            raise InputError(f"{path}: is no study ({one_line(error)}); choose another --out") from None
+            raise InputError(
+                f"{path}: is no study ({one_line(error)}); name another folder with --out"
+            ) from None
         try:
             if study.user_attrs.setdefault("settings", settings) != settings:
                 raise InputError(
-                    f"{out}: holds a search with other parameters, flags or base configuration; choose "
-                    "another --out, or remove the folder"
+                    f"{out}: holds a search with other parameters, flags or base configuration; name another "
+                    "folder with --out, or remove this one"
                 )
             if not study.get_trials(deepcopy=False):
                 study.set_user_attr("settings", settings)
@@ -208,27 +216,43 @@ def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterato
         storage.engine.dispose()
 
 
+def _start(sweep: Sweep, flags: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The base configuration, resolved, and its values of what is searched."""
+    base = yaml.safe_load(resolve([*sweep.arguments({}), *flags]))
+    _check_base(base, trained=sweep.trains)
+    first = {name: base_value(base, name) for name in sweep.space}
+    for name, value in first.items():
+        _check_contains(sweep.space[name], name, value)
+    return base, first
+
+
 def _check_base(base: dict[str, Any], trained: bool) -> None:
     steps, epoch = base["trainer"]["max_steps"], base["data"]["steps_per_epoch"]
     if base["data"]["train_on_val"]:
-        raise InputError("data.train_on_val is true: the search needs the validation tasks; set it to false")
+        raise InputError(
+            "data.train_on_val is true: the search needs the validation tasks; set it to false in `command`"
+        )
     if trained and 0 <= steps < epoch:
         raise InputError(
-            f"trainer.max_steps is {steps} and data.steps_per_epoch {epoch}: there would be no validation; "
-            "set --steps"
+            f"trainer.max_steps is {steps} and data.steps_per_epoch is {epoch}: there would be no "
+            "validation; set --steps, which sets both"
         )
 
 
-def _check_contains(sweep: Sweep, name: str, value: object) -> None:
-    space = sweep.space[name]
+def _check_contains(space: BaseDistribution, name: str, value: object) -> None:
     try:
         contained = space._contains(space.to_internal_repr(value))
     except (TypeError, ValueError):  # none of the choices, or no number
         contained = False
+    if not contained and value is None:
+        raise InputError(
+            f"{name}: the base configuration, the first trial, has no value for it; correct the name, or set "
+            "a value in `command`"
+        )
     if not contained:
         raise InputError(
-            f"{sweep.path}: {name} is {value} in the base configuration, the first trial, which the sweep "
-            "does not contain; widen it, or set another value in `command`"
+            f"{name} is {value} in the base configuration, the first trial, which the sweep does not "
+            "contain; widen it, or set another value in `command`"
         )
 
 
@@ -243,7 +267,9 @@ def base_value(base: dict[str, Any], name: str) -> Any:
     for section in sections:
         inside = _arguments(inside).get(section)
         if not isinstance(inside, dict):
-            raise InputError(f"{name}: the base configuration has no such field; see train.py fit --help")
+            raise InputError(
+                f"{name}: the base configuration has no such field; see `python train.py fit --help`"
+            )
     return _arguments(inside).get(field)
 
 

@@ -77,6 +77,8 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         InputError: says which field is wrong, and what to write.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; name a sweep file with --config")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -93,7 +95,7 @@ def _sweep(path: Path, content: object) -> Sweep:
     if not isinstance(content, dict):
         raise InputError("holds no table of fields; configs/sweeps has examples")
     if unknown := [key for key in content if key not in KEYS]:
-        raise InputError(f"{_shown(unknown[0])} is no field of a sweep file; leave it out")
+        raise InputError(f"unknown field {_shown(unknown[0])}; known are {', '.join(KEYS)}")
     method = content.get("method")
     if method not in METHODS:
         raise InputError(f"method is {_shown(method)}: it must be one of {', '.join(METHODS)}")
@@ -111,7 +113,9 @@ def _sweep(path: Path, content: object) -> Sweep:
         else:
             space[str(name)] = drawn
     if not space:
-        raise InputError("parameters: each has one value only, so there is nothing to search")
+        raise InputError(
+            "parameters: each has one value only, so there is nothing to search; give one of them several"
+        )
     ranges = [name for name, drawn in space.items() if not isinstance(drawn, CategoricalDistribution)]
     if method == "grid" and ranges:
         raise InputError(f"{ranges[0]}: a grid needs `values`; list some, or choose another method")
@@ -141,7 +145,9 @@ def _command(given: object) -> tuple[str, ...]:
 def _distribution(name: str, given: object) -> BaseDistribution:
     """What a parameter's values are drawn from; a constant is one choice."""
     if not isinstance(given, dict):
-        raise InputError(f"{name} is {_shown(given)}: write {{value: {_shown(given)}}}")
+        raise InputError(
+            f"{name} is {_shown(given)}: it must be a table, like {{value: 3}} or {{values: [1, 2]}}"
+        )
     kind = given.get("distribution", _inferred(given))
     if kind not in DISTRIBUTIONS:
         raise InputError(
@@ -176,12 +182,14 @@ def _inferred(given: Mapping[Any, Any]) -> str | None:
 
 def _categorical(name: str, values: object) -> CategoricalDistribution:
     if not isinstance(values, list) or not values:
-        raise InputError(f"{name}: values is {_shown(values)}: it must be a list")
+        raise InputError(f"{name}: values is {_shown(values)}: it must be a list with something in it")
     for value in values:
         if not isinstance(value, str | int | float | None):
             raise InputError(f"{name}: {_shown(value)} is no single value; a list or table cannot be tried")
-    if len({(type(value), value) for value in values}) < len(values):
-        raise InputError(f"{name}: values has one of them twice; leave it out")
+    of_type = [(type(value), value) for value in values]
+    if len(set(of_type)) < len(of_type):
+        twice = max(values, key=lambda value: of_type.count((type(value), value)))
+        raise InputError(f"{name}: values has {_shown(twice)} twice; leave one of them out")
     return CategoricalDistribution(values)
 
 
@@ -201,7 +209,7 @@ def _range(name: str, kind: str, low: int | float, high: int | float, q: int | f
             )
         return IntDistribution(int(low), int(high), log="log" in kind)
     if not q > 0 or not math.isclose((high - low) / q, round((high - low) / q), abs_tol=1e-9):
-        raise InputError(f"{name}: q is {q}: it must divide max - min")
+        raise InputError(f"{name}: q is {q}: it must be above 0 and divide max - min")
     return (
         IntDistribution(int(low), int(high), step=int(q)) if whole else FloatDistribution(low, high, step=q)
     )
@@ -209,9 +217,8 @@ def _range(name: str, kind: str, low: int | float, high: int | float, q: int | f
 
 def _number(name: str, field: str, value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(
-            f"{name}: {field} is {_shown(value)}: it must be a number (in YAML, 1.0e-4 is, not 1e-4)"
-        )
+        hint = " (in YAML, 1.0e-4 is one, and 1e-4 is text)" if isinstance(value, str) else ""
+        raise InputError(f"{name}: {field} is {_shown(value)}: it must be a finite number{hint}")
     return value
 
 

@@ -77,13 +77,14 @@ def resolve(arguments: list[str]) -> str:
     """The resolved configuration of a command, as --print_config has it.
 
     Raises:
-        InputError: the parser's, if it does not take the arguments.
+        InputError: says why train.py does not take the arguments.
     """
     with TemporaryDirectory() as name:
         output, errors = Path(name) / "output.txt", Path(name) / "errors.txt"
         code = run_command([*arguments, "--print_config=skip_null"], output, errors)
         if code:
-            raise InputError(reason(code, errors))
+            why = reason(code, errors).replace("see --help", "see `python train.py fit --help`")
+            raise InputError(f"train.py refuses the command: {why}")
         return output.read_text(encoding="utf-8")
 
 

@@ -30,7 +30,7 @@ from tests.runs import rows
 METHODS = {
     "LEO": tiny_leo(),
     "broken & co": tiny_leo(**{"trainer.gradient_clip_val": 1.0}),
-    "nearest centroid": CENTROID,
+    "nearest centroid": {"config": CENTROID, "set": {"data.normalize": "l2"}},  # as LEO's
 }
 
 
@@ -146,6 +146,19 @@ def test_changed_configuration_is_trained_anew(done: Path, capsys: pytest.Captur
     assert len(list((done / "out" / "runs").glob("leo.*"))) == 2
 
 
+def test_damaged_clock_fails_its_method_only(done: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a training time out of nothing, and one damaged file that ends the whole comparison."""
+    for clock in (done / "out" / "runs").glob("leo.*/seconds.json"):
+        clock.write_text("{")
+    methods = ["--only", "LEO", "--only", "nearest centroid"]
+    assert main(["--config", str(plan_of(done)), *methods, "--no-plot"]) == 1
+    said = capsys.readouterr().out
+    assert "seconds.json: is damaged; remove it, and training times begin anew" in said
+    table = {row["method"]: row for row in rows(done / "out" / "table.csv")}
+    assert "is damaged" in table["LEO"]["note"]
+    assert table["nearest centroid"]["accuracy"] != ""
+
+
 def stopped(folder: Path) -> tuple[Plan, Path]:
     """A plan of one long run, and where its checkpoint will be."""
     plan = read_plan(plan_of(folder, methods={"LEO": tiny_leo()}, steps=300))
@@ -221,11 +234,16 @@ def unlocked(folder: Path) -> bool:
         return False
 
 
-def test_killed_child_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches a kill, as by a machine short of memory, that is told as the line before it."""
+@pytest.mark.parametrize(
+    ("code", "line"), [(-signal.SIGKILL, "ended by SIGKILL"), (0, "ended before step 300")]
+)
+def test_child_that_says_nothing_is_told(
+    code: int, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Catches an end, as by a machine short of memory, that is told as the line before it, or not at all."""
     plan, _ = stopped(tmp_path)
-    monkeypatch.setattr(training, "_watch", lambda *args: -signal.SIGKILL)
-    with pytest.raises(TrainingFailed, match=r"^ended by SIGKILL; its last line: "):
+    monkeypatch.setattr(training, "_watch", lambda *args: code)
+    with pytest.raises(TrainingFailed, match=f"^{line}; its last line: "):
         train(enter(plan.methods[0], plan, "features"), plan, 0, lambda line: None)
 
 

@@ -1,12 +1,10 @@
-"""The plan: what a file may say, and the line for what it may not."""
+"""The plan: what a file says, and which runs it can use again."""
 
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-from leo_lightning.compare.__main__ import main
 from leo_lightning.compare.entrants import digest_of, enter
 from leo_lightning.compare.plan import Plan, read_plan
 from leo_lightning.data.bank import FeatureBank
@@ -34,129 +32,6 @@ def test_points_are_unique(tmp_path: Path):
     """Catches a point of both panels that is evaluated twice, and numbers given twice."""
     plan = read_plan(write_plan(tmp_path, shots=[5, 1, 1], ways=[2, 5]))
     assert plan.points == [(5, 1), (5, 5), (2, 1)]
-
-
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown field": ({"stepz": 1}, "unknown field stepz; did you mean steps?"),
-    "no number": ({"steps": "many"}, "steps: expected a whole number, got 'many'"),
-    "truth for a number": ({"way": True}, "way: expected a whole number, got True"),
-    "number too small": ({"way": 1}, "way is 1: it must be at least 2"),
-    "one task": ({"tasks": 1}, "tasks is 1: it must be at least 2"),
-    "no list": ({"shots": 5}, "shots: expected a list of whole numbers, got 5"),
-    "list of text": ({"shots": ["a"]}, "shots: expected a whole number, got 'a'"),
-    "list too small": ({"ways": [5, 1]}, "ways is 1: it must be at least 2"),
-    "no methods": ({"methods": {}}, "methods: expected a table of label: configuration; name at least one"),
-    "unknown reference": (
-        {"reference": "leo"},
-        "reference: no method is called 'leo'; there are LEO, nearest centroid",
-    ),
-    "root that is a number": ({"root": 3}, "root: expected a folder, got 3"),
-    "shared files": (
-        {"methods": {"a b": CENTROID, "A-B": CENTROID}},
-        "methods: 'a b' and 'A-B' would share files (a-b); give one another label",
-    ),
-    "label without a letter": (
-        {"methods": {"?": CENTROID}},
-        "methods: '?' has no letter or digit; give it another label",
-    ),
-    "method that is a number": (
-        {"methods": {"a": 1}},
-        "methods.a: expected the path of a configuration, a list of them, or a table of config and set",
-    ),
-    "list with a number": (
-        {"methods": {"a": [CENTROID, 3]}},
-        "methods.a: expected the path of a configuration, a list of them, or a table of config and set",
-    ),
-    "unknown field of a method": (
-        {"methods": {"a": {"config": CENTROID, "sets": {}}}},
-        "unknown field methods.a.sets; did you mean set?",
-    ),
-    "no such configuration": (
-        {"methods": {"a": "nowhere.yaml"}},
-        "methods.a: nowhere.yaml: no such file; name an existing one",
-    ),
-    "changes that are no table": ({"set": 1}, "set: expected a table of field: value"),
-    "change that is a table": (
-        {"set": {"model": {"learning_rate": 1}}},
-        "set.model: expected one value, got {'learning_rate': 1}; write the whole field name",
-    ),
-    "change of what is the same": (
-        {"set": {"data.way": 3}},
-        "set: data.way is the same for all methods; set it at the top of the plan",
-    ),
-    "change of what is ours": (
-        {"set": {"run.name": "x"}},
-        "set: run.name is set by the comparison; leave it out",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_plan_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches a mistake that begins a comparison, a traceback, or another line than this."""
-    fields, line = BAD[name]
-    path = write_plan(tmp_path, **fields)
-    assert main(["--config", str(path)]) == 2
-    captured = capsys.readouterr()
-    assert captured.err == f"error: {path}: {line}\n"
-    assert captured.out == ""
-    assert not (tmp_path / "out").exists()
-
-
-BAD_LATER: dict[str, tuple[dict[str, Any], list[str], str]] = {
-    "unknown field of train.py": (
-        {"methods": {"a": tiny_leo(**{"model.learning_rat": 1})}},
-        [],
-        "methods.a: unknown field model.learning_rat; did you mean model.learning_rate?",
-    ),
-    "value that no field takes": (
-        {"methods": {"a": tiny_leo(**{"model.learner.num_latents": 0})}},
-        [],
-        "methods.a: num_latents is 0: it must be at least 1",
-    ),
-    "too many ways": (
-        {"ways": [5, 21]},
-        [],
-        "synthetic test: 20 classes are too few for 21-way tasks; lower ways",
-    ),
-    "too many shots": (
-        {"shots": [196]},
-        [],
-        "synthetic test: a class has 200 images, 196-shot tasks with 5 queries need 201; "
-        "lower shots or query",
-    ),
-    "too many classes to train on": (
-        {"way": 17},
-        [],
-        "synthetic val: 16 classes are too few for 17-way tasks; lower way",
-    ),
-    "unknown label": (
-        {},
-        ["--only", "LEA"],
-        "--only: no method is called 'LEA'; there are LEO, nearest centroid",
-    ),
-    "no features": (
-        {"root": "nowhere"},
-        [],
-        "nowhere: no such folder of features; make it with "
-        "`python -m leo_lightning.features import SRC nowhere`",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD_LATER)
-def test_bad_comparison_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches what is noticed after hours of training only, and a folder that is left behind."""
-    fields, flags, line = BAD_LATER[name]
-    assert main(["--config", str(write_plan(tmp_path, **fields)), *flags]) == 2
-    assert capsys.readouterr().err == f"error: {line}\n"
-    assert not (tmp_path / "out").exists()
-
-
-def test_bad_flag_is_one_line(capsys: pytest.CaptureFixture[str]):
-    """Catches argparse's own way to end, with the whole usage."""
-    assert main(["--config"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def _digest(folder: Path, features: str = "f", **fields: Any) -> str:
