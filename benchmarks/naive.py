@@ -5,17 +5,18 @@ means: every pair of codes concatenated, K copies of codes and classifiers kept 
 drawn where they are used, and an inner loop that `autograd.grad(create_graph=True)` differentiates.
 """
 
+import inspect
 from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leo_lightning.learners.leo import NO_NOISE, Noise
+from leo_lightning.learners.leo import LEO, NO_NOISE, Noise
 
 
 class NaiveLEO(nn.Module):
-    """LEO for classification; arguments as those of `leo_lightning.learners.leo.LEO`."""
+    """LEO for classification; arguments as those of `leo_lightning.learners.leo.LEO`, without its options."""
 
     def __init__(
         self,
@@ -53,6 +54,12 @@ class NaiveLEO(nn.Module):
             nn.init.xavier_uniform_(weight)
         self.alpha = nn.Parameter(torch.full((num_latents,), latent_lr))
         self.eta = nn.Parameter(torch.full((embedding_size,), finetuning_lr))
+
+    @classmethod
+    def like(cls, leo: LEO) -> "NaiveLEO":
+        """One with the hyperparameters of `leo`, whose options are those of the authors' code."""
+        names = list(inspect.signature(cls).parameters)
+        return cls(**{name: getattr(leo, name) for name in names})
 
     @torch.enable_grad()  # evaluation needs inner gradients, too
     def forward(self, support: Tensor, query: Tensor, noise: Noise = NO_NOISE) -> tuple[Tensor, Tensor]:

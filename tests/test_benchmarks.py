@@ -34,7 +34,7 @@ ROWS = [
 def naive_twin(fixture: parity.Fixture) -> tuple[naive.NaiveLEO, dict[str, torch.nn.Parameter]]:
     """A NaiveLEO with the fixture's weights, and its parameters under the authors' names."""
     leo = fixture.learner(torch.float64)
-    model = naive.NaiveLEO(**leo.init_args()).double().train(fixture.training)
+    model = naive.NaiveLEO.like(leo).double().train(fixture.training)
     relation = {f"w_relation_{i}": model.relation_net[2 * i].weight for i in range(3)}
     named = {"w_encoder": model.encoder.weight, **relation, "w_decoder": model.decoder.weight}
     named |= {"inner_lr": model.alpha, "finetuning_lr": model.eta}
