@@ -22,7 +22,7 @@ from leo_lightning.data.sampler import fold_tasks
 from leo_lightning.errors import DivergedError, InputError, check_least, printable
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.learner import Classifier, Learner, Outcome
-from leo_lightning.learners.leo import SampledClassifier
+from leo_lightning.learners.sampled import SampledClassifier
 from leo_lightning.metrics import TaskAccuracy, TaskScores
 from leo_lightning.run import read_checkpoint
 from leo_lightning.scoring import score

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
@@ -22,6 +22,7 @@ from leo_lightning.learners.latent_steps import latent_steps
 from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier, Outcome
 from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
 from leo_lightning.learners.noise import divided, draw
+from leo_lightning.learners.sampled import SampledClassifier
 
 DEAD_SPREAD = 1e-6
 """A latent dimension whose code varies less than this over the classes of a meta-batch carries nothing."""
@@ -44,32 +45,6 @@ class Noise(NamedTuple):
 
 
 NO_NOISE = Noise()
-
-
-class SampledClassifier(NamedTuple):
-    """S linear classifiers of each task, drawn from the learner's distribution, that answer together."""
-
-    weight: Float[Tensor, "B S N E"]
-    bias: Float[Tensor, "B N"] | None = None
-
-    def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
-        """Logarithm of the mean of the samples' probabilities. See `Classifier`."""
-        return self._log_probabilities(query).logsumexp(1) - math.log(self.weight.shape[1])
-
-    def spread(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
-        """Standard deviation of each class's probability over the samples: how little they agree."""
-        return self._log_probabilities(query).exp().std(1, correction=0)
-
-    def select(self, tasks: Int64[Tensor, " P"]) -> "SampledClassifier":
-        """See `Classifier`."""
-        return SampledClassifier(self.weight[tasks], None if self.bias is None else self.bias[tasks])
-
-    def _log_probabilities(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B S *images N"]:
-        logits = self.weight.flatten(1, 2) @ query.flatten(1, -2).transpose(1, 2)
-        logits = logits.unflatten(1, self.weight.shape[1:3]).transpose(2, 3)
-        if self.bias is not None:
-            logits = logits + self.bias[:, None, None]
-        return logits.log_softmax(-1).unflatten(2, query.shape[1:-1])
 
 
 class Adaptation(NamedTuple):

@@ -11,7 +11,8 @@ from torch.distributions import Normal, kl_divergence
 from leo_lightning.data.episode import Episode
 from leo_lightning.errors import InputError
 from leo_lightning.learners import objectives
-from leo_lightning.learners.leo import LEO, NO_NOISE, Noise, SampledClassifier
+from leo_lightning.learners.leo import LEO, NO_NOISE, Noise
+from leo_lightning.learners.sampled import SampledClassifier
 from tests.learners.test_leo import DOUBLE, close, episode_of, noise_of, rearranged, small_leo
 from tests.oracles import leo_plain as oracle
 
