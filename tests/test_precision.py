@@ -11,8 +11,8 @@ from leo_lightning.data.episode import Episode
 from leo_lightning.errors import DivergedError
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
-from leo_lightning.learners.sampled import SampledClassifier
 from leo_lightning.learners.prototypical import PrototypicalNetworks
+from leo_lightning.learners.sampled import SampledClassifier
 from leo_lightning.system import MetaLearner
 from tests.test_system import Poisoned, Weights, data, system, trainer
 
