@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from leo_lightning.arguments import ArgumentParser
 from leo_lightning.errors import InputError, check_least, disk_line
 
 if TYPE_CHECKING:
@@ -45,20 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong, and the usage only when it is asked for."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the message.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m leo_lightning.features",
         description="Make, inspect or download the feature files that training reads: "
         "{train,val,test}.safetensors in one folder.",

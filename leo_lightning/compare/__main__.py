@@ -3,13 +3,12 @@
 What takes long to import is imported inside the functions, so that `--help` answers at once.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from leo_lightning.arguments import ArgumentParser
 from leo_lightning.errors import InputError, Interrupted, disk_line
 
 
@@ -52,20 +51,8 @@ def _ended(line: str, code: int) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong, and the usage only when it is asked for."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the message.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m leo_lightning.compare",
         description="Train, evaluate and compare methods on the same tasks. Trains what is not trained yet, "
         "evaluates what is not evaluated yet, and writes table.md, table.tex, table.csv, plot.png, plot.svg "

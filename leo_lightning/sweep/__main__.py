@@ -10,8 +10,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from leo_lightning.arguments import ArgumentParser
 from leo_lightning.errors import InputError, check_least, disk_line
 
 VALIDATIONS = 10
@@ -45,20 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong, and the usage only when it is asked for."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the message.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m leo_lightning.sweep",
         description="Search hyperparameters: each trial is a training run, its score the best validation "
         "accuracy. The same command again goes on; two of them at a time share the work.",
