@@ -88,6 +88,8 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     sweep = read_sweep(arguments.config)
+    if arguments.steps is not None and not sweep.trains:
+        raise InputError(f"--steps: {arguments.config} trains nothing; leave it out")
     out = arguments.out or Path("runs") / "sweeps" / arguments.config.stem
     start = time.monotonic()
     with open_search(sweep, out, _flags(arguments), arguments.seed) as search:

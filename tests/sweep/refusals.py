@@ -64,11 +64,14 @@ def no_study(world: World) -> None:
 
 SEARCH = {
     "no such file": Case(
-        "sweep --config nowhere.yaml", "nowhere.yaml: no such file; name a sweep file with --config"
+        "sweep --config nowhere.yaml", "nowhere.yaml: no such file; name an existing one with --config"
     ),
-    "a folder": Case("sweep --config .", ".: no such file; name a sweep file with --config"),
+    "a folder": Case("sweep --config .", ".: is a folder; name a YAML file with --config"),
     "broken YAML": Case(RUN, "sweep.yaml: not valid YAML (…); mend it", text("sweep.yaml", "[")),
     "no text": Case(RUN, "sweep.yaml: not valid YAML (…); mend it", text("sweep.yaml", b"\xff")),
+    "YAML that refers to itself": Case(
+        RUN, "sweep.yaml: not valid YAML (…); mend it", text("sweep.yaml", "&a [*a]")
+    ),
     "no such date": Case(RUN, "sweep.yaml: not valid YAML (…); mend it", text("sweep.yaml", "a: 2020-99-99")),
     "no table": Case(
         RUN, "sweep.yaml: holds no table of fields; configs/sweeps has examples", text("sweep.yaml", "3")
@@ -215,6 +218,15 @@ SEARCH = {
     "flag without a value": Case("sweep --config", f"argument --config: expected one argument; {MANUAL}"),
     "no such flag": Case(f"{RUN} --only 3", f"unrecognized arguments: --only 3; {MANUAL}"),
     "a word for a number": Case(f"{RUN} --steps x", f"argument --steps: invalid int value: 'x'; {MANUAL}"),
+    "steps of what is not trained": Case(
+        f"{RUN} --steps 9",
+        "--steps: sweep.yaml trains nothing; leave it out",
+        lambda world: write(
+            world.folder,
+            {"model.learner.C": {"values": [1, 2]}},
+            command=["${program}", "validate", "--config=a.yaml", "${args}"],
+        ),
+    ),
     "no trials": Case(f"{RUN} --trials 0", "--trials is 0: it must be at least 1"),
     "negative seed": Case(f"{RUN} --seed -1", "--seed is -1: it must be at least 0"),
 }
