@@ -33,7 +33,7 @@ from leo_lightning.errors import (
     require,
 )
 from leo_lightning.history import MetricsCSV
-from leo_lightning.parser import LEO_PATH, Parser, check_config, essence, nearest
+from leo_lightning.parser import LEO_PATH, Parser, check_config, essence
 from leo_lightning.progress import RunProgress
 from leo_lightning.quiet import quiet
 from leo_lightning.results import PredictionsCSV, ResultsReport
@@ -51,13 +51,13 @@ from leo_lightning.run import (
     remove_folders,
     written,
 )
+from leo_lightning.shorthand import flag_values, with_defaults
 from leo_lightning.stop_signals import StopSignals
 from leo_lightning.system import MetaLearner
 from leo_lightning.throughput import Throughput
 from leo_lightning.trainer_flags import check_trainer
 from leo_lightning.whole_file import whole_file
 
-QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
 """What a saved configuration holds: enough to replay the run, and read by every subcommand."""
 
@@ -137,7 +137,7 @@ class LEOCommand(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Look at the configurations first, so that messages name the file."""
         assert isinstance(args, list)
-        for path in filter(None, _values(args, "--config", "-c")):
+        for path in filter(None, flag_values(args, "--config", "-c")):
             check_config(Path(path))
         super().parse_arguments(parser, args)
 
@@ -477,70 +477,17 @@ class LEOCommand(LightningCLI):
         self.console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
-def with_defaults(args: list[str]) -> list[str]:
-    """The command line spelled out.
-
-    Without a subcommand it is `fit_test`. Without a configuration, training starts from the quickstart, and
-    what has a checkpoint, be it evaluation or resumed training, takes what was saved beside that.
-    """
-    commands = LEOCommand.subcommands()
-    if args and not args[0].startswith("-") and args[0] not in commands:
-        raise InputError(f"unknown command {args[0]}{nearest(args[0], commands)}")
-    command, *rest = args if args and args[0] in commands else ["fit_test", *args]
-    configs = _values(rest, "--config", "-c")
-    if configs and not all(configs):
-        return [command, *rest]
-    if configs:
-        # in front, so that flags win over them wherever they stand
-        return [command, *(f"--config={path}" for path in configs), *_without(rest, "--config", "-c")]
-    fitting = command in ("fit", "fit_test")
-    wanted = _value(rest, "--ckpt_path")
-    if fitting and wanted is None and _value(rest, "--resume") == "auto":
-        wanted = "last"
-    if wanted is not None:
-        root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or QUICKSTART.stem
-        path = find_checkpoint(Path(root), name, wanted) if wanted in ("best", "last") else Path(wanted)
-        if folder := folder_of(path):
-            return [command, "--config", str(folder / CONFIG), *rest]
-    return [command, "--config", str(QUICKSTART), *rest] if fitting else [command, *rest]
-
-
 def _is_trained(class_path: str) -> bool:
     """Whether the learner of this name, which the parser has imported, has something to train."""
     module, _, name = class_path.rpartition(".")
     return getattr(sys.modules[module], name).trained
 
 
-def _value(args: list[str], flag: str) -> str | None:
-    """What a flag is set to, the last time it is given; None if it is absent."""
-    return next(reversed(_values(args, flag)), None)
-
-
-def _values(args: list[str], *flags: str) -> list[str]:
-    """What flags are set to each time one is given, in either spelling."""
-    return [
-        arg.partition("=")[2] if "=" in arg else following
-        for arg, following in zip(args, [*args[1:], ""], strict=False)
-        if arg.partition("=")[0] in flags
-    ]
-
-
-def _without(args: list[str], *flags: str) -> list[str]:
-    """The arguments less those flags and what they are set to."""
-    left, following = [], iter(args)
-    for arg in following:
-        if arg.partition("=")[0] not in flags:
-            left.append(arg)
-        elif "=" not in arg:
-            next(following, None)
-    return left
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 2 and one line for bad input, 1 if training diverged, 128 + n if signal n ended it."""
     quiet()
     try:
-        LEOCommand(with_defaults(sys.argv[1:] if argv is None else argv))
+        LEOCommand(with_defaults(sys.argv[1:] if argv is None else argv, LEOCommand.subcommands()))
     except InputError as error:
         return _failed(str(error), 2)
     except OSError as error:

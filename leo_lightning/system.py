@@ -1,10 +1,7 @@
 """MetaLearner: the outer loop around any learner. The mathematics is the learner's."""
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from leo_lightning.clipping import clip_, gradient_norm
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.sampler import fold_tasks
-from leo_lightning.errors import DivergedError, InputError, check_least, printable
+from leo_lightning.errors import DivergedError, InputError, check_least
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.learner import Classifier, Learner, Outcome
 from leo_lightning.learners.sampled import SampledClassifier
 from leo_lightning.metrics import TaskAccuracy, TaskScores
 from leo_lightning.run import read_checkpoint
 from leo_lightning.scoring import score
-
-LEARNERS = "leo_lightning.learners"
+from leo_lightning.stored_learner import check_fits, class_path, learner_class, stored_learner
 
 UNHEALTHY = {
     "dead_latents": (0.5, "most latent dimensions carry nothing: is there a ReLU after the relation net?"),
@@ -100,7 +96,7 @@ class MetaLearner(pl.LightningModule):
             learner.check_compilable()
         self.save_hyperparameters(
             {
-                "learner": {"class_path": _class_path(learner), "init_args": learner.init_args()},
+                "learner": {"class_path": class_path(learner), "init_args": learner.init_args()},
                 "learning_rate": learning_rate,
                 "clip_value": clip_value,
                 "clip_norm": clip_norm,
@@ -312,36 +308,12 @@ class MetaLearner(pl.LightningModule):
         self.steps_trained = checkpoint["global_step"]
 
     def check_fits(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another learner or of other sizes by name, before torch lists every tensor.
+        """Refuse a checkpoint of another learner, or a damaged one.
 
         Raises:
             InputError: says which setting differs.
         """
-        path, theirs = _stored_learner(checkpoint)
-        if path != _class_path(self.learner):
-            raise InputError(
-                f"the checkpoint holds a {printable(path)}, the configuration a "
-                f"{_class_path(self.learner)}; use the config.yaml of the checkpoint's run"
-            )
-        mine = self.learner.init_args()
-        size, needed = theirs.get("embedding_size"), mine.get("embedding_size")
-        if size != needed:
-            raise InputError(
-                f"the checkpoint was trained on embeddings of size {size!r:.20}, "
-                f"the data has size {needed}; use features of the same kind (--data.root)"
-            )
-        kinds = {name: (x.shape, x.is_floating_point()) for name, x in self.state_dict().items()}
-        stored = {
-            name: (x.shape, x.is_floating_point()) if isinstance(x, torch.Tensor) else None
-            for name, x in checkpoint["state_dict"].items()
-        }
-        if kinds != stored:
-            changed = [name for name in mine if mine[name] != theirs.get(name)]
-            what = f"{', '.join(changed)} differ" if changed else "it has others"
-            raise InputError(
-                f"the checkpoint's weights do not fit this model; {what}: "
-                "use the config.yaml of the checkpoint's run"
-            )
+        check_fits(self.learner, self.state_dict(), checkpoint)
         counts = checkpoint.get("bad_steps", {"total": 0, "in_a_row": 0})
         if not isinstance(counts, dict) or [type(counts.get(k)) for k in ("total", "in_a_row")] != [int, int]:
             raise InputError("the checkpoint's count of bad steps is damaged; use another checkpoint")
@@ -360,10 +332,10 @@ class MetaLearner(pl.LightningModule):
         """
         checkpoint = read_checkpoint(Path(checkpoint_path))
         stored = checkpoint["hyper_parameters"]
-        class_path, arguments = _stored_learner(checkpoint)
+        path, arguments = stored_learner(checkpoint)
         names = list(inspect.signature(cls).parameters)[1:]
         settings = {name: stored[name] for name in names if isinstance(stored.get(name), int | float)}
-        learner = _learner_class(class_path)
+        learner = learner_class(path)
         try:
             with torch.device("meta"):  # sizes come first: what they call for may not fit in memory
                 cls(learner(**arguments), **settings).check_fits(checkpoint)
@@ -374,40 +346,11 @@ class MetaLearner(pl.LightningModule):
         except Exception as error:  # arguments of any kind, for any class of learner
             reason = " ".join(str(error).split())
             raise InputError(
-                f"{checkpoint_path}: its hyperparameters build no {class_path} ({reason:.200})"
+                f"{checkpoint_path}: its hyperparameters build no {path} ({reason:.200})"
             ) from None
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
         return model
-
-
-def _stored_learner(checkpoint: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Class path and arguments of the learner in a checkpoint."""
-    learner = checkpoint["hyper_parameters"].get("learner")
-    learner = learner if isinstance(learner, dict) else {}
-    path, arguments = learner.get("class_path"), learner.get("init_args")
-    if not isinstance(path, str) or not isinstance(arguments, dict):
-        raise InputError("the checkpoint does not say which learner it holds; use one of this application")
-    return path, arguments
-
-
-def _learner_class(path: str) -> type[Learner]:
-    """The learner of this name. Only modules of this package are imported for it."""
-    module, _, name = path.rpartition(".")
-    if module.startswith(f"{LEARNERS}.") and all(part.isidentifier() for part in module.split(".")):
-        with suppress(ImportError):
-            importlib.import_module(module)
-    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
-    if not isinstance(found, type) or not issubclass(found, Learner):
-        raise InputError(
-            f"the checkpoint names {path!r:.99} as its learner, which is none that is imported; "
-            "import its module first if you trust it"
-        )
-    return found
-
-
-def _class_path(learner: Learner) -> str:
-    return f"{type(learner).__module__}.{type(learner).__qualname__}"
 
 
 def _metric_name(split: str, stage: str) -> str:

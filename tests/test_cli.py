@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from benchmarks.naive import NaiveLEO
-from leo_lightning.cli import LEOCommand, main, with_defaults
+from leo_lightning.cli import main
 from leo_lightning.learners.leo import LEO
 from leo_lightning.system import MetaLearner
 from tests.runs import TINY, folders, results, rows, tiny
@@ -255,16 +255,6 @@ def test_help_shows_every_field(capsys: pytest.CaptureFixture[str]):
             assert len(help_line[1]) > 10, name
 
 
-def test_defaults_of_the_command_line(tmp_path: Path):
-    """Catches `python train.py` doing something else than the quickstart."""
-    assert with_defaults([])[:2] == ["fit_test", "--config"]
-    assert with_defaults([])[2].endswith("quickstart.yaml")
-    assert with_defaults(["--config", "x.yaml"]) == ["fit_test", "--config=x.yaml"]
-    fit = with_defaults(["fit", "--data.shot=5"])
-    assert fit == ["fit", *with_defaults([])[1:], "--data.shot=5"]
-    assert set(LEOCommand.subcommands()) == {"fit_test", "fit", "validate", "test", "predict"}
-
-
 def test_resuming_needs_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Catches a resume that goes on with other hyperparameters than the run's, and does not say so."""
     assert tiny(tmp_path, "--model.learner.kl_weight=0.25", command="fit") == 0
@@ -296,12 +286,6 @@ def test_resuming_twice_keeps_what_was_changed_first(tmp_path: Path, capsys: pyt
         "config-until-step-9.yaml",
         "config.yaml",
     ]
-
-
-def test_flags_win_wherever_the_configuration_stands():
-    """Catches a flag in front of --config that the file silently overrides, down to another experiment."""
-    spelled = with_defaults(["fit", "--run.name", "mine", "--config", "a.yaml", "-c=b.yaml", "--data.shot=5"])
-    assert spelled == ["fit", "--config=a.yaml", "--config=b.yaml", "--run.name", "mine", "--data.shot=5"]
 
 
 def test_two_runs_never_share_a_folder(

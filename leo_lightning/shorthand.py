@@ -1,0 +1,69 @@
+"""What may be left out on the command line of train.py: the subcommand and the configuration."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from leo_lightning.errors import InputError
+from leo_lightning.parser import nearest
+from leo_lightning.run import CONFIG, find_checkpoint, folder_of
+
+QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
+
+
+def with_defaults(args: list[str], commands: Collection[str]) -> list[str]:
+    """The command line spelled out.
+
+    Without a subcommand it is `fit_test`. Without a configuration, training starts from the quickstart, and
+    what has a checkpoint, be it evaluation or resumed training, takes what was saved beside that.
+
+    Args:
+        args: what was typed after `train.py`.
+        commands: names of its subcommands.
+
+    Raises:
+        InputError: there is no such subcommand, or no checkpoint to go on from.
+    """
+    if args and not args[0].startswith("-") and args[0] not in commands:
+        raise InputError(f"unknown command {args[0]}{nearest(args[0], commands)}")
+    command, *rest = args if args and args[0] in commands else ["fit_test", *args]
+    configs = flag_values(rest, "--config", "-c")
+    if configs and not all(configs):
+        return [command, *rest]
+    if configs:
+        # in front, so that flags win over them wherever they stand
+        return [command, *(f"--config={path}" for path in configs), *_without(rest, "--config", "-c")]
+    fitting = command in ("fit", "fit_test")
+    wanted = _value(rest, "--ckpt_path")
+    if fitting and wanted is None and _value(rest, "--resume") == "auto":
+        wanted = "last"
+    if wanted is not None:
+        root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or QUICKSTART.stem
+        path = find_checkpoint(Path(root), name, wanted) if wanted in ("best", "last") else Path(wanted)
+        if folder := folder_of(path):
+            return [command, "--config", str(folder / CONFIG), *rest]
+    return [command, "--config", str(QUICKSTART), *rest] if fitting else [command, *rest]
+
+
+def _value(args: list[str], flag: str) -> str | None:
+    """What a flag is set to, the last time it is given; None if it is absent."""
+    return next(reversed(flag_values(args, flag)), None)
+
+
+def flag_values(args: list[str], *flags: str) -> list[str]:
+    """What flags are set to each time one is given, in either spelling."""
+    return [
+        arg.partition("=")[2] if "=" in arg else following
+        for arg, following in zip(args, [*args[1:], ""], strict=False)
+        if arg.partition("=")[0] in flags
+    ]
+
+
+def _without(args: list[str], *flags: str) -> list[str]:
+    """The arguments less those flags and what they are set to."""
+    left, following = [], iter(args)
+    for arg in following:
+        if arg.partition("=")[0] not in flags:
+            left.append(arg)
+        elif "=" not in arg:
+            next(following, None)
+    return left

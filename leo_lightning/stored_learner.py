@@ -1,0 +1,90 @@
+"""The learner in a checkpoint: its name, arguments and class, and whether it is the one configured."""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from torch import Tensor
+
+from leo_lightning.errors import InputError, printable
+from leo_lightning.learners.learner import Learner
+
+LEARNERS = "leo_lightning.learners"
+
+
+def class_path(learner: Learner) -> str:
+    """What configurations and checkpoints call the class of a learner."""
+    return f"{type(learner).__module__}.{type(learner).__qualname__}"
+
+
+def stored_learner(checkpoint: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Class path and arguments of the learner in a checkpoint.
+
+    Raises:
+        InputError: the checkpoint does not name them.
+    """
+    learner = checkpoint["hyper_parameters"].get("learner")
+    learner = learner if isinstance(learner, dict) else {}
+    path, arguments = learner.get("class_path"), learner.get("init_args")
+    if not isinstance(path, str) or not isinstance(arguments, dict):
+        raise InputError("the checkpoint does not say which learner it holds; use one of this application")
+    return path, arguments
+
+
+def learner_class(path: str) -> type[Learner]:
+    """The learner of this name. Only modules of this package are imported for it.
+
+    Raises:
+        InputError: there is none, or it lies in a module that is not imported.
+    """
+    module, _, name = path.rpartition(".")
+    if module.startswith(f"{LEARNERS}.") and all(part.isidentifier() for part in module.split(".")):
+        with suppress(ImportError):
+            importlib.import_module(module)
+    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    if not isinstance(found, type) or not issubclass(found, Learner):
+        raise InputError(
+            f"the checkpoint names {path!r:.99} as its learner, which is none that is imported; "
+            "import its module first if you trust it"
+        )
+    return found
+
+
+def check_fits(learner: Learner, weights: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) -> None:
+    """Refuse weights of another learner or of other sizes by name, before torch lists every tensor.
+
+    Args:
+        learner: the one that is configured.
+        weights: those of the model around it, by name.
+        checkpoint: what `read_checkpoint` returned.
+
+    Raises:
+        InputError: says which setting differs.
+    """
+    path, theirs = stored_learner(checkpoint)
+    if path != class_path(learner):
+        raise InputError(
+            f"the checkpoint holds a {printable(path)}, the configuration a "
+            f"{class_path(learner)}; use the config.yaml of the checkpoint's run"
+        )
+    mine = learner.init_args()
+    size, needed = theirs.get("embedding_size"), mine.get("embedding_size")
+    if size != needed:
+        raise InputError(
+            f"the checkpoint was trained on embeddings of size {size!r:.20}, "
+            f"the data has size {needed}; use features of the same kind (--data.root)"
+        )
+    kinds = {name: (x.shape, x.is_floating_point()) for name, x in weights.items()}
+    stored = {
+        name: (x.shape, x.is_floating_point()) if isinstance(x, Tensor) else None
+        for name, x in checkpoint["state_dict"].items()
+    }
+    if kinds != stored:
+        changed = [name for name in mine if mine[name] != theirs.get(name)]
+        what = f"{', '.join(changed)} differ" if changed else "it has others"
+        raise InputError(
+            f"the checkpoint's weights do not fit this model; {what}: "
+            "use the config.yaml of the checkpoint's run"
+        )
