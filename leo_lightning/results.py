@@ -88,7 +88,7 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
         "learner": type(system.learner).__name__,
         "accuracy": final.mean,
         "ci95": _finite(final.ci95),
-        "calibration_error": final.calibration_error,
+        "calibration_error": _finite(final.calibration_error),
         "tasks": final.count,
         "protocol": {
             "way": data.way,
@@ -118,9 +118,9 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
     }
 
 
-def _finite(number: float) -> float | None:
-    """None for the interval of a single task: JSON has no NaN."""
-    return number if math.isfinite(number) else None
+def _finite(number: float | None) -> float | None:
+    """None for the interval of a single task, or the confidence of weights that are no numbers."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 class PredictionsCSV(Callback):

@@ -1,6 +1,7 @@
 """MetaLearner: the outer loop around any learner. The mathematics is the learner's."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -243,6 +244,8 @@ class MetaLearner(pl.LightningModule):
             self.log_dict({name: scores.mean, f"{name}_ci95": scores.ci95}, rank_zero_only=True)
         error = self.test_scores["final"].calibration_error
         assert error is not None
+        if math.isnan(error):
+            rank_zero_warn("the answers are no numbers, since weights of this model are none")
         self.log("test/calibration_error", error, rank_zero_only=True)
 
     def predict_step(self, batch: Episode, batch_idx: int) -> Prediction:

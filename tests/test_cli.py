@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,18 @@ def test_checkpoint_and_saved_config_repeat_the_test(run: Path):
     again = results(folders(run.parents[1], "again")[0])
     assert again["stages"] == results(run)["stages"]
     assert again["steps"] == results(run)["steps"]
+
+
+def test_weights_that_are_no_numbers_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a chance accuracy without a word of why, and NaN in results.json, which is no JSON."""
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["state_dict"] = {name: w * torch.nan for name, w in checkpoint["state_dict"].items()}
+    torch.save(checkpoint, tmp_path / "nan.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert tiny(tmp_path, f"--ckpt_path={tmp_path / 'nan.ckpt'}", command="test") == 0
+    assert "warning: the answers are no numbers" in capsys.readouterr().err
+    assert results(folders(tmp_path)[0])["calibration_error"] is None
 
 
 def test_evaluation_commands_need_only_the_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]):
