@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             tasks=arguments.tasks,
             root=arguments.root,
             out=arguments.out,
+            reference=arguments.reference,
         )
         return 0 if compare(plan, arguments.only, plot=not arguments.no_plot) else 1
     except InputError as error:
@@ -64,6 +65,7 @@ def _parser() -> ArgumentParser:
     add("--tasks", type=int, metavar="N", help="test tasks, in place of the file's")
     add("--root", type=Path, metavar="DIR", help="folder of features, in place of the file's")
     add("--out", type=Path, metavar="DIR", help="where everything goes, in place of the file's")
+    add("--reference", metavar="LABEL", help="what the differences are to, in place of the file's")
     add(
         "--only",
         action="append",

@@ -113,6 +113,19 @@ def test_only_shows_what_is_known(
     assert "left out: broken & co (not trained yet)" in capsys.readouterr().out
 
 
+def test_another_reference(done: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a --reference that is ignored, or that costs a second evaluation."""
+    differences = []
+    no_work(monkeypatch)
+    for reference in ("LEO", "nearest centroid"):
+        flags = ["--reference", reference, "--only", "nearest centroid", "--no-plot"]
+        assert main(["--config", str(plan_of(done)), *flags]) == 0
+        differences.append([row["difference"] for row in rows(done / "out" / "table.csv")])
+    (mine, theirs), (ours, none) = differences
+    assert (mine, none) == ("", "")
+    assert float(theirs) == -float(ours)
+
+
 def test_a_damaged_result_is_found_out_again(done: Path):
     """Catches half a file that is believed: of tasks, and of the rest."""
     plan = read_plan(plan_of(done))
