@@ -101,6 +101,8 @@ class LEO(Learner):
         centroid_scale: initial value of a learned scale s, one per embedding dimension, of a nearest-centroid
             classifier with logits -½ Σ s (x - c)² that every decoded w is added to; its logarithm is what is
             learned. 0: none, as in the paper.
+        centroid_map: measure these distances after a learned linear map A, too, which begins as the identity:
+            logits -½ ‖A √s (x - c)‖².
         test_samples: samples of (z, w) whose probabilities are averaged in evaluation; 0: the means of both.
     """
 
@@ -123,6 +125,7 @@ class LEO(Learner):
         random_prior: bool = False,
         deterministic: bool = False,
         centroid_scale: float = 0.0,
+        centroid_map: bool = False,
         test_samples: int = 0,
     ) -> None:
         super().__init__()
@@ -139,6 +142,8 @@ class LEO(Learner):
         check_least(0, not_negative)
         check_choice("kl", kl, ("sample", "closed_form"))
         check_choice("orthogonality", orthogonality, ("squared", "l1"))
+        if centroid_map and not centroid_scale:
+            raise InputError("centroid_map is true and centroid_scale 0: there is no centroid; set its scale")
         if deterministic and (random_prior or test_samples):
             other = "random_prior" if random_prior else "test_samples"
             raise InputError(
@@ -161,6 +166,7 @@ class LEO(Learner):
         self.random_prior = random_prior
         self.deterministic = deterministic
         self.centroid_scale = centroid_scale
+        self.centroid_map = centroid_map
         self.test_samples = test_samples
         self.encoder = None if random_prior else Encoder(embedding_size, num_latents)
         self.relation_net = None if random_prior else RelationNet(num_latents)
@@ -170,6 +176,7 @@ class LEO(Learner):
         self.eta = nn.Parameter(torch.full((embedding_size,), finetuning_lr)) if finetuning_steps else None
         log_scale = torch.full((embedding_size,), math.log(centroid_scale)) if centroid_scale else None
         self.log_scale = None if log_scale is None else nn.Parameter(log_scale)
+        self.map = nn.Parameter(torch.eye(embedding_size)) if centroid_map else None
 
     def check_compilable(self) -> None:
         """See `Learner.check_compilable`. torch.compile knows no generator, which samples are drawn with."""
@@ -307,11 +314,15 @@ class LEO(Learner):
         return self.relation_net(self.encoder(masked(support, noise.encoder_mask)))
 
     def _nearest_centroid(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier | None:
-        """What decoded classifiers are added to: -½ Σ s (x - c)², less what is equal for all classes."""
+        """What decoded classifiers are added to: -½ ‖A √s (x - c)‖², less what is equal for all classes."""
         if self.log_scale is None:
             return None
         scale, centroids = self.log_scale.exp(), support.mean(2)
-        return LinearClassifier(scale * centroids, -0.5 * (centroids.square() @ scale))
+        if self.map is None:
+            return LinearClassifier(scale * centroids, -0.5 * (centroids.square() @ scale))
+        root = scale.sqrt()
+        mapped = (root * centroids) @ self.map.T
+        return LinearClassifier(root * (mapped @ self.map), -0.5 * mapped.square().sum(-1))
 
     def _exact_latent_steps(
         self,

@@ -21,6 +21,7 @@ VARIANTS = {
     "one latent per class": {"one_latent_per_class": True},
     "centroid": {"centroid_scale": 2.0},
     "centroid, one latent": {"centroid_scale": 2.0, "one_latent_per_class": True, "dropout": 0.0},
+    "centroid behind a map": {"centroid_scale": 2.0, "centroid_map": True},
     "random prior": {"random_prior": True},
     "random prior, no dropout": {"random_prior": True, "dropout": 0.0},
     "deterministic": {"deterministic": True},
@@ -37,6 +38,8 @@ def variant(name: str) -> LEO:
     with torch.no_grad():  # factors that differ, so that one for another is seen
         if leo.log_scale is not None:
             leo.log_scale.add_(torch.linspace(-0.7, 0.4, 6, dtype=DOUBLE))
+        if leo.map is not None:
+            leo.map.add_(torch.linspace(-0.5, 0.6, 36, dtype=DOUBLE).reshape(6, 6).roll(1, 1))
     return leo
 
 
@@ -218,6 +221,7 @@ def test_samples_are_not_compiled():
         ({"deterministic": True, "random_prior": True}, "deterministic and random_prior"),
         ({"deterministic": True, "test_samples": 3}, "deterministic and test_samples"),
         ({"centroid_scale": -1.0}, "centroid_scale is -1.0"),
+        ({"centroid_map": True}, "centroid_map is true and centroid_scale 0: there is no centroid"),
         ({"test_samples": -1}, "test_samples is -1"),
     ],
 )

@@ -67,11 +67,13 @@ def task(
         z = z.clone().requires_grad_()
 
     def centroid_logits(x: Tensor) -> Tensor:
-        """-½ (x - c)ᵀ diag(s) (x - c), in full."""
+        """-½ ‖A (√s ⊙ (x - c))‖², in full."""
         if "log_scale" not in weights:
             return x.new_zeros(())
-        gap = x[..., None, :] - support.mean(1)
-        return -0.5 * (weights["log_scale"].exp() * gap.square()).sum(-1)
+        gap = weights["log_scale"].exp().sqrt() * (x[..., None, :] - support.mean(1))
+        if "map" in weights:
+            gap = gap @ weights["map"].T
+        return -0.5 * gap.square().sum(-1)
 
     def decode(z: Tensor, step: int) -> Tensor:
         w, raw = (z @ weights["decoder.weight"].T).chunk(2, -1)
