@@ -65,12 +65,16 @@ def _parser() -> ArgumentParser:
     add("--tasks", type=int, metavar="N", help="test tasks, in place of the file's")
     add("--root", type=Path, metavar="DIR", help="folder of features, in place of the file's")
     add("--out", type=Path, metavar="DIR", help="where everything goes, in place of the file's")
-    add("--reference", metavar="LABEL", help="what the differences are to, in place of the file's")
+    add(
+        "--reference",
+        metavar="LABEL",
+        help="the method that differences are taken to, in place of the file's",
+    )
     add(
         "--only",
         action="append",
         metavar="LABEL",
-        help="train and evaluate this method only (again for more); of the others, what is known is shown",
+        help="train and evaluate this method only (again for more); the table has what is known of others",
     )
     add("--no-plot", action="store_true", help="leave the figure out")
     return parser

@@ -13,7 +13,7 @@ from rich.markup import escape
 from leo_lightning.compare import tables
 from leo_lightning.compare.entrants import Entrant, banks_of, check_sizes, digest_of, enter
 from leo_lightning.compare.evaluation import Examiner, Protocol, Result
-from leo_lightning.compare.plan import Plan
+from leo_lightning.compare.plan import Plan, unknown_label
 from leo_lightning.compare.plot import Point
 from leo_lightning.compare.plot import write as write_plot
 from leo_lightning.compare.statistics import interval
@@ -39,7 +39,7 @@ class Comparison:
         labels = [method.label for method in plan.methods]
         for label in only or []:
             if label not in labels:
-                raise InputError(f"--only: no method is called {label!r}; there are {', '.join(labels)}")
+                raise InputError(f"--only: {unknown_label(label, labels)}")
         banks = banks_of(plan)
         self.features = digest_of(banks)
         self.dataset = _described(banks["test"].provenance)

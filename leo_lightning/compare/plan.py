@@ -1,7 +1,7 @@
 """Plan: what is compared, read from a YAML file and checked before anything starts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def _plan(table: dict[str, Any], name: str) -> Plan:
     labels = [method.label for method in methods]
     reference = table.get("reference", labels[0])
     if reference not in labels:
-        raise InputError(f"reference: no method is called {reference!r}; there are {', '.join(labels)}")
+        raise InputError(f"reference: {unknown_label(reference, labels)}")
     for what in ("root", "out"):
         if not isinstance(table.get(what), str | Path | None):
             raise InputError(f"{what}: expected a folder, got {table[what]!r}")
@@ -137,6 +137,12 @@ def _plan(table: dict[str, Any], name: str) -> Plan:
         root=None if root is None else Path(root),
         **values,
     )
+
+
+def unknown_label(label: object, labels: Sequence[str]) -> str:
+    """What to say of a label that no method has."""
+    known = f"there are {', '.join(labels)}"
+    return f"no method is called {label!r}{nearest(str(label), labels, known)}"
 
 
 def _methods(table: object, common: dict[str, Plain]) -> tuple[Method, ...]:

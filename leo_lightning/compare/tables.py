@@ -195,7 +195,7 @@ def duration(seconds: float) -> str:
 def _titles(reference: str) -> list[str]:
     return [
         "method", "accuracy, %", "± 95 %", f"difference to {reference}", "ECE, %", "parameters", "steps",
-        "best step", "training", "adaptation, ms/task",
+        "tested step", "training", "adaptation, ms/task",
     ]  # fmt: skip
 
 

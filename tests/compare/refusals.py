@@ -138,6 +138,16 @@ COMPARISON = {
         "lower shots or query",
         plan(shots=[196]),
     ),
+    "mistyped reference": Case(
+        f"{RUN} --reference 'nearest centriod'",
+        "plan.yaml: reference: no method is called 'nearest centriod'; did you mean nearest centroid?",
+        plan(),
+    ),
+    "mistyped label": Case(
+        f"{RUN} --only 'nearest centriod'",
+        "--only: no method is called 'nearest centriod'; did you mean nearest centroid?",
+        plan(),
+    ),
     "unknown label": Case(
         f"{RUN} --only LEA", "--only: no method is called 'LEA'; there are LEO, nearest centroid", plan()
     ),
