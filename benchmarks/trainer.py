@@ -125,4 +125,4 @@ def _defaults(folder: Path) -> dict[str, Any]:
 
 def _progress() -> RunProgress:
     """The bars of a terminal, drawn into nothing."""
-    return RunProgress(Console(file=io.StringIO(), force_terminal=True, width=100))
+    return RunProgress(Console(file=io.StringIO(), force_terminal=True, width=100), "accuracy", max)

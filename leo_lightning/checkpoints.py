@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -104,18 +104,20 @@ class LastCheckpoint(Checkpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """best.ckpt, that of the highest validation accuracy.
+    """best.ckpt, that of the best validation.
 
     Args:
         folder: where it goes.
+        score: what is logged of a validation and judged.
+        mode: whether more of it is better, or less.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, score: str, mode: Literal["max", "min"]) -> None:
         super().__init__(
             dirpath=folder,
             filename="best",
-            monitor="val/accuracy",
-            mode="max",
+            monitor=f"val/{score}",
+            mode=mode,
             enable_version_counter=False,
             save_on_train_epoch_end=False,  # with the validation, so that last.ckpt holds its score
         )

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from leo_lightning.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from leo_lightning.compiling import prepare_compiler
-from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.errors import (
     DivergedError,
     InputError,
@@ -33,10 +33,11 @@ from leo_lightning.errors import (
     require,
 )
 from leo_lightning.history import MetricsCSV
-from leo_lightning.parser import LEO_PATH, Parser, check_config, essence
+from leo_lightning.parser import DATA_PATH, LEO_PATH, Parser, check_config, essence
+from leo_lightning.predictions import ClassesCSV, ValuesCSV
 from leo_lightning.progress import RunProgress
 from leo_lightning.quiet import quiet
-from leo_lightning.results import PredictionsCSV, ResultsReport
+from leo_lightning.results import ResultsReport
 from leo_lightning.run import (
     CHECKPOINTS,
     CONFIG,
@@ -65,9 +66,7 @@ SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
 class Trainer(pl.Trainer):
     """Lightning's Trainer with one more verb."""
 
-    def fit_test(
-        self, model: MetaLearner, datamodule: EpisodeDataModule, ckpt_path: str | None = None
-    ) -> None:
+    def fit_test(self, model: MetaLearner, datamodule: TaskDataModule, ckpt_path: str | None = None) -> None:
         """Train, then test the best checkpoint. The default. What has nothing to train is only tested.
 
         Args:
@@ -93,7 +92,8 @@ class LEOCommand(LightningCLI):
         self.console = Console()
         super().__init__(
             MetaLearner,
-            EpisodeDataModule,
+            TaskDataModule,
+            subclass_mode_data=True,
             save_config_callback=None,
             trainer_class=Trainer,
             trainer_defaults={"max_steps": 100_000, "enable_model_summary": False, "num_sanity_val_steps": 0},
@@ -129,7 +129,7 @@ class LEOCommand(LightningCLI):
             help="auto: continue the newest run of this name that has a last.ckpt; if there is none, start "
             "anew with the --config given",
         )
-        parser.set_defaults({"model.learner": {"class_path": LEO_PATH}})
+        parser.set_defaults({"model.learner": {"class_path": LEO_PATH}, "data": {"class_path": DATA_PATH}})
         parser.link_arguments(
             "data.embedding_size", "model.learner.init_args.embedding_size", apply_on="instantiate"
         )
@@ -173,14 +173,14 @@ class LEOCommand(LightningCLI):
         self.fitting = self.trained and self.subcommand in ("fit_test", "fit")
         self.stage = "fit" if self.fitting else self.subcommand.replace("fit_test", "test")
         split = "train" if self.fitting else self.stage.replace("validate", "val")
-        check_trainer(config.trainer, split, config.data.steps_per_epoch)
+        check_trainer(config.trainer, split, config.data.init_args.steps_per_epoch)
         path = self._find_checkpoint(config)
         self.checkpoint = None if path is None else read_checkpoint(path)
         config.ckpt_path = None if path is None else str(path)
         resumed = folder_of(path) if path and self.fitting else None
         self.folder = resumed or fresh_folder(self.options.root, self.options.name)
         config.trainer.default_root_dir = str(self.folder)
-        for section in (config.data, config.model):
+        for section in (config.data.init_args, config.model):
             if section.seed is None:
                 section.seed = int(config.seed_everything)
         self._place_wandb(config)
@@ -298,20 +298,22 @@ class LEOCommand(LightningCLI):
 
     def _callbacks(self) -> list[Callback]:
         chosen = self._get(self.config_init, "trainer").callbacks or []  # one, or a list of them
-        signals = StopSignals()
+        signals, evaluation = StopSignals(), self.model.evaluation
         callbacks: list[Callback] = [
             *(chosen if isinstance(chosen, list) else [chosen]),
             signals,
         ]
         if self._get(self.config_init, "trainer").enable_progress_bar is not False:
-            callbacks.append(RunProgress(self.console))
+            better = max if evaluation.mode == "max" else min
+            callbacks.append(RunProgress(self.console, evaluation.score, better))
         if self.subcommand != "fit":
-            callbacks += [ResultsReport(self.folder, self.console), PredictionsCSV(self.folder)]
+            predictions = ClassesCSV if self.model.learner.predicts == "classes" else ValuesCSV
+            callbacks += [ResultsReport(self.folder, self.console), predictions(self.folder)]
         if self.fitting:
             folder = self.folder / CHECKPOINTS
             callbacks.append(Throughput())
             if not self.datamodule.train_on_val:
-                callbacks.append(BestCheckpoint(folder))
+                callbacks.append(BestCheckpoint(folder, evaluation.score, evaluation.mode))
             # after the best one, whose score it holds
             self.last = LastCheckpoint(folder / "last.ckpt", self.options.checkpoint_every, signals)
             callbacks.append(self.last)
@@ -435,16 +437,13 @@ class LEOCommand(LightningCLI):
     @rank_zero_only
     def _banner(self, changed: list[str]) -> None:
         data = self.datamodule
-        bank = data.bank({"fit": "train", "validate": "val"}.get(self.stage, "test"))
-        name = " ".join(bank.provenance.get(key, "") for key in ("dataset", "split")).strip() or bank.source
         learner = type(self.model.learner).__name__
         parameters = sum(p.numel() for p in self.model.parameters())
         world = self.trainer.world_size
         processes = f", {world} processes of {data.batch_size} tasks" if world > 1 and self.fitting else ""
         lines = [
-            f"{learner:7} {data.way}-way {data.shot}-shot, {parameters:,} parameters{processes}",
-            f"data    {name}: {bank.num_classes} classes, {len(bank):,} images, "
-            f"embeddings of size {bank.embedding_size}, normalize {data.normalize}",
+            f"{learner:7} {data.kind()}, {parameters:,} parameters{processes}",
+            f"data    {data.banner(self.stage)}",
             f"run     {self.folder}",
         ]
         if self.checkpoint is not None:
@@ -473,7 +472,10 @@ class LEOCommand(LightningCLI):
                 logger.experiment.finish()
         lines = ["", *(f"{what:10} {path}" for what, path in written(self.folder))]
         if self.fitting:
-            lines += ["next", *(f"  {command}" for command in next_commands(self.folder))]
+            lines += [
+                "next",
+                *(f"  {command}" for command in next_commands(self.folder, self.datamodule.longer_test)),
+            ]
         self.console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 

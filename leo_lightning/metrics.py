@@ -1,4 +1,4 @@
-"""Accuracy over tasks, with its interval, and calibration."""
+"""Numbers of all tasks, with the interval of their mean, and calibration."""
 
 import math
 from collections.abc import Sequence
@@ -11,25 +11,25 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class TaskScores:
-    """Accuracy of every task, in the order of the task numbers.
+    """A number of every task, in the order of the task numbers.
 
     No tuple, or torchmetrics would take it apart and make scalars of what has one task.
 
     Args:
         task: numbers of the tasks.
-        accuracy: share of each task's queries that are answered right.
-        calibration_error: see `calibration_error`; None: not measured.
+        values: of each task: the share of its queries that are answered right, or their mean squared error.
+        extra: what else is known of all tasks together, by name.
     """
 
     def __init__(
         self,
         task: Int64[Tensor, " tasks"],
-        accuracy: Float[Tensor, " tasks"],
-        calibration_error: float | None = None,
+        values: Float[Tensor, " tasks"],
+        extra: dict[str, float] | None = None,
     ) -> None:
         self.task = task
-        self.accuracy = accuracy
-        self.calibration_error = calibration_error
+        self.values = values
+        self.extra = extra or {}
 
     @property
     def count(self) -> int:
@@ -38,13 +38,13 @@ class TaskScores:
 
     @property
     def mean(self) -> float:
-        """Mean over tasks, between 0 and 1."""
-        return self.accuracy.mean().item()
+        """Mean over tasks."""
+        return self.values.mean().item()
 
     @property
     def ci95(self) -> float:
         """See `half_width`."""
-        return half_width(self.accuracy)
+        return half_width(self.values)
 
 
 def half_width(values: Float[Tensor, " tasks"]) -> float:
@@ -66,47 +66,70 @@ def calibration_error(reliability: Float64[Tensor, "bins 3"]) -> float:
     return ((hits - confidence).abs().sum() / count.sum()).item()
 
 
-class TaskAccuracy(Metric):
-    """Collects the accuracy on each task of several classifiers, and the reliability of `final`.
+class TaskTable(Metric):
+    """Collects named numbers of each task.
 
     A task that arrives twice (a distributed sampler may pad) counts once.
 
     Args:
-        stages: names of the classifiers.
+        names: of the columns.
     """
 
     full_state_update = False
-    higher_is_better = True
     task: list[Tensor]
-    accuracy: list[Tensor]
+    values: list[Tensor]
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.add_state("task", default=[], dist_reduce_fx="cat")
+        self.add_state("values", default=[], dist_reduce_fx="cat")
+
+    def update(self, values: Float64[Tensor, "B S"], task: Int64[Tensor, " B"]) -> None:
+        """Add the tasks of a meta-batch."""
+        self.task.append(task.to(values.device))
+        self.values.append(values)
+
+    def compute(self) -> dict[str, TaskScores]:
+        """Scores of all tasks so far, by name."""
+        first = self._once()
+        task, values = dim_zero_cat(self.task)[first].cpu(), dim_zero_cat(self.values)[first].cpu()
+        return {name: TaskScores(task, column) for name, column in zip(self.names, values.T, strict=True)}
+
+    def _once(self) -> Int64[Tensor, " tasks"]:
+        """Where each task is for the first time, in the order of the task numbers."""
+        task = dim_zero_cat(self.task)
+        unique, where = torch.unique(task, return_inverse=True)
+        return torch.empty_like(unique).scatter_(0, where.flip(0), torch.arange(len(task)).flip(0).to(task))
+
+
+class TaskAccuracy(TaskTable):
+    """Collects the accuracy on each task of several classifiers, and the reliability of `final`.
+
+    Args:
+        names: of the classifiers.
+    """
+
+    higher_is_better = True
     reliability: list[Tensor]
 
-    def __init__(self, stages: Sequence[str]) -> None:
-        super().__init__()
-        self.stages = tuple(stages)
-        self.add_state("task", default=[], dist_reduce_fx="cat")
-        self.add_state("accuracy", default=[], dist_reduce_fx="cat")
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names)
         self.add_state("reliability", default=[], dist_reduce_fx="cat")
 
-    def update(
+    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
-        accuracy: Float64[Tensor, "B S"],
+        values: Float64[Tensor, "B S"],
         task: Int64[Tensor, " B"],
         reliability: Float64[Tensor, "B bins 3"],
     ) -> None:
         """Add the tasks of a meta-batch."""
-        self.task.append(task.to(accuracy.device))
-        self.accuracy.append(accuracy)
+        super().update(values, task)
         self.reliability.append(reliability)
 
     def compute(self) -> dict[str, TaskScores]:
-        """Scores of all tasks so far, by stage."""
-        task, accuracy = dim_zero_cat(self.task), dim_zero_cat(self.accuracy)
-        unique, where = torch.unique(task, return_inverse=True)
-        first = torch.empty_like(unique).scatter_(0, where.flip(0), torch.arange(len(task)).flip(0).to(task))
-        error = calibration_error(dim_zero_cat(self.reliability)[first].sum(0))
-        columns = zip(self.stages, accuracy[first].cpu().T, strict=True)
-        return {
-            stage: TaskScores(unique.cpu(), column, error if stage == "final" else None)
-            for stage, column in columns
-        }
+        """Accuracies of all tasks so far, by name; `final` has its `calibration_error`."""
+        found = super().compute()
+        total = dim_zero_cat(self.reliability)[self._once()].sum(0)
+        found["final"].extra["calibration_error"] = calibration_error(total)
+        return found

@@ -1,6 +1,7 @@
 """The parser of the command line: help that shows the learner's fields, errors of one line."""
 
 import difflib
+import inspect
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +11,12 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
+from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.errors import InputError, disk_line, one_line
 from leo_lightning.learners.leo import LEO
 
 LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
+DATA_PATH = f"{EpisodeDataModule.__module__}.{EpisodeDataModule.__name__}"
 
 
 MAX_YAML, MAX_DEPTH, MAX_ALIASES = 2**20, 32, 8
@@ -63,14 +66,17 @@ class Parser(LightningArgumentParser):
     """LightningCLI's parser, made readable."""
 
     def format_help(self) -> str:
-        """Add the fields of LEO: `--model.learner` takes any method and so lists none by itself."""
+        """Add the fields of LEO and its data: those two flags take any class, and list none by themselves."""
         text = super().format_help()
         if "--model.learner " not in text:
             return text
-        learner = ArgumentParser(add_help=False)
-        learner.add_class_arguments(LEO, "model.learner", skip={"embedding_size"})
-        fields = learner.format_help()
-        return f"{text}\nThe learner, if it is {LEO_PATH}:\n{fields[fields.index('  --model.learner.') :]}"
+        for what, name, default in (("learner", "model.learner", LEO), ("data", "data", EpisodeDataModule)):
+            parser = ArgumentParser(add_help=False)
+            parser.add_class_arguments(default, name, skip={"embedding_size"} if default is LEO else None)
+            fields = parser.format_help()
+            path = f"{default.__module__}.{default.__name__}"
+            text += f"\nThe {what}, if it is {path}:\n{fields[fields.index(f'  --{name}.') :]}"
+        return text
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # pyright: ignore
         """Raise what is essential in the message.
@@ -134,6 +140,12 @@ def essence(message: str, known: list[str]) -> str:
         fields.append(match[1])
         text = match[2]
     field = ".".join(fields)
+    if field == "data" and (
+        match := re.search(r"Errors: - (.*) - Expected a <class 'NoneType'> Given", text)
+    ):
+        text = match[1]  # the class that was named; the other type that it may have is none at all
+    if match := re.search(r"Given value: NestedArg\(key='([^']+)'", text):
+        return f"unknown field {field}.{match[1]}; see --help"
     if match := re.search(r"(?:[Oo]ption|[Kk]ey) '([^']+)'|unrecognized arguments: --([^ =]+)", text):
         name = ".".join([*fields, (match[1] or match[2]).replace("init_args.", "")])
         return f"unknown field {name}{nearest(name, known)}"
@@ -155,9 +167,10 @@ def essence(message: str, known: list[str]) -> str:
         return f"{field}: expected {_type_name(match[1])}, got {match[2]}"
     if match := re.search(r"Given value: (?:Namespace\(class_path=')?([^\s']+)", text):
         return f"{field}: {match[1]} is no value that it takes; see --help"
-    if field == "model.learner":
+    if field in ("model.learner", "data"):
         name = re.sub(r".*(?:Expected a path but|string:|value:) (\S+).*", r"\1", text)
-        return f"{field}: no such method ({name}); give the path of a class, like {LEO_PATH}"
+        what, like = ("method", LEO_PATH) if field == "model.learner" else ("data module", DATA_PATH)
+        return f"{field}: no such {what} ({name}); give the path of a class, like {like}"
     return f"{field}: {text}" if field else text
 
 
@@ -191,4 +204,5 @@ def _known(parser: ArgumentParser) -> set[str]:
         if isinstance(action.choices, dict):
             for child in action.choices.values():
                 names |= _known(child)
-    return names | {f"model.learner.{name}" for name in LEO(1, 1).init_args()}
+    data = {f"data.{name}" for name in inspect.signature(EpisodeDataModule).parameters}
+    return names | data | {f"model.learner.{name}" for name in LEO(1, 1).init_args()}

@@ -1,7 +1,8 @@
-"""What a terminal shows while a run goes on: bars with loss, accuracy and time left, or plain lines."""
+"""What a terminal shows while a run goes on: bars with loss, score and time left, or plain lines."""
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -32,15 +33,19 @@ class RunProgress(ProgressBar):
 
     Args:
         console: where to print; plain lines if it is no terminal.
+        score: what is logged of training and validation and shown.
+        better: which of two scores is, `max` or `min`.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, score: str, better: Callable[[float, float], float]) -> None:
         super().__init__()
         self.console = console
+        self.score = score
+        self.better = better
         self._progress: Progress | None = None
         self._training: TaskID | None = None
         self._evaluation: TaskID | None = None
-        self._best = -math.inf
+        self._best: float | None = None
         self._started = 0.0
         self._first_step = 0
         self._total_steps = math.inf
@@ -110,10 +115,11 @@ class RunProgress(ProgressBar):
         self._evaluation_step()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the bar away; remember the best accuracy."""
+        """Take the bar away; remember the best score."""
         self._evaluation_end()
-        if not trainer.sanity_checking and "val/accuracy" in trainer.callback_metrics:
-            self._best = max(self._best, trainer.callback_metrics["val/accuracy"].item())
+        found = trainer.callback_metrics.get(f"val/{self.score}")
+        if not trainer.sanity_checking and found is not None:
+            self._best = found.item() if self._best is None else self.better(self._best, found.item())
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open a bar."""
@@ -199,10 +205,11 @@ class RunProgress(ProgressBar):
     def _numbers(self) -> str:
         metrics = self.trainer.callback_metrics
         shown = []
-        for name, key in (("loss", "train/loss"), ("accuracy", "train/accuracy"), ("val", "val/accuracy")):
+        score = self.score
+        for name, key in (("loss", "train/loss"), (score, f"train/{score}"), ("val", f"val/{score}")):
             if key in metrics:
                 shown.append(f"{name} {metrics[key].item():.3f}")
-        if math.isfinite(self._best):
+        if self._best is not None:
             shown.append(f"best {self._best:.3f}")
         return "  ".join(shown)
 

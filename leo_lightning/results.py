@@ -16,10 +16,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.table import Column, Table
-from torch import Tensor
 
-from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.data.episode import Episode
+from leo_lightning.data.task_data import TaskDataModule
+from leo_lightning.evaluation import Evaluation
+from leo_lightning.metrics import TaskScores
 from leo_lightning.run import git_commit
 from leo_lightning.system import MetaLearner
 from leo_lightning.whole_file import whole_file
@@ -29,6 +29,9 @@ STAGE_NAMES = {
     "after_latent_steps": "{} after the latent steps",
     "final": "{}",
     "nearest_centroid": "nearest centroid",
+    "predictive_mean": "{}, mean over its samples",
+    "family_oracle": "oracle that knows the family",
+    "ideal_observer": "ideal observer that does not",
 }
 
 
@@ -60,21 +63,17 @@ class ResultsReport(Callback):
             part.write_text(json.dumps(results, indent=2))
         with whole_file(self.folder / "per_task.csv") as part, part.open("w", newline="") as file:
             _write_per_task(file, pl_module)
-        self._print(results)
+        self._print(results, pl_module.evaluation, _data(trainer).title())
 
-    def _print(self, results: dict[str, Any]) -> None:
-        protocol = results["protocol"]
-        self.console.print(
-            f"\n{results['tasks']:,} test tasks, {protocol['way']}-way {protocol['shot']}-shot, "
-            f"queries per class: {protocol['queries']}, features: {results['data']['dataset']}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        table = Table("method", *(Column(name, justify="right") for name in ("accuracy, %", "± 95%")))
-        for stage, score in results["stages"].items():
+    def _print(self, results: dict[str, Any], evaluation: type[Evaluation], title: str) -> None:
+        self.console.print(f"\n{results['tasks']:,} test tasks, {title}", highlight=False, soft_wrap=True)
+        table = Table("method", *(Column(head, justify="right") for head in evaluation.columns))
+        for stage, scores in results["stages"].items():
             name = STAGE_NAMES[stage].format(results["learner"])
-            interval = "" if score["ci95"] is None else f"{100 * score['ci95']:.2f}"
-            cells = (f"{100 * score['accuracy']:.2f}", interval)
+            cells = (
+                "" if scores[key] is None else shown.format(scores[key] * factor)
+                for key, factor, shown in evaluation.columns.values()
+            )
             table.add_row(name, *cells, style="bold" if stage == "final" else "")
         self.console.print(table)
 
@@ -83,25 +82,19 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
     """All that is needed to judge and to repeat a result."""
     data = _data(trainer)
     final = system.test_scores["final"]
-    provenance = data.bank("test").provenance
+    score = system.evaluation.score
+
+    def numbers(scores: TaskScores) -> dict[str, float | None]:
+        found = {score: scores.mean, "ci95": scores.ci95, **scores.extra}
+        return {name: number if math.isfinite(number) else None for name, number in found.items()}
+
     return {
         "learner": type(system.learner).__name__,
-        "accuracy": final.mean,
-        "ci95": _finite(final.ci95),
-        "calibration_error": _finite(final.calibration_error),
+        **numbers(final),
         "tasks": final.count,
-        "protocol": {
-            "way": data.way,
-            "shot": data.shot,
-            "queries": "all remaining" if data.test_query == "all" else data.test_query,
-            "trained_on": "train + val" if data.train_on_val else "train",
-            "normalize": data.normalize,
-        },
-        "stages": {
-            stage: {"accuracy": scores.mean, "ci95": _finite(scores.ci95)}
-            for stage, scores in system.test_scores.items()
-        },
-        "data": {"dataset": provenance.get("dataset", "unknown"), **provenance},
+        "protocol": data.protocol(),
+        "stages": {stage: numbers(scores) for stage, scores in system.test_scores.items()},
+        "data": {"dataset": "unknown", **data.provenance("test")},
         "checkpoint": None if trainer.ckpt_path is None else os.path.relpath(trainer.ckpt_path),
         "steps": system.steps_trained,
         "seed": system.seed,
@@ -118,75 +111,14 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
     }
 
 
-def _finite(number: float | None) -> float | None:
-    """None for the interval of a single task, or the confidence of weights that are no numbers."""
-    return number if number is not None and math.isfinite(number) else None
-
-
-class PredictionsCSV(Callback):
-    """Writes predictions.csv, a line per query: task, image, true and predicted class, probability.
-
-    With a learner that samples, its spread as well.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "predictions.csv"
-        self._batches: list[tuple[Tensor, ...]] = []
-
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Episode,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the queries of a meta-batch: numbers of task, image and both classes, probability, spread."""
-        assert batch.rows is not None
-        labels = _data(trainer).bank("test").labels
-        probability, choice = (part.cpu() for part in outputs.probability.max(-1))
-        classes = labels[batch.rows.support[:, :, 0].cpu()]
-        task = batch.rows.task[:, None, None].expand_as(choice)
-        true = classes[:, :, None].expand_as(choice)
-        predicted = classes.gather(1, choice.flatten(1)).view_as(choice)
-        columns = [task, batch.rows.query.cpu(), true, predicted, probability]
-        if outputs.spread is not None:
-            columns.append(outputs.spread.cpu().gather(-1, choice[..., None]).squeeze(-1))
-        valid = torch.ones_like(choice, dtype=torch.bool) if batch.valid is None else batch.valid.cpu()
-        self._batches.append(tuple(column[valid] for column in columns))
-
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write all of them, those of other processes too, in the order of the tasks."""
-        mine = [torch.cat(column) for column in zip(*self._batches, strict=True)]
-        self._batches.clear()
-        parts = [mine]
-        if trainer.world_size > 1:
-            parts *= trainer.world_size  # places for the others'
-            torch.distributed.gather_object(mine, parts if trainer.is_global_zero else None)
-        if not trainer.is_global_zero:
-            return
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-        order = columns[0].argsort(stable=True)
-        bank = _data(trainer).bank("test")
-        with whole_file(self.path) as part, part.open("w", newline="") as file:
-            writer = csv.writer(file)
-            head = ["task", "image", "class", "predicted", "probability", "spread"]
-            writer.writerow(head[: len(columns)])
-            for task, row, *rest in zip(*(column[order].tolist() for column in columns), strict=True):
-                image = bank.image_names[row] if bank.image_names else row
-                names = [bank.class_names[label] for label in rest[:2]]
-                writer.writerow([task, image, *names, *(f"{number:.6f}" for number in rest[2:])])
-
-
-def _data(trainer: pl.Trainer) -> EpisodeDataModule:
+def _data(trainer: pl.Trainer) -> TaskDataModule:
     data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(data, EpisodeDataModule)
+    assert isinstance(data, TaskDataModule)
     return data
 
 
 def _write_per_task(file: TextIO, system: MetaLearner) -> None:
     writer = csv.writer(file)
     writer.writerow(["task", *system.test_scores])
-    columns = [scores.accuracy.tolist() for scores in system.test_scores.values()]
+    columns = [scores.values.tolist() for scores in system.test_scores.values()]
     writer.writerows(zip(system.test_scores["final"].task.tolist(), *columns, strict=True))

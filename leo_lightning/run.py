@@ -174,10 +174,15 @@ def written(folder: Path) -> Iterator[tuple[str, Path]]:
                 yield what, folder / name
 
 
-def next_commands(folder: Path) -> Iterator[str]:
-    """What one can do with a finished run."""
+def next_commands(folder: Path, flags: str) -> Iterator[str]:
+    """What one can do with a finished run.
+
+    Args:
+        folder: of the run.
+        flags: of a test that it has not made.
+    """
     best, last = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))
     tested = best if best.is_file() else last
     if tested.is_file():
-        yield f"python train.py test --ckpt_path {tested} --data.test_query all"
+        yield f"python train.py test --ckpt_path {tested}{flags}"
         yield f"python train.py predict --ckpt_path {tested}"

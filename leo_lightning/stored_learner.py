@@ -2,21 +2,19 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from leo_lightning.errors import InputError, printable
-from leo_lightning.learners.learner import Learner
+from leo_lightning.learners.base_learner import BaseLearner
+from leo_lightning.learners.learner import Learner, class_path
 
 LEARNERS = "leo_lightning.learners"
-
-
-def class_path(learner: Learner) -> str:
-    """What configurations and checkpoints call the class of a learner."""
-    return f"{type(learner).__module__}.{type(learner).__qualname__}"
+_Kind = TypeVar("_Kind")
 
 
 def stored_learner(checkpoint: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -33,18 +31,29 @@ def stored_learner(checkpoint: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return path, arguments
 
 
-def learner_class(path: str) -> type[Learner]:
-    """The learner of this name. Only modules of this package are imported for it.
+def builder(path: str, arguments: Mapping[str, Any]) -> Callable[[], Learner]:
+    """What builds the learner that a checkpoint names, and the base learner among its arguments.
 
     Raises:
-        InputError: there is none, or it lies in a module that is not imported.
+        InputError: there is no such class, or it lies in a module that is not imported.
     """
+    learner = _class(path, Learner)
+    parts = {
+        name: partial(_class(str(value["class_path"]), BaseLearner), **value["init_args"])
+        for name, value in arguments.items()
+        if isinstance(value, dict) and isinstance(value.get("init_args"), dict) and "class_path" in value
+    }
+    return lambda: learner(**{**arguments, **{name: part() for name, part in parts.items()}})
+
+
+def _class(path: str, kind: type[_Kind]) -> Callable[..., _Kind]:
+    """The class of this name. Only modules of this package are imported for it."""
     module, _, name = path.rpartition(".")
     if module.startswith(f"{LEARNERS}.") and all(part.isidentifier() for part in module.split(".")):
         with suppress(ImportError):
             importlib.import_module(module)
     found = vars(sys.modules[module]).get(name) if module in sys.modules else None
-    if not isinstance(found, type) or not issubclass(found, Learner):
+    if not isinstance(found, type) or not issubclass(found, kind):
         raise InputError(
             f"the checkpoint names {path!r:.99} as its learner, which is none that is imported; "
             "import its module first if you trust it"

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,17 +14,20 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from leo_lightning.classification import Classification
 from leo_lightning.clipping import clip_, gradient_norm
 from leo_lightning.data.episode import Episode
-from leo_lightning.data.sampler import fold_tasks
+from leo_lightning.data.hashes import fold_tasks
 from leo_lightning.errors import DivergedError, InputError, check_least
-from leo_lightning.learners.centroid import NearestCentroid
-from leo_lightning.learners.learner import Classifier, Learner, Outcome
+from leo_lightning.evaluation import Evaluation
+from leo_lightning.learners.learner import Learner, Outcome, class_path
+from leo_lightning.learners.regressor import Regressor
 from leo_lightning.learners.sampled import SampledClassifier
-from leo_lightning.metrics import TaskAccuracy, TaskScores
+from leo_lightning.metrics import TaskScores
+from leo_lightning.predictive import Predictive
+from leo_lightning.regression import Regression
 from leo_lightning.run import read_checkpoint
-from leo_lightning.scoring import score
-from leo_lightning.stored_learner import check_fits, class_path, learner_class, stored_learner
+from leo_lightning.stored_learner import builder, check_fits, stored_learner
 
 UNHEALTHY = {
     "dead_latents": (0.5, "most latent dimensions carry nothing: is there a ReLU after the relation net?"),
@@ -108,10 +111,11 @@ class MetaLearner(pl.LightningModule):
         )
         self.bad_steps = self.bad_steps_in_a_row = 0
         self.steps_trained = 0
-        self.baseline = NearestCentroid()
+        self.evaluation: type[Evaluation] = {"classes": Classification, "values": Regression}[
+            learner.predicts
+        ]
+        self._measured = self.evaluation()
         self._diagnostics: dict[str, torch.Tensor] = {}
-        self.val_accuracy: TaskAccuracy | None = None
-        self.test_accuracy: TaskAccuracy | None = None
         self.test_scores: dict[str, TaskScores] = {}
 
     def setup(self, stage: str) -> None:
@@ -154,9 +158,8 @@ class MetaLearner(pl.LightningModule):
         seeds = self.noise_seeds(self.seed, self.global_step, batch.rows.task)
         outcome: Outcome = self.learner(self._cast(batch), seeds)
         if self._logs_this_step():
-            labels = torch.arange(batch.support.shape[1], device=self.device)[:, None]
             values = {"train/loss": outcome.loss}
-            values |= {"train/accuracy": (outcome.logits.argmax(-1) == labels).float().mean()}
+            values |= {f"train/{self.evaluation.score}": self.evaluation.of_step(outcome, batch)}
             values |= {f"train/{name}": term for name, term in outcome.terms.items()}
             values |= {f"inner/{name}": value for name, value in outcome.diagnostics.items()}
             self.log_dict(self._over_processes(values))
@@ -216,73 +219,60 @@ class MetaLearner(pl.LightningModule):
 
     # Evaluation
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin anew."""
+        self._measured = self.evaluation()
+
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Score validation tasks."""
-        self.val_accuracy = self._evaluate(batch, "val", self.learner.stages, self.val_accuracy)
+        self._evaluate(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        """Log accuracy by stage of adaptation."""
-        assert self.val_accuracy is not None
-        for stage, scores in self.val_accuracy.compute().items():
+        """Log the score by stage of adaptation."""
+        for stage, scores in self._measured.compute().items():
             # the same on all processes, and all of them choose the best checkpoint by it
-            self.log(_metric_name("val", stage), scores.mean)
+            name = self._metric_name("val", stage)
+            self.log(name, scores.mean)
             if stage == "final":
-                self.log("val/accuracy_ci95", scores.ci95)
-        self.val_accuracy = None
+                self.log(f"{name}_ci95", scores.ci95)
         self._warn_if_unhealthy()
 
+    def on_test_epoch_start(self) -> None:
+        """Begin anew."""
+        self._measured = self.evaluation()
+
     def test_step(self, batch: Episode, batch_idx: int) -> None:
-        """Score test tasks, with the nearest-centroid classifier beside the learner."""
-        self.test_accuracy = self._evaluate(batch, "test", self._beside_centroids, self.test_accuracy)
+        """Score test tasks, with baselines beside the learner."""
+        self._evaluate(batch, "test")
 
     def on_test_epoch_end(self) -> None:
         """Keep the scores of all tasks in `test_scores` and log their means."""
-        assert self.test_accuracy is not None
-        self.test_scores, self.test_accuracy = self.test_accuracy.compute(), None
+        self.test_scores = self._measured.compute()
         for stage, scores in self.test_scores.items():
-            name = _metric_name("test", stage)
+            name = self._metric_name("test", stage)
             self.log_dict({name: scores.mean, f"{name}_ci95": scores.ci95}, rank_zero_only=True)
-        error = self.test_scores["final"].calibration_error
-        assert error is not None
-        if math.isnan(error):
+        extra = self.test_scores["final"].extra
+        if any(math.isnan(number) for number in extra.values()):
             rank_zero_warn("the answers are no numbers, since weights of this model are none")
-        self.log("test/calibration_error", error, rank_zero_only=True)
+        self.log_dict({f"test/{name}": number for name, number in extra.items()}, rank_zero_only=True)
 
-    def predict_step(self, batch: Episode, batch_idx: int) -> Prediction:
+    def predict_step(self, batch: Episode, batch_idx: int) -> Prediction | Predictive:
         """Answer the queries."""
         batch = self._cast(batch)
+        if isinstance(self.learner, Regressor) and self.learner.predicts == "values":
+            return self.learner.predictive(batch, self.learner.adapt(batch.support))
         classifier = self.learner.adapt(batch.support)
         with torch.autocast(self.device.type, enabled=False):  # as a test scores them
             spread = classifier.spread(batch.query) if isinstance(classifier, SampledClassifier) else None
             return Prediction(classifier(batch.query).softmax(-1), spread)
 
-    def _beside_centroids(self, support: Float[torch.Tensor, "B N K E"]) -> dict[str, Classifier]:
-        stages = self.learner.stages(support)
-        with torch.autocast(support.device.type, enabled=False):  # the same baseline in every precision
-            return {**stages, "nearest_centroid": self.baseline.adapt(support)}
-
-    def _evaluate(
-        self,
-        batch: Episode,
-        split: str,
-        classifiers: Callable[[torch.Tensor], Mapping[str, Classifier]],
-        metric: TaskAccuracy | None,
-    ) -> TaskAccuracy:
-        """Score a meta-batch; the metric that holds the result is made at the first."""
+    def _evaluate(self, batch: Episode, split: str) -> None:
         batch = self._cast(batch)
-        stages = classifiers(batch.support)
-        if batch.pool is not None:  # thousands of queries for each task: only what counts
-            stages = {stage: each for stage, each in stages.items() if stage in ("final", "nearest_centroid")}
-        with torch.autocast(self.device.type, enabled=False):
-            accuracy, entropy, reliability = score(stages, batch)
-        self.log(
-            f"{split}/loss", entropy.mean(), on_epoch=True, batch_size=len(batch.support), sync_dist=True
-        )
-        assert batch.rows is not None
-        if metric is None:
-            metric = TaskAccuracy(list(stages)).to(self.device)
-        metric.update(accuracy, batch.rows.task, reliability)
-        return metric
+        loss = self._measured.add(self.learner, batch, test=split == "test").mean()
+        self.log(f"{split}/loss", loss, on_epoch=True, batch_size=len(batch.support), sync_dist=True)
+
+    def _metric_name(self, split: str, stage: str) -> str:
+        return f"{split}/{self.evaluation.score}" + ("" if stage == "final" else f"_{stage}")
 
     def _warn_if_unhealthy(self) -> None:
         for name, (limit, meaning) in UNHEALTHY.items():
@@ -338,12 +328,12 @@ class MetaLearner(pl.LightningModule):
         path, arguments = stored_learner(checkpoint)
         names = list(inspect.signature(cls).parameters)[1:]
         settings = {name: stored[name] for name in names if isinstance(stored.get(name), int | float)}
-        learner = learner_class(path)
+        build = builder(path, arguments)
         try:
             with torch.device("meta"):  # sizes come first: what they call for may not fit in memory
-                cls(learner(**arguments), **settings).check_fits(checkpoint)
+                cls(build(), **settings).check_fits(checkpoint)
             with torch.random.fork_rng(devices=[]):  # the first weights, drawn and thrown away
-                model = cls(learner(**arguments), **settings)
+                model = cls(build(), **settings)
         except InputError as error:
             raise InputError(f"{checkpoint_path}: {error}") from None
         except Exception as error:  # arguments of any kind, for any class of learner
@@ -354,7 +344,3 @@ class MetaLearner(pl.LightningModule):
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
         return model
-
-
-def _metric_name(split: str, stage: str) -> str:
-    return f"{split}/accuracy" if stage == "final" else f"{split}/accuracy_{stage}"

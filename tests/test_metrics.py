@@ -38,7 +38,7 @@ def test_mean_and_interval():
     """Catches a population standard deviation, a forgotten square root, and an interval over queries."""
     accuracy = shares(60)
     found, expected = scores((accuracy, torch.arange(60))), accuracy[:, 0].numpy()
-    np.testing.assert_array_equal(found.accuracy.numpy(), expected)
+    np.testing.assert_array_equal(found.values.numpy(), expected)
     assert found.mean == pytest.approx(expected.mean(), rel=1e-14)
     assert found.ci95 == pytest.approx(1.96 * stats.sem(expected), rel=1e-12)
     low, high = stats.norm.interval(0.95, found.mean, stats.sem(expected))
@@ -50,7 +50,7 @@ def test_batches_add_up():
     first, second = shares(3), shares(7, seed=1)
     found = scores((first, torch.arange(3)), (second, torch.arange(3, 10)))
     expected = torch.cat([first, second])[:, 0]
-    assert torch.equal(found.accuracy, expected)
+    assert torch.equal(found.values, expected)
     assert found.mean == pytest.approx(expected.mean().item(), rel=1e-14)
 
 
@@ -63,7 +63,7 @@ def test_stages_keep_their_names():
     found = metric.compute()
     assert list(found) == ["before", "after", "final"]
     for column, scores_of_stage in zip(accuracy.T, found.values(), strict=True):
-        assert torch.equal(scores_of_stage.accuracy, column[task.argsort()])
+        assert torch.equal(scores_of_stage.values, column[task.argsort()])
 
 
 def test_scores_are_in_the_order_of_task_numbers():
@@ -72,7 +72,7 @@ def test_scores_are_in_the_order_of_task_numbers():
     found = scores((accuracy[:4], task[:4]), (accuracy[4:], task[4:]))
     assert found.task.tolist() == [0, 3, 7, 11, 25, 40]
     expected = dict(zip(task.tolist(), accuracy[:, 0].tolist(), strict=True))
-    assert found.accuracy.tolist() == [expected[number] for number in found.task.tolist()]
+    assert found.values.tolist() == [expected[number] for number in found.task.tolist()]
     assert len(set(expected.values())) > 3
 
 
@@ -82,7 +82,7 @@ def test_a_task_counts_once():
     once = scores((accuracy, task))
     twice = scores((accuracy, task), (accuracy[:2], task[:2]))
     assert torch.equal(twice.task, once.task)
-    assert torch.equal(twice.accuracy, once.accuracy)
+    assert torch.equal(twice.values, once.values)
     assert (twice.mean, twice.ci95) == (once.mean, once.ci95)
 
 
@@ -90,14 +90,14 @@ def test_the_first_of_two_answers_counts():
     """Catches a result that depends on the order of a scatter."""
     accuracy = shares(8)
     found = scores((accuracy, torch.tensor([5, 5, 1, 1, 5, 9, 1, 9])))
-    assert found.accuracy.tolist() == accuracy[[2, 0, 5], 0].tolist()
+    assert found.values.tolist() == accuracy[[2, 0, 5], 0].tolist()
 
 
 def test_one_task_has_no_interval():
     """Catches a warning, an interval of width 0, and scores without their dimension, for a single task."""
     found = scores((shares(1), torch.zeros(1, dtype=torch.int64)))
     assert found.task.tolist() == [0]
-    assert found.accuracy.shape == (1,)
+    assert found.values.shape == (1,)
     assert math.isnan(found.ci95)
 
 
@@ -123,7 +123,7 @@ def test_reset_forgets_everything():
     update(metric, accuracy[3:], torch.arange(3, 6))
     found = metric.compute()["final"]
     assert found.task.tolist() == [3, 4, 5]
-    assert torch.equal(found.accuracy, accuracy[3:, 0])
+    assert torch.equal(found.values, accuracy[3:, 0])
 
 
 @pytest.mark.parametrize("scale", [0.3, 3.0])

@@ -16,7 +16,7 @@ from leo_lightning.data.splits import SPLITS, load_split, present_splits
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import Learner
-from leo_lightning.parser import Parser
+from leo_lightning.parser import DATA_PATH, Parser
 from leo_lightning.run import RunOptions
 from leo_lightning.system import MetaLearner
 
@@ -71,6 +71,7 @@ def enter(method: Method, plan: Plan, features: str) -> Entrant:
     try:
         parsed = parser.parse_args(list(flags))
         config = parsed.clone().as_dict()
+        config["data"] = config["data"]["init_args"]
         with torch.random.fork_rng(devices=[]):
             made = parser.instantiate_classes(parsed)
     except InputError as error:
@@ -104,7 +105,8 @@ def _parser() -> Parser:
     parser.add_class_arguments(RunOptions, "run", instantiate=False)
     parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
     parser.add_class_arguments(MetaLearner, "model", fail_untyped=False)
-    parser.add_class_arguments(EpisodeDataModule, "data", fail_untyped=False)
+    parser.add_subclass_arguments(EpisodeDataModule, "data", fail_untyped=False)
+    parser.set_defaults({"data": {"class_path": DATA_PATH}})
     parser.link_arguments(
         "data.embedding_size", "model.learner.init_args.embedding_size", apply_on="instantiate"
     )

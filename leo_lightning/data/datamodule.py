@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -13,17 +12,17 @@ from torch import Tensor
 
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
-from leo_lightning.data.loader import EpisodeLoader, EpisodeStream
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, present_splits, split_path, union
 from leo_lightning.data.synthetic import synthesize
+from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.errors import InputError, check_least
 
 Normalize = Literal["none", "l2", "center_l2"]
 
 
-class EpisodeDataModule(pl.LightningDataModule):
+class EpisodeDataModule(TaskDataModule):
     """Episodes of a train, a val and a test split that share no class.
 
     Args:
@@ -52,6 +51,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         seed: seed of the training tasks; null: that of seed_everything.
     """
 
+    longer_test = " --data.test_query all"
+
     def __init__(
         self,
         root: str | None = None,
@@ -74,29 +75,23 @@ class EpisodeDataModule(pl.LightningDataModule):
         eval_seed: int = 0,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            batch_size, eval_batch_size, steps_per_epoch, val_tasks, test_tasks, predict_tasks, num_workers,
+            eval_seed, seed,
+        )  # fmt: skip
         positive = {
-            "shot": shot, "query": query, "train_shot": train_shot, "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size, "steps_per_epoch": steps_per_epoch, "val_tasks": val_tasks,
-            "test_tasks": test_tasks, "predict_tasks": predict_tasks,
+            "shot": shot, "query": query, "train_shot": train_shot,
             "test_query": None if isinstance(test_query, str) else test_query,
         }  # fmt: skip
         check_least(2, {"data.way": way, "data.train_way": train_way})
         check_least(1, {f"data.{name}": value for name, value in positive.items()})
-        check_least(0, {"data.num_workers": num_workers})
         self.root = None if root is None else Path(root)
         self.way, self.shot, self.query = way, shot, query
         self.train_way, self.train_shot = train_way or way, train_shot or shot
         self.test_query = query if test_query is None else test_query
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.steps_per_epoch = steps_per_epoch
-        self.val_tasks, self.test_tasks, self.predict_tasks = val_tasks, test_tasks, predict_tasks
         self.normalize: Normalize = normalize
         self.train_on_val = train_on_val
         self.in_memory = in_memory
-        self.num_workers = num_workers
-        self.eval_seed = eval_seed
-        self.seed = seed or 0
         self._banks: dict[str, FeatureBank] = {}
         self._mean: Tensor | None = None
         self._tables: dict[str, Tensor] = {}
@@ -137,25 +132,6 @@ class EpisodeDataModule(pl.LightningDataModule):
                 bank = self.bank(split)
                 bank.check_finite()
                 self._tables[split] = self._normalized(bank.embeddings)
-
-    def train_dataloader(self) -> EpisodeLoader:
-        """Meta-batches without end; an epoch is `steps_per_epoch` of them."""
-        sample, length = self._sampler("train", self.query), self.steps_per_epoch
-        stream = EpisodeStream(sample, self.batch_size, length=length, **self._processes())
-        return EpisodeLoader(stream, self.num_workers, self._batches_done)
-
-    def val_dataloader(self) -> EpisodeLoader | list:
-        """The validation tasks; none with `train_on_val`."""
-        return [] if self.train_on_val else self._eval_loader("val", self.val_tasks, self.query)
-
-    def test_dataloader(self) -> EpisodeLoader:
-        """The test tasks. Queries that are all remaining images are left to the `Pool` of the split."""
-        queries = 0 if isinstance(self.test_query, str) else self.test_query
-        return self._eval_loader("test", self.test_tasks, queries)
-
-    def predict_dataloader(self) -> EpisodeLoader:
-        """The first test tasks."""
-        return self._eval_loader("test", self.predict_tasks, self._episode("test")[2])
 
     def transfer_batch_to_device(
         self, batch: EpisodeRows, device: torch.device, dataloader_idx: int
@@ -223,15 +199,55 @@ class EpisodeDataModule(pl.LightningDataModule):
         there = {split: self._load(split) for split in present_splits(self.root)}
         return there or {"train": self._load("train")}  # which says what is missing
 
-    def _sampler(self, split: str, query: int | None) -> Callable[[range], EpisodeRows]:
-        """Task numbers to rows; holds no embeddings, since it goes to the workers."""
-        bank = self.bank(split)
-        way, shot, _ = self._episode(split)
-        seed = self.seed if split == "train" else self.eval_seed
+    def sampler(self, stage: str) -> Callable[[range], EpisodeRows]:
+        """See `TaskDataModule`. Holds no embeddings, since it goes to the workers."""
+        split = SPLITS[stage]
+        bank, (way, shot, queries) = self.bank(split), self._episode(split)
+        if stage == "test" and queries is None:
+            queries = 0  # left to the `Pool` of the split
         return partial(
-            sample_rows, seed=seed, split=split, offsets=bank.offsets, counts=bank.counts,
-            way=way, shot=shot, queries=query,
+            sample_rows, seed=self.seed if split == "train" else self.eval_seed, split=split,
+            offsets=bank.offsets, counts=bank.counts, way=way, shot=shot, queries=queries,
         )  # fmt: skip
+
+    def usual_batch(self, stage: str) -> int:
+        """See `TaskDataModule`. Where all remaining images are queries, a task has thousands."""
+        if self.test_query != "all" or stage == "validate":
+            return 64
+        return {"test": 128, "predict": 16}[stage]
+
+    def title(self) -> str:
+        """See `TaskDataModule`."""
+        told = self.protocol()
+        dataset = self.provenance("test").get("dataset", "unknown")
+        return f"{self.kind()}, queries per class: {told['queries']}, features: {dataset}"
+
+    def kind(self) -> str:
+        """See `TaskDataModule`."""
+        return f"{self.way}-way {self.shot}-shot"
+
+    def banner(self, stage: str) -> str:
+        """See `TaskDataModule`."""
+        bank = self.bank(SPLITS[stage])
+        name = " ".join(bank.provenance.get(key, "") for key in ("dataset", "split")).strip() or bank.source
+        return (
+            f"{name}: {bank.num_classes} classes, {len(bank):,} images, "
+            f"embeddings of size {bank.embedding_size}, normalize {self.normalize}"
+        )
+
+    def protocol(self) -> dict[str, int | float | str]:
+        """See `TaskDataModule`."""
+        return {
+            "way": self.way,
+            "shot": self.shot,
+            "queries": "all remaining" if self.test_query == "all" else self.test_query,
+            "trained_on": "train + val" if self.train_on_val else "train",
+            "normalize": self.normalize,
+        }
+
+    def provenance(self, split: str) -> dict[str, str]:
+        """See `TaskDataModule`."""
+        return self.bank(split).provenance
 
     def _episode(self, split: str) -> tuple[int, int, int | None]:
         """N, K and Q of a split; None for all remaining queries."""
@@ -254,36 +270,6 @@ class EpisodeDataModule(pl.LightningDataModule):
                 f"{bank.source}: class {bank.class_names[smallest]} has {images} images, a task needs "
                 f"{needed} ({shot} support + {needed - shot} query); lower --data.shot or the queries"
             )
-
-    def _eval_loader(self, split: str, tasks: int, query: int | None) -> EpisodeLoader:
-        processes = self._processes()
-        share = tasks // processes["world"]
-        if share == 0:
-            world = processes["world"]
-            raise InputError(
-                f"{tasks} {split} tasks are too few for {world} processes; raise data.{split}_tasks"
-            )
-        usual = {None: 16, 0: 128}.get(query, 64)  # None: thousands of queries for each task
-        # the smaller batch gives every process something to do
-        size = min(self.eval_batch_size or usual, share)
-        stream = EpisodeStream(self._sampler(split, query), size, tasks=tasks, **processes)
-        return EpisodeLoader(stream, self.num_workers)
-
-    def _processes(self) -> dict[str, int]:
-        """Number of this process, and of all."""
-        trainer = self.trainer
-        return (
-            {"rank": 0, "world": 1}
-            if trainer is None
-            else {"rank": trainer.global_rank, "world": trainer.world_size}
-        )
-
-    def _batches_done(self) -> int:
-        """Training batches so far, over all epochs; an overfitting run sees the same ones in every epoch."""
-        trainer = self.trainer
-        if trainer is None or trainer.overfit_batches:  # pyright: ignore[reportAttributeAccessIssue]
-            return 0
-        return trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
     def _normalized(self, embeddings: Float[Tensor, "n E"]) -> Float[Tensor, "n E"]:
         """Rows as the learner sees them, float32."""

@@ -54,6 +54,8 @@ class Episode(NamedTuple):
     """Where the images came from; None when they came from no bank."""
     pool: Pool | None = None
     """Where the queries are, with Q = 0, if they are all the images that are left."""
+    noise: float = 0.0
+    """Standard deviation of the noise of the values, where these are what is predicted (N = 1, E = 2)."""
 
     @property
     def valid(self) -> Bool[Tensor, "B N Q"] | None:

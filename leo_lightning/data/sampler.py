@@ -4,62 +4,28 @@ Nothing here keeps a state, so a task is the same for any batch size, number of 
 restarts. Tasks are also nested: the first classes of a 10-way task are those of the 5-way task with the same
 number, the support of 1 shot is the first image of the support of 5, and the number of queries changes no
 support. Comparisons over way, shot and protocol are therefore paired.
-
-Random numbers are hashes of counters (SplitMix64, Steele, Lea and Flood, OOPSLA 2014).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64, UInt64
+from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from leo_lightning.data.episode import EpisodeRows
-
-SPLIT_KEYS = {"train": 1, "val": 2, "test": 3}
-_GOLDEN = 0x9E3779B97F4A7C15
-_WORD = 0xFFFFFFFFFFFFFFFF
-
-
-def _mix(x: UInt64[ndarray, "*s"]) -> UInt64[ndarray, "*s"]:
-    """SplitMix64's output function: a bijection on 64-bit words whose output bits look independent."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def fold(*words: int) -> int:
-    """One well-mixed 64-bit word out of several integers; order matters."""
-    state = 0
-    for word in words:  # `_mix` on Python's integers: an array of one number takes ten times as long
-        state = (state + word * _GOLDEN + _GOLDEN) & _WORD
-        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
-        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _WORD
-        state ^= state >> 31
-    return state
-
-
-def fold_tasks(tasks: Sequence[int] | ndarray, *words: int) -> UInt64[ndarray, " B"]:
-    """One well-mixed word for each task number, out of it and what its tasks have in common."""
-    return _mix(np.uint64(fold(*words)) + np.asarray(tasks, np.uint64) * np.uint64(_GOLDEN))
-
-
-def _uniform(key: UInt64[ndarray, "*s"], count: int) -> Float64[ndarray, "*s count"]:
-    """`count` numbers in [0, 1) per key; a longer run begins with the shorter one."""
-    counters = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-    return (_mix(key[..., None] + counters) >> np.uint64(11)) * 2.0**-53
+from leo_lightning.data.hashes import SPLIT_KEYS, fold_tasks, mix, uniform
 
 
 def _distinct(
-    uniform: Float64[ndarray, "rows m"], sizes: Int64[ndarray, " rows"]
+    numbers: Float64[ndarray, "rows m"], sizes: Int64[ndarray, " rows"]
 ) -> Int64[ndarray, "rows m"]:
     """Draw m numbers below `sizes` without replacement: draw j is uniform over the size - j numbers left.
 
     A draw r stands for the r-th number not yet drawn. With the earlier draws sorted, s_0 < s_1 < …, it is
     r + #{i : s_i - i <= r}.
     """
-    ranks = (uniform.T * (sizes - np.arange(uniform.shape[1])[:, None])).astype(np.int64)
+    ranks = (numbers.T * (sizes - np.arange(numbers.shape[1])[:, None])).astype(np.int64)
     drawn, ordered = np.empty_like(ranks), np.empty_like(ranks)
     for j, rank in enumerate(ranks):
         earlier = ordered[:j] - np.arange(j)[:, None] <= rank
@@ -92,10 +58,10 @@ def sample_rows(
     """
     batch = np.asarray(tasks, np.uint64)
     key = fold_tasks(batch, seed, SPLIT_KEYS[split])
-    slots = _mix(key[:, None] + _mix(np.arange(way + 1, dtype=np.uint64)))  # 0: the classes; n + 1: class n
-    classes = _distinct(_uniform(slots[:, 0], way), np.full(len(batch), len(counts))).reshape(-1)
+    slots = mix(key[:, None] + mix(np.arange(way + 1, dtype=np.uint64)))  # 0: the classes; n + 1: class n
+    classes = _distinct(uniform(slots[:, 0], way), np.full(len(batch), len(counts))).reshape(-1)
     drawn_queries = 0 if queries is None else queries
-    images = _distinct(_uniform(slots[:, 1:].reshape(-1), shot + drawn_queries), counts[classes])
+    images = _distinct(uniform(slots[:, 1:].reshape(-1), shot + drawn_queries), counts[classes])
     first = offsets[classes][:, None]
     support = first + images[:, :shot]
     if queries is None:

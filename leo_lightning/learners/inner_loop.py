@@ -5,6 +5,8 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
+from leo_lightning.errors import InputError
+
 
 def adapt(
     start: Float[Tensor, "*shape D"],
@@ -33,3 +35,21 @@ def adapt(
     for step in range(steps):
         iterates.append(iterates[-1] - rate * gradient(iterates[-1], step))
     return iterates
+
+
+def shortened(gradient: Float[Tensor, "*rows D"], longest: float | None) -> Float[Tensor, "*rows D"]:
+    """Gradients of a length of at most `longest`; None: of any."""
+    if longest is None:
+        return gradient
+    length = gradient.norm(dim=-1, keepdim=True)
+    return gradient * (longest / length.clamp_min(longest))
+
+
+def check_clip(gradient_clip: float | None) -> None:
+    """Check the length that a gradient may have.
+
+    Raises:
+        InputError: it is not above 0.
+    """
+    if gradient_clip is not None and not gradient_clip > 0:
+        raise InputError(f"gradient_clip is {gradient_clip}: it must be above 0, or null")

@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -60,6 +60,23 @@ class LinearClassifier(NamedTuple):
         return LinearClassifier(self.weight[tasks], None if self.bias is None else self.bias[tasks])
 
 
+def arguments_of(built: object) -> dict[str, Any]:
+    """Arguments of `__init__`, each out of the attribute of its name; an object among them as its own."""
+    names = list(inspect.signature(type(built).__init__).parameters)[1:]
+    found = {name: getattr(built, name) for name in names}
+    return {
+        name: value
+        if isinstance(value, bool | int | float | str | list | None)
+        else {"class_path": class_path(value), "init_args": arguments_of(value)}
+        for name, value in found.items()
+    }
+
+
+def class_path(built: object) -> str:
+    """What configurations and checkpoints call the class of a learner, or of a part of one."""
+    return f"{type(built).__module__}.{type(built).__qualname__}"
+
+
 class Learner(nn.Module, ABC):
     """A few-shot learning method.
 
@@ -69,13 +86,14 @@ class Learner(nn.Module, ABC):
     As in scikit-learn, every argument of `__init__` is kept in an attribute of its name.
     """
 
+    predicts: Literal["classes", "values"] = "classes"
+    """What the answers are: logits of the N classes, or, with N = 1, the value at each point (regression)."""
     trained: ClassVar[bool] = True
     """False for a method that has no parameters, and so is tested without a checkpoint."""
 
-    def init_args(self) -> dict[str, int | float | str | bool | None]:
-        """The arguments that build this learner, as plain types."""
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: getattr(self, name) for name in names}
+    def init_args(self) -> dict[str, Any]:
+        """The arguments that build this learner, as plain types; a part's, with its class path."""
+        return arguments_of(self)
 
     def check_compilable(self) -> None:  # noqa: B027: most can be
         """Check that `compile` will work.

@@ -1,6 +1,7 @@
-"""The three networks of LEO for classification. No biases anywhere; Glorot-uniform weights."""
+"""The networks of LEO: for classification three without biases. Glorot-uniform weights."""
 
 import itertools
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -140,3 +141,58 @@ class Decoder(nn.Linear):
     def raw_std_weight(self) -> Float[Tensor, "E H"]:
         """Rows that make the raw standard deviation of the classifier weights."""
         return self.weight[self.out_features // 2 :]
+
+
+class Perceptron(nn.Module):
+    """Linear layers with ReLU between them, and the way back through them written out. Biases begin at zero.
+
+    Args:
+        sizes: of the input, the hidden layers and the output.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        for layer in self._layers():
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    @property
+    def first_weight(self) -> Float[Tensor, "_outputs _inputs"]:
+        """Of the layer that reads the inputs."""
+        return self._layers()[0].weight
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that gives the outputs."""
+        return self._layers()[-1]
+
+    def forward(self, inputs: Float[Tensor, "*rows _inputs"]) -> Float[Tensor, "*rows _outputs"]:
+        """The outputs."""
+        return self.activations(inputs)[-1]
+
+    def activations(self, inputs: Float[Tensor, "*rows _inputs"]) -> list[Float[Tensor, "*rows _width"]]:
+        """What each layer is given, and last the outputs."""
+        *hidden, last = self._layers()
+        found = [inputs]
+        for layer in hidden:
+            found.append(layer(found[-1]).relu())
+        return [*found, last(found[-1])]
+
+    def pulled_back(
+        self, slope: Float[Tensor, "*rows _outputs"], found: Sequence[Float[Tensor, "*rows _width"]]
+    ) -> Float[Tensor, "*rows _inputs"]:
+        """Gradient with respect to the inputs: an ordinary tensor expression.
+
+        Args:
+            slope: gradient with respect to the outputs.
+            found: what `activations` returned.
+        """
+        for layer, inputs in zip(reversed(self._layers()), reversed(found[:-1]), strict=True):
+            slope = slope @ layer.weight
+            if inputs is not found[0]:
+                slope = slope * (inputs > 0)
+        return slope
+
+    def _layers(self) -> list[nn.Linear]:
+        return cast(list[nn.Linear], list(self.layers))

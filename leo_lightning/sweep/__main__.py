@@ -93,7 +93,7 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
     out = arguments.out or Path("runs") / "sweeps" / arguments.config.stem
     start = time.monotonic()
     with open_search(sweep, out, _flags(arguments), arguments.seed) as search:
-        data, done = search.base["data"], len(search.trials())
+        data, done = search.data, len(search.trials())
         say(
             f"search  {arguments.trials} trials {report.budget(search)}; {sweep.method}, "
             f"{len(sweep.space)} parameters"

@@ -46,7 +46,7 @@ def write_best(search: Search, command: str) -> Path:
     flags = [flag for flag in search.flags if flag.partition("=")[0] not in BUDGET]
     words = [*search.sweep.arguments(best.params), *flags]
     config = resolve([word for word in words if word.partition("=")[0] not in BUDGET])
-    data = search.base["data"]
+    data = search.data
     verb, longer = (
         ("Train", "; this file trains the base configuration's") if search.sweep.trains else ("Test ", "")
     )
@@ -117,7 +117,7 @@ def line(search: Search, trial: FrozenTrial, trials: int) -> str:
 
 def budget(search: Search) -> str:
     """How long a trial is."""
-    data = search.base["data"]
+    data = search.data
     if not search.sweep.trains:
         return f"without training, validated on {data['val_tasks']} tasks"
     return (

@@ -49,6 +49,11 @@ class Search:
     first: dict[str, Any]
     seed: int
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """The base configuration's fields of its data module."""
+        return _arguments(self.base["data"])
+
     def trials(self) -> list[FrozenTrial]:
         """Trials that count: those that are over or run now."""
         return [
@@ -227,8 +232,8 @@ def _start(sweep: Sweep, flags: list[str]) -> tuple[dict[str, Any], dict[str, An
 
 
 def _check_base(base: dict[str, Any], trained: bool) -> None:
-    steps, epoch = base["trainer"]["max_steps"], base["data"]["steps_per_epoch"]
-    if base["data"]["train_on_val"]:
+    steps, epoch = base["trainer"]["max_steps"], base_value(base, "data.steps_per_epoch")
+    if base_value(base, "data.train_on_val"):
         raise InputError(
             "data.train_on_val is true: the search needs the validation tasks; set it to false in `command`"
         )

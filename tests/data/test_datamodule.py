@@ -128,7 +128,7 @@ def normalized(root: Path, split: str, how: str) -> np.ndarray:
 def test_gather_is_indexing_and_normalising(split: str, normalize: Any, in_memory: bool, root: Path):
     """Catches rows of another split, a norm over the wrong axis, and another mean than that of train."""
     data = prepared(root, normalize=normalize, in_memory=in_memory, test_query="all")
-    rows = data._sampler(split, data._episode(split)[2])(range(3, 7))
+    rows = data.sampler({"train": "fit", "val": "validate", "test": "test"}[split])(range(3, 7))
     episode = data.gather(rows, split)
     expected = normalized(root, split, normalize)
     torch.testing.assert_close(
@@ -147,7 +147,7 @@ def test_half_precision_features_are_normalised_in_float32(tmp_path: Path):
     bank = FeatureBank.from_arrays(torch.full((32, E), 400, dtype=torch.float16), [0, 1] * 16)
     save_bank(bank, split_path(tmp_path, "test"))
     data = prepared(tmp_path, "test", way=2)
-    episode = data.gather(data._sampler("test", 15)(range(1)), "test")
+    episode = data.gather(data.sampler("test")(range(1)), "test")
     torch.testing.assert_close(episode.support, torch.full((1, 2, 1, E), E**-0.5))
 
 
@@ -155,7 +155,7 @@ def test_mean_is_that_of_train_alone(root: Path):
     """Catches a mean that moves with `train_on_val`, so that the two kinds of runs see different features."""
     together = prepared(root, normalize="center_l2", train_on_val=True)
     apart = prepared(root, normalize="center_l2")
-    rows = apart._sampler("test", 15)(range(4))
+    rows = apart.sampler("test")(range(4))
     assert torch.equal(together.gather(rows, "test").query, apart.gather(rows, "test").query)
 
 

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from leo_lightning.data import sampler
+from leo_lightning.data import hashes
 from leo_lightning.learners import noise
 
 COUNT = 1 << 18
@@ -105,9 +105,9 @@ def test_hashes_are_those_of_the_sampler():
     keys = torch.from_numpy(np.asarray(seeds, np.uint64).view(np.int64))
     found = noise._hash(keys, 3).numpy().view(np.uint64)
     for seed, words in zip(seeds, found.tolist(), strict=True):
-        key = int(sampler._mix(np.array([seed], np.uint64))[0])
+        key = int(hashes.mix(np.array([seed], np.uint64))[0])
         counters = np.arange(1, 4, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        assert words == sampler._mix(np.uint64(key) + counters).tolist()
+        assert words == hashes.mix(np.uint64(key) + counters).tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

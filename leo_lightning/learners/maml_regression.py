@@ -1,0 +1,88 @@
+"""MAML for regression: gradient descent on all parameters of a base learner, from a meta-learned beginning.
+
+Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017,
+arXiv:1703.03400, Section 5.1.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leo_lightning.data.episode import Episode
+from leo_lightning.errors import check_least
+from leo_lightning.learners.generated_mlp import Function, MLPRegressor
+from leo_lightning.learners.inner_loop import adapt, check_clip, shortened
+from leo_lightning.learners.learner import Classifier, Learner, Outcome
+from leo_lightning.predictive import Predictive, of_samples
+
+
+class MAMLRegression(Learner):
+    """Model-agnostic meta-learning of a multilayer perceptron with one number as its output.
+
+    Args:
+        embedding_size: E, numbers that a point has, the last to be predicted; taken from the data.
+        hidden_sizes: sizes of the hidden layers.
+        inner_lr: initial value of α, step size of the inner loop.
+        learn_rates: learn α, one for each parameter, as multiples of the initial value: Meta-SGD (Li et al.,
+            2017, arXiv:1707.09835).
+        steps: inner steps.
+        gradient_clip: largest length that the inner gradient of a task may have; null: any.
+    """
+
+    predicts = "values"
+
+    def __init__(
+        self,
+        embedding_size: int,
+        hidden_sizes: Sequence[int] = (40, 40),
+        inner_lr: float = 0.002,
+        learn_rates: bool = False,
+        steps: int = 10,
+        gradient_clip: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_least(1, {"steps": steps})
+        check_least(0, {"inner_lr": inner_lr})
+        check_clip(gradient_clip)
+        self.embedding_size = embedding_size
+        self.hidden_sizes = list(hidden_sizes)
+        self.inner_lr = inner_lr
+        self.learn_rates = learn_rates
+        self.steps = steps
+        self.gradient_clip = gradient_clip
+        self.base = MLPRegressor(embedding_size - 1, hidden_sizes)
+        self.theta = nn.Parameter(self.base.initial(embedding_size))
+        self.alpha = nn.Parameter(torch.ones_like(self.theta)) if learn_rates else None
+
+    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, Function]:
+        """See `Learner.stages`."""
+        with torch.autocast(support.device.type, enabled=False):
+            thetas = self._adapted(support)
+        return {
+            "before_adaptation": self.base.predictor(thetas[0]),
+            "final": self.base.predictor(thetas[-1]),
+        }
+
+    def outcome(self, episode: Episode, noise: Any) -> Outcome:
+        """See `Learner.outcome`."""
+        with torch.autocast(episode.support.device.type, enabled=False):
+            prediction = self.base.predictor(self._adapted(episode.support)[-1])(episode.query)
+            loss = self.base.query_loss(prediction, episode.query, episode.valid).mean()
+        return Outcome(loss, {"query_loss": loss}, prediction, {})
+
+    def predictive(self, episode: Episode, final: Classifier) -> Predictive:
+        """See `Regressor`. One function, without doubt."""
+        return of_samples(final(episode.query)[..., 0], episode.noise)
+
+    def _adapted(self, support: Float[Tensor, "B 1 K E"]) -> list[Float[Tensor, "B 1 D"]]:
+        """θ before and after each step."""
+        multiple = torch.ones_like(self.theta) if self.alpha is None else self.alpha
+        return adapt(
+            self.theta.expand(len(support), 1, -1),
+            lambda theta, step: shortened(self.base.support_gradient(theta, support), self.gradient_clip),
+            self.inner_lr * multiple,
+            self.steps,
+        )
