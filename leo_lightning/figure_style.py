@@ -16,6 +16,9 @@ MARKERS = "osD^vPX<>*"
 WIDTH = 7.0
 """Inches: a page's width of text, or both columns."""
 
+SVG_DPI = 120
+"""Of what is pixels in an SVG, thousands of points: as they would be in a PNG, it were the larger file."""
+
 _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -75,6 +78,17 @@ def line_styles(groups: Sequence[str], reference: int | None = None) -> list[dic
     return styles
 
 
+def class_colours(count: int) -> list[Any]:
+    """A colour for each of `count` classes; more than 6 need their names beside them to be told apart."""
+    import matplotlib
+
+    if count <= len(COLOURS):
+        return list(COLOURS[:count])
+    if count <= 20:
+        return [matplotlib.colormaps["tab20"](number) for number in range(count)]
+    return [matplotlib.colormaps["turbo"](number / (count - 1)) for number in range(count)]
+
+
 def save_figure(figure: "Figure", path: Path, kind: str) -> None:
     """Write a figure; no date and no version in it, so that the same figure is the same file.
 
@@ -84,4 +98,5 @@ def save_figure(figure: "Figure", path: Path, kind: str) -> None:
         kind: png or svg.
     """
     left_out = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
-    figure.savefig(path, format=kind, metadata=left_out)
+    pixels = SVG_DPI if kind == "svg" else _SETTINGS["savefig.dpi"]
+    figure.savefig(path, format=kind, metadata=left_out, dpi=pixels)

@@ -65,6 +65,16 @@ MAX_LINE = 1000
 class Parser(LightningArgumentParser):
     """LightningCLI's parser, made readable."""
 
+    def add_lightning_class_args(
+        self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
+    ) -> list[str]:
+        """See `LightningArgumentParser`. With a default in place of None, a class of data is not optional."""
+        if nested_key != "data":
+            return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required)
+        return self.add_subclass_arguments(
+            lightning_class, nested_key, fail_untyped=False, required=required, default={"class_path": DATA_PATH}
+        )
+
     def format_help(self) -> str:
         """Add the fields of LEO and its data: those two flags take any class, and list none by themselves."""
         text = super().format_help()

@@ -56,6 +56,17 @@ class AdaptedMLP(Learner):
     def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
         """Hidden layer and head after adaptation."""
 
+    def every_step(self, support: Float[Tensor, "B N K E"]) -> list[list[Layer]]:
+        """Hidden layer and head before adaptation and after each step of evaluation; call `.eval()` first."""
+        wanted, found = self.test_steps, []
+        try:
+            for steps in range(self.current_steps + 1):
+                self.test_steps = steps
+                found.append(self.adapted(support))
+        finally:
+            self.test_steps = wanted
+        return found
+
     @property
     def current_steps(self) -> int:
         """Inner steps in the present mode."""

@@ -306,6 +306,19 @@ class LEO(Learner):
                 )
         return Adaptation(mean, std, latents, decoded, weights, None if beside is None else beside.bias)
 
+    def every_step(self, support: Float[Tensor, "B N K E"]) -> Adaptation:
+        """The inner loop of evaluation with the classifiers of all steps, of which `stages` needs three.
+
+        Those of the means of z and w, also where answers are averages over `test_samples`.
+        """
+        # a factor of 1 drops nothing, and lets no step be passed over
+        masks = support.new_ones(1).expand(self.latent_steps + self.finetuning_steps, *support.shape)
+        found, beside = self.adaptation(support, Noise(support_masks=masks)), self._nearest_centroid(support)
+        decoded = [z.squeeze(2) @ self.decoder.mean_weight.T for z in found.latents]
+        if beside is not None:
+            decoded = [weight + beside.weight for weight in decoded]
+        return found._replace(decoded=decoded)
+
     def _code(self, support: Float[Tensor, "B N K E"], noise: Noise) -> Float[Tensor, "B N codes"]:
         """Mean and raw standard deviation of every class's z: zeros for p(z)."""
         if self.encoder is None or self.relation_net is None:
@@ -344,7 +357,9 @@ class LEO(Learner):
 
         images = support[None] if masks is None else support * masks[: self.latent_steps]
         projected = images @ mean_weight
-        known = None if beside is None else torch.stack([beside(each).flatten(1, 2).mT for each in images])
+        known = None
+        if beside is not None and len(images):  # with T = 0 masks leave none
+            known = torch.stack([beside(each).flatten(1, 2).mT for each in images])
         latents = adapt(z.squeeze(2), gradient, rate, self.latent_steps)
         ends = latents if len(latents) == 1 else [latents[0], latents[-1]]
         decoded = [z @ mean_weight.T for z in ends]

@@ -295,6 +295,17 @@ def test_every_parameter_gets_a_gradient(T: int, F: int):
     assert set(leo.eval()(episode).diagnostics) >= {"dead_latents", "clamped_stds"}
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_no_latent_steps_beside_a_centroid(dropout: float):
+    """Catches a crash where there are no dropout masks to show the centroid."""
+    leo, episode = (
+        small_leo(latent_steps=0, deterministic=True, centroid_scale=1.5, dropout=dropout),
+        episode_of(),
+    )
+    found = leo.train()(episode, [1, 2])
+    assert found.loss.isfinite()
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_terms_add_up_to_the_loss(training: bool):
     """Catches a logged term without its weight, or one that the loss lacks."""
