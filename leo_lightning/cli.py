@@ -33,7 +33,7 @@ from leo_lightning.errors import (
     require,
 )
 from leo_lightning.history import MetricsCSV
-from leo_lightning.parser import DATA_PATH, LEO_PATH, Parser, check_config, essence
+from leo_lightning.parser import DATA_PATH, LEO_PATH, Parser, check_config, check_nulls, essence
 from leo_lightning.predictions import ClassesCSV, ValuesCSV
 from leo_lightning.progress import RunProgress
 from leo_lightning.quiet import quiet
@@ -153,6 +153,8 @@ class LEOCommand(LightningCLI):
         for section in SECTIONS[1:]:
             if not isinstance(config[section], Namespace):
                 raise InputError(f"{section}: expected fields, got {config[section]}")
+        for field, chosen in (("data", config.data), ("model.learner", config.model.learner)):
+            check_nulls(field, chosen)
         if isinstance(chosen := config.trainer.callbacks, list):
             # a resumed command may add with += what the run's config.yaml has already
             config.trainer.callbacks = [each for i, each in enumerate(chosen) if each not in chosen[:i]]

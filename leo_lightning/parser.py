@@ -3,7 +3,9 @@
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Iterable
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +73,11 @@ class Parser(LightningArgumentParser):
         """See `LightningArgumentParser`. With a default in place of None, a class of data is not optional."""
         if nested_key != "data":
             return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required)
-        return self.add_subclass_arguments(
-            lightning_class, nested_key, fail_untyped=False, required=required, default={"class_path": DATA_PATH}
+        default = {"class_path": DATA_PATH}
+        self.add_subclass_arguments(
+            lightning_class, nested_key, fail_untyped=False, required=required, default=default
         )
+        return [nested_key]
 
     def format_help(self) -> str:
         """Add the fields of LEO and its data: those two flags take any class, and list none by themselves."""
@@ -137,6 +141,27 @@ def check_config(path: Path, example: str = "--print_config shows one") -> None:
         raise InputError(f"{path}: holds no table of fields; {example}")
 
 
+def check_nulls(field: str, chosen: Namespace) -> None:
+    """Refuse null for an argument of a chosen class that has another default: jsonargparse lets it pass.
+
+    Args:
+        field: where the class was chosen.
+        chosen: class_path and init_args.
+
+    Raises:
+        InputError: names the argument.
+    """
+    module, _, name = chosen.class_path.rpartition(".")
+    arguments = inspect.signature(getattr(sys.modules[module], name)).parameters
+    for name, value in vars(chosen.get("init_args", Namespace())).items():
+        if isinstance(value, Namespace) and "class_path" in value:
+            check_nulls(f"{field}.{name}", value)
+        elif value is None and name in arguments and arguments[name].default not in (None, Parameter.empty):
+            kind = re.sub(r".*\.", "", inspect.formatannotation(arguments[name].annotation))
+            if not re.search(r"\bNone\b", inspect.formatannotation(arguments[name].annotation)):
+                raise InputError(f"{field}.{name}: expected {kind}, got None")
+
+
 def essence(message: str, known: list[str]) -> str:
     """The essence of jsonargparse's message: which field, what is wrong, what was meant.
 
@@ -150,12 +175,6 @@ def essence(message: str, known: list[str]) -> str:
         fields.append(match[1])
         text = match[2]
     field = ".".join(fields)
-    if field == "data" and (
-        match := re.search(r"Errors: - (.*) - Expected a <class 'NoneType'> Given", text)
-    ):
-        text = match[1]  # the class that was named; the other type that it may have is none at all
-    if match := re.search(r"Given value: NestedArg\(key='([^']+)'", text):
-        return f"unknown field {field}.{match[1]}; see --help"
     if match := re.search(r"(?:[Oo]ption|[Kk]ey) '([^']+)'|unrecognized arguments: --([^ =]+)", text):
         name = ".".join([*fields, (match[1] or match[2]).replace("init_args.", "")])
         return f"unknown field {name}{nearest(name, known)}"
@@ -165,7 +184,7 @@ def essence(message: str, known: list[str]) -> str:
         inner = text.partition("unknown field ")[2].partition(";")[0].partition(" ")[0]
         name = inner if inner.startswith(field) else f"{field}.{inner}"
         return f"unknown field {name}{nearest(name, known)}"
-    if match := re.match(r"([\w.]+): ((?:expected|\S+ is no value) .*)", text):  # as the former
+    if match := re.match(r"([\w.]+): ((?:[Ee]xpected|\S+ is no value) .*)", text):  # as the former
         return f"{field}.{match[1]}: {match[2]}"
     if match := re.match(r"argument (?:-\w/)?--(\S+): expected one argument", text):
         return f"{match[1]}: has no value; write --{match[1]} VALUE"
@@ -173,12 +192,19 @@ def essence(message: str, known: list[str]) -> str:
         return f"{field}: expected fields, got {match[1]}; write --{field}.FIELD VALUE"
     if match := re.search(r"Problem with given class_path '([^']+)': (.*?)(?: - Expected|$)", text):
         return f"{field + ': ' if field else ''}{match[1]} cannot be made ({match[2]})"
+    chosen = field in ("model.learner", "data")
+    if chosen and (match := re.search(r"Expected a path but (.+?) either not accessible", text)):
+        text = f"string: {match[1]}"
     if match := re.search(r"Expected a (.*?)\. Got value: (.*)", text):
         return f"{field}: expected {_type_name(match[1])}, got {match[2]}"
     if match := re.search(r"Given value: (?:Namespace\(class_path=')?([^\s']+)", text):
         return f"{field}: {match[1]} is no value that it takes; see --help"
-    if field in ("model.learner", "data"):
+    if re.search(r"arguments are required: \w+\.data$", text):
+        return "data: expected fields, got null; write --data.FIELD VALUE"
+    if chosen:
         name = re.sub(r".*(?:Expected a path but|string:|value:) (\S+).*", r"\1", text)
+        if field == "data" and "." not in name:
+            return f"data: expected fields, got {name}; write --data.FIELD VALUE"
         what, like = ("method", LEO_PATH) if field == "model.learner" else ("data module", DATA_PATH)
         return f"{field}: no such {what} ({name}); give the path of a class, like {like}"
     return f"{field}: {text}" if field else text

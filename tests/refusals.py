@@ -742,6 +742,9 @@ CONFIGURATION = {
     "wrong type": Case("fit --data.shot five", "data.shot: expected int, got five"),
     "fraction": Case("fit --data.shot 1.5", "data.shot: expected int, got 1.5"),
     "null": Case("fit --data.shot null", "data.shot: expected int, got None"),
+    "null in the learner": Case(
+        "fit --model.learner.dropout null", "model.learner.dropout: expected float, got None"
+    ),
     "wrong type in the learner": Case(
         "fit --model.learner.dropout x", "model.learner.dropout: expected float, got x"
     ),

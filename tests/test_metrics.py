@@ -151,5 +151,5 @@ def test_calibration_error_belongs_to_final_and_counts_a_task_once():
     metric.update(shares(1, 2), torch.tensor([1]), 0 * once + torch.tensor([1.0, 0.5, 0.0]).double())
     metric.update(shares(1, 2), torch.tensor([0]), once)
     found = metric.compute()
-    assert found["first"].calibration_error is None
-    assert found["final"].calibration_error == pytest.approx(abs(2 - 1.5) / 3)
+    assert not found["first"].extra
+    assert found["final"].extra["calibration_error"] == pytest.approx(abs(2 - 1.5) / 3)

@@ -75,7 +75,7 @@ def test_predictions(run: Path, tmp_path: Path):
     assert all(float(row["std"]) >= 0.3 - 1e-6 for row in found)
 
 
-@pytest.mark.parametrize("config", ["methods/maml_regression", "methods/gaussian_process"])
+@pytest.mark.parametrize("config", ["regression_maml", "regression_gaussian_process"])
 def test_baselines(config: str, tmp_path: Path):
     """Catches a method of the same tasks that cannot be trained or tested."""
     assert tiny(tmp_path, config=config) == 0

@@ -2,7 +2,7 @@
 
 What takes long to import is imported inside the functions, so that `--help` answers at once. A figure is a
 module of this package: its first line is its help, `add_arguments` has its options, and `draw` makes of a
-`Subject` and the options a figure of matplotlib and the rows of its CSV, names of columns first.
+`Subject` and these options a figure of matplotlib and the rows of its CSV, names of columns first.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leo_lightning.arguments import ArgumentParser
 from leo_lightning.errors import InputError, check_least, disk_line
@@ -23,7 +23,7 @@ from leo_lightning.whole_file import whole_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES = ("latents", "curvature", "adaptation", "episode")
+FIGURES = ("regression", "latents", "curvature", "adaptation", "episode")
 """Modules of this package."""
 
 
@@ -85,9 +85,15 @@ def _draw(arguments: argparse.Namespace) -> None:
     print(f"{arguments.name:11} {subject.title()}")
     with figure_style():
         module = importlib.import_module(f"leo_lightning.figures.{arguments.name}")
-        figure, rows = module.draw(subject, arguments)
+        figure, rows = module.draw(subject, **_options(arguments))
         _write(figure, rows, out, arguments.name)
     print(f"{'time':11} {time.monotonic() - start:.0f} s")
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of the figure itself."""
+    common = ("name", "ckpt_path", "out", "root")
+    return {name: value for name, value in vars(arguments).items() if name not in common}
 
 
 def _write(figure: "Figure", rows: Sequence[Sequence[object]], out: Path, name: str) -> None:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", type=int, default=1000, metavar="N", help="test tasks (default: 1000)")
 
 
-def draw(subject: "Subject", arguments: argparse.Namespace) -> tuple["Figure", list[list[Any]]]:
+def draw(subject: "Subject", tasks: int = 1000) -> tuple["Figure", list[list[Any]]]:
     """Two panels, accuracy and loss: mean over tasks, its 95% interval, and the middle half of the tasks.
 
     Step 0 is what is decoded from z. Losses are means over the images; the inner loop has their sum. With
@@ -30,7 +30,7 @@ def draw(subject: "Subject", arguments: argparse.Namespace) -> tuple["Figure", l
 
     leo, _ = subject.leo()
     T, F = leo.latent_steps, leo.finetuning_steps
-    found = _measured(subject, arguments.tasks)
+    found = _measured(subject, tasks)
     kinds = ["start", *["latent"] * T, *["fine-tuning"] * F]
     rows: list[list[Any]] = [HEADER]
     rows += [

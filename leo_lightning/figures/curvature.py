@@ -1,6 +1,7 @@
 """Curvature in z and θ, the decoder's expansion, and sizes of inner steps (Figure 4 of the paper)."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ def _other(text: str) -> tuple[str, Path]:
     return label, Path(path)
 
 
-def draw(subject: "Subject", arguments: argparse.Namespace) -> tuple["Figure", list[list[Any]]]:
+def draw(
+    subject: "Subject", tasks: int = 1000, other: Sequence[tuple[str, Path]] = ()
+) -> tuple["Figure", list[list[Any]]]:
     """Three panels; points are the median of the tasks, whiskers their 5th and 95th percentile.
 
     (a) Absolute eigenvalues of the Hessian of the support loss where adaptation begins, in z and in θ, all
@@ -55,12 +58,12 @@ def draw(subject: "Subject", arguments: argparse.Namespace) -> tuple["Figure", l
     axes = dict(zip("abc", figure.subplots(1, 3), strict=True))
     rows: list[list[Any]] = [HEADER]
     looks = {}
-    for number, (label, each) in enumerate(_subjects(subject, arguments.other).items()):
+    for number, (label, each) in enumerate(_subjects(subject, other).items()):
         print(f"{'measured':11} {label}", flush=True)
         looks[label] = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
         mine = [
             [panel, label, of, i, *numbers]
-            for panel, of, first, values in _measured(each, arguments.tasks)
+            for panel, of, first, values in _measured(each, tasks)
             for i, numbers in enumerate(_summary(values), first)
         ]
         for panel, ax in axes.items():
@@ -120,7 +123,7 @@ def _legend(figure: "Figure", looks: dict[str, dict[str, Any]]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
 
 
-def _subjects(subject: "Subject", others: list[tuple[str, Path]]) -> dict[str, "Subject"]:
+def _subjects(subject: "Subject", others: Sequence[tuple[str, Path]]) -> dict[str, "Subject"]:
     """What is measured, by label."""
     from leo_lightning.figures.subject import Subject
     from leo_lightning.learners.adapted_mlp import AdaptedMLP

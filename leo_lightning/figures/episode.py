@@ -58,7 +58,7 @@ class _Task(NamedTuple):
         return self.chance.argmax(1).tolist()
 
 
-def draw(subject: "Subject", arguments: argparse.Namespace) -> tuple["Figure", list[list[Any]]]:
+def draw(subject: "Subject", task: int = 0) -> tuple["Figure", list[list[Any]]]:
     """Three panels of a task: its embeddings, its codes, and the probabilities of its queries.
 
     Embeddings and codes are projected to their first two principal components. Where all images that are
@@ -66,14 +66,14 @@ def draw(subject: "Subject", arguments: argparse.Namespace) -> tuple["Figure", l
     """
     from matplotlib.figure import Figure
 
-    task = _task(subject, arguments.task)
+    found = _task(subject, task)
     figure = Figure(figsize=(WIDTH, 6.6))
     grid = figure.add_gridspec(2, 2)
-    colours = class_colours(len(task.classes))
-    _images(figure.add_subplot(grid[0, 0]), task, colours)
-    _codes(figure.add_subplot(grid[1, 0]), task, colours)
-    _probabilities(figure.add_subplot(grid[:, 1]), task, colours)
-    return figure, _table(task)
+    colours = class_colours(len(found.classes))
+    _images(figure.add_subplot(grid[0, 0]), found, colours)
+    _codes(figure.add_subplot(grid[1, 0]), found, colours)
+    _probabilities(figure.add_subplot(grid[:, 1]), found, colours)
+    return figure, _table(found)
 
 
 def _task(subject: "Subject", number: int) -> _Task:

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def draw(subject: "Subject", arguments: argparse.Namespace) -> tuple["Figure", list[list[Any]]]:
+def draw(
+    subject: "Subject", tasks: int = 1000, highlighted: str | None = None
+) -> tuple["Figure", list[list[Any]]]:
     """Three panels of the same points: by phase, by class, and one class against all others.
 
     A point is the code of a class in a task: z is the mean, as in evaluation. z and z' of all tasks are
@@ -40,8 +42,8 @@ def draw(subject: "Subject", arguments: argparse.Namespace) -> tuple["Figure", l
     from matplotlib.figure import Figure
     from sklearn.manifold import TSNE
 
-    codes, of, tasks, names = _codes(subject, arguments)
-    chosen = arguments.highlighted or names[np.bincount(of).argmax()]
+    codes, of, numbers, names = _codes(subject, tasks, highlighted)
+    chosen = highlighted or names[np.bincount(of).argmax()]
     if names.index(chosen) not in of:
         raise InputError(f"--class: {chosen} is in none of the tasks; raise --tasks")
     patience = ", a minute or two" if len(codes) > 4000 else ""
@@ -61,11 +63,13 @@ def draw(subject: "Subject", arguments: argparse.Namespace) -> tuple["Figure", l
         ax.spines[["left", "bottom"]].set_visible(False)
     header = ["task", "class", "z_x", "z_y", "adapted_x", "adapted_y"]
     columns = np.concatenate([z, adapted], axis=1).astype(float).tolist()
-    rows = [[task, names[c], *xy] for task, c, xy in zip(tasks, of, columns, strict=True)]
+    rows = [[task, names[c], *xy] for task, c, xy in zip(numbers, of, columns, strict=True)]
     return figure, [header, *rows]
 
 
-def _codes(subject: "Subject", arguments: argparse.Namespace) -> tuple[Any, Any, list[int], tuple[str, ...]]:
+def _codes(
+    subject: "Subject", tasks: int, highlighted: str | None
+) -> tuple[Any, Any, list[int], tuple[str, ...]]:
     """All z and then all z', numbers of the class and the task of each z, and the names of classes."""
     import torch
 
@@ -74,18 +78,18 @@ def _codes(subject: "Subject", arguments: argparse.Namespace) -> tuple[Any, Any,
         raise InputError(f"{subject.path}: takes no latent steps, so that codes stay what they are")
     data.setup("validate")
     names = data.bank("val").class_names
-    _check_class(arguments.highlighted, names)
-    before, after, classes, tasks = [], [], [], []
+    _check_class(highlighted, names)
+    before, after, classes, numbers = [], [], [], []
     with torch.inference_mode():
-        for episode in subject.episodes("validate", range(arguments.tasks)):
+        for episode in subject.episodes("validate", range(tasks)):
             found, rows = leo.every_step(episode.support), episode.rows
             assert rows is not None
             assert rows.classes is not None
             before.append(found.code_mean.flatten(0, 1))
             after.append(found.latents[-1].mean(2).flatten(0, 1))
             classes.append(rows.classes.flatten())
-            tasks += rows.task.repeat_interleave(rows.classes.shape[1]).tolist()
-    return torch.cat([*before, *after]).float().numpy(), torch.cat(classes).numpy(), tasks, names
+            numbers += rows.task.repeat_interleave(rows.classes.shape[1]).tolist()
+    return torch.cat([*before, *after]).float().numpy(), torch.cat(classes).numpy(), numbers, names
 
 
 def _check_class(name: str | None, known: Sequence[str]) -> None:

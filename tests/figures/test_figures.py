@@ -1,6 +1,5 @@
 """The figures: their numbers against learner and scoring, and what they leave on the disk."""
 
-import argparse
 import csv
 import itertools
 import math
@@ -29,17 +28,13 @@ from tests.runs import files, folders, rows, tiny
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def options(**values: Any) -> argparse.Namespace:
-    return argparse.Namespace(**values)
-
-
 def table(found: list[list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(found[0], row, strict=True)) for row in found[1:]]
 
 
 def drawn(module: Any, subject: Subject, **values: Any) -> tuple[Figure, list[dict[str, Any]]]:
     with figure_style():
-        figure, found = module.draw(subject, options(**values))
+        figure, found = module.draw(subject, **values)
         figure.draw_without_rendering()  # where a layout fails
     assert all(isinstance(value, str | int | float) for row in found for value in row)
     return figure, table(found)
