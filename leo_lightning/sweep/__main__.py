@@ -48,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m leo_lightning.sweep",
-        description="Search hyperparameters: each trial is a training run, its score the best validation "
-        "accuracy. The same command again goes on; two of them at a time share the work.",
+        description="Search hyperparameters: each trial is a training run, its score the best "
+        "validation (accuracy, or squared error). The same command again goes on; two of them at a time "
+        "share the work.",
     )
     parser.add_argument(
         "--config",
@@ -93,12 +94,12 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
     out = arguments.out or Path("runs") / "sweeps" / arguments.config.stem
     start = time.monotonic()
     with open_search(sweep, out, _flags(arguments), arguments.seed) as search:
-        data, done = search.data, len(search.trials())
+        done = len(search.trials())
         say(
             f"search  {arguments.trials} trials {report.budget(search)}; {sweep.method}, "
             f"{len(sweep.space)} parameters"
         )
-        say(f"data    {data.get('root') or 'synthetic'}, {data['way']}-way {data['shot']}-shot")
+        say(f"data    {report.tasks(search)}")
         say(f"out     {out}" + (f", {done} trials are there already" if done else ""))
 
         best = None

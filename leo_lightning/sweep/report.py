@@ -16,7 +16,7 @@ from leo_lightning.whole_file import whole_file
 
 BUDGET = (
     "--trainer.max_steps", "--data.steps_per_epoch", "--data.val_tasks", "--trainer.logger",
-    "--run.root", "--run.name", "--run.wandb", "--run.wandb_project",
+    "--model.lr_scheduler.init_args.T_max", "--run.root", "--run.name", "--run.wandb", "--run.wandb_project",
 )  # fmt: skip
 """Flags of a sweep's command that are for its trials, and not for the configuration that it finds."""
 
@@ -26,12 +26,13 @@ def write_trials(search: Search) -> Path:
     path = search.out / "trials.csv"
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", "state", "val_accuracy", "step", "seconds", "error", *search.sweep.space])
+        name = search.sweep.metric.replace("/", "_")
+        writer.writerow(["trial", "state", name, "step", "seconds", "error", *search.sweep.space])
         for trial in search.trials():
             noted = [trial.user_attrs.get(name, "") for name in ("step", "seconds", "error")]
-            accuracy = "" if trial.value is None else trial.value
+            value = "" if trial.value is None else trial.value
             values = [trial.params.get(name) for name in search.sweep.space]
-            writer.writerow([trial.number, trial.state.name.lower(), accuracy, *noted, *values])
+            writer.writerow([trial.number, trial.state.name.lower(), value, *noted, *values])
     return path
 
 
@@ -57,13 +58,13 @@ def write_best(search: Search, command: str) -> Path:
     lines = [
         f"Best of a hyperparameter search, {search.sweep.path}.",
         "",
-        f"Score     val accuracy {score(best):.4f}{_at_step(best)}, mean of {data['val_tasks']} validation "
-        f"tasks{started}.",
+        f"Score     {metric(search)} {score(best):.4f}{_at_step(best)}, mean of {data['val_tasks']} "
+        f"validation tasks{started}.",
         "          The best of many is flattered by the tasks that chose it: test it.",
         f"Trials    {len(completed)} completed, {failed} failed; {search.sweep.method}, seed {search.seed}; "
         f"this is trial {best.number}",
         f"A trial   {budget(search)}{longer}",
-        f"Features  {data.get('root') or 'synthetic'}, {data['way']}-way {data['shot']}-shot",
+        f"Data      {tasks(search)}",
         f"Command   {command}",
         f"{verb}     python train.py --config {path}",
     ]
@@ -76,7 +77,7 @@ def write_best(search: Search, command: str) -> Path:
 def table(search: Search, rows: int = 10) -> Table:
     """The best trials, one per line."""
     first = search.base_trial()
-    made = Table("trial", "val accuracy", "step", "seconds", *search.sweep.space)
+    made = Table("trial", metric(search), "step", "seconds", *search.sweep.space)
     for trial in search.completed()[:rows]:
         made.add_row(
             f"{trial.number}{' (base)' if trial == first else ''}",
@@ -89,7 +90,7 @@ def table(search: Search, rows: int = 10) -> Table:
 
 
 def importance(study: optuna.Study) -> str | None:
-    """Which parameters the accuracy hung on, by functional ANOVA; None while that cannot be said.
+    """Which parameters the score hung on, by functional ANOVA; None while that cannot be said.
 
     Hutter, Hoos, Leyton-Brown: An Efficient Approach for Assessing Hyperparameter Importance. ICML 2014.
     """
@@ -113,6 +114,19 @@ def line(search: Search, trial: FrozenTrial, trials: int) -> str:
         said += f"(trial {best.number})"
     values = "  ".join(f"{name}={shown(value)}" for name, value in trial.params.items())
     return f"{said}  {trial.user_attrs['seconds']:.0f} s  {values}"
+
+
+def metric(search: Search) -> str:
+    """The name of the score, in words."""
+    return search.sweep.metric.replace("/", " ")
+
+
+def tasks(search: Search) -> str:
+    """What the trials learn."""
+    data = search.data
+    if "way" not in data:
+        return f"sines and lines, {data['shot']}-shot"
+    return f"{data.get('root') or 'synthetic'}, {data['way']}-way {data['shot']}-shot"
 
 
 def budget(search: Search) -> str:
@@ -139,10 +153,13 @@ def shown(value: Any) -> str:
 def verdict(search: Search) -> str:
     """Whether the search beat what it started from."""
     best, first = search.completed()[0], search.base_trial()
-    said = f"trial {best.number}, val accuracy {score(best):.4f}"
+    said = f"trial {best.number}, {metric(search)} {score(best):.4f}"
     if first is None:
         return f"{said}; the base configuration itself failed"
     if first.number == best.number:
         return f"{said}: nothing beat the base configuration"
-    gain = 100 * (score(best) - score(first))
-    return f"{said}: {gain:.2f} points above the base configuration, {score(first):.4f}, on the same tasks"
+    if search.sweep.goal == "maximize":
+        gain = f"{100 * (score(best) - score(first)):.2f} points above"
+    else:
+        gain = f"{100 * (1 - score(best) / score(first)):.1f} % below"
+    return f"{said}: {gain} the base configuration, {score(first):.4f}, on the same tasks"

@@ -65,7 +65,8 @@ class Search:
     def completed(self) -> list[FrozenTrial]:
         """Trials that have a score, the best one first."""
         done = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return sorted(done, key=lambda trial: (-score(trial), trial.number))
+        sign = -1 if self.sweep.goal == "maximize" else 1
+        return sorted(done, key=lambda trial: (sign * score(trial), trial.number))
 
     def base_trial(self) -> FrozenTrial | None:
         """The trial with the base configuration's values, if it has a score."""
@@ -151,7 +152,9 @@ class Search:
             "--trainer.logger=false",
         ]
         code = run_command(arguments, folder / "output.txt", folder / "errors.txt")
-        found = next((best_validation(run) for run in folder.glob("*/")), None)
+        found = next(
+            (best_validation(run, self.sweep.metric, self.sweep.goal) for run in folder.glob("*/")), None
+        )
         trial.set_user_attr("seconds", round(time.monotonic() - start, 1))
         if code == 0 and found is not None:
             trial.set_user_attr("step", found[1] if self.sweep.trains else 0)
@@ -196,7 +199,7 @@ def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterato
         try:
             storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
             study = optuna.create_study(
-                storage=storage, study_name="sweep", direction="maximize", load_if_exists=True
+                storage=storage, study_name="sweep", direction=sweep.goal, load_if_exists=True
             )
         except (SQLAlchemyError, RuntimeError) as error:
             raise InputError(
@@ -288,7 +291,7 @@ def _space_text(sweep: Sweep) -> dict[str, str]:
 
 
 def score(trial: FrozenTrial) -> float:
-    """Best validation accuracy of a completed trial."""
+    """Best validation score of a completed trial."""
     assert trial.value is not None
     return trial.value
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from optuna.distributions import (
@@ -27,7 +27,8 @@ KEYS = (
     "name", "description", "project", "entity", "run_cap", "early_terminate",
 )  # fmt: skip
 METHODS = ("bayes", "random", "grid")
-METRIC = "val/accuracy"
+METRICS: dict[str, Literal["maximize", "minimize"]] = {"val/accuracy": "maximize", "val/mse": "minimize"}
+"""Of classification, and of regression."""
 ARGS, PROGRAM = "${args}", "${program}"
 DISTRIBUTIONS = (
     "constant", "categorical", "uniform", "int_uniform", "log_uniform_values", "q_uniform",
@@ -42,6 +43,7 @@ class Sweep:
     Attributes:
         path: the file.
         method: bayes, random or grid.
+        metric: the score of a trial, as validation logs it.
         command: arguments of train.py, one word per flag; `${args}` stands for those of a trial.
         constants: parameters with one value.
         space: the others, each with what its values are drawn from.
@@ -49,6 +51,7 @@ class Sweep:
 
     path: Path
     method: str
+    metric: str
     command: tuple[str, ...]
     constants: dict[str, Any]
     space: dict[str, BaseDistribution]
@@ -57,6 +60,11 @@ class Sweep:
     def trains(self) -> bool:
         """False where there is nothing to train, and a trial is a validation alone."""
         return self.command[0] == "fit"
+
+    @property
+    def goal(self) -> Literal["maximize", "minimize"]:
+        """Maximize or minimize."""
+        return METRICS[self.metric]
 
     def arguments(self, values: Mapping[str, Any]) -> list[str]:
         """The command line of train.py that has these values, composed as W&B's agent does."""
@@ -95,8 +103,11 @@ def _sweep(path: Path, content: dict[str, Any]) -> Sweep:
     method = content.get("method")
     if method not in METHODS:
         raise InputError(f"method is {_shown(method)}: it must be one of {', '.join(METHODS)}")
-    if content.get("metric") != {"name": METRIC, "goal": "maximize"}:
-        raise InputError(f"metric: it must be {{name: {METRIC}, goal: maximize}}")
+    metric = content.get("metric")
+    known = [{"name": name, "goal": goal} for name, goal in METRICS.items()]
+    if not isinstance(metric, dict) or metric not in known:
+        either = " or ".join(f"{{name: {name}, goal: {goal}}}" for name, goal in METRICS.items())
+        raise InputError(f"metric: it must be {either}")
     parameters = content.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
         raise InputError("parameters: it must be a table with a line for each hyperparameter")
@@ -115,7 +126,7 @@ def _sweep(path: Path, content: dict[str, Any]) -> Sweep:
     ranges = [name for name, drawn in space.items() if not isinstance(drawn, CategoricalDistribution)]
     if method == "grid" and ranges:
         raise InputError(f"{ranges[0]}: a grid needs `values`; list some, or choose another method")
-    return Sweep(path, method, _command(content.get("command")), constants, space)
+    return Sweep(path, method, metric["name"], _command(content.get("command")), constants, space)
 
 
 def _command(given: object) -> tuple[str, ...]:

@@ -96,15 +96,20 @@ def reason(code: int, errors: Path) -> str:
     return printable(lines[-1].removeprefix("error: ")) if lines else f"ended with exit code {code}"
 
 
-def best_validation(folder: Path) -> tuple[float, int] | None:
-    """The best validation accuracy of a run and the number of steps trained until then; None without any."""
+def best_validation(folder: Path, metric: str, goal: str) -> tuple[float, int] | None:
+    """The best validation score of a run and the number of steps trained until then; None without any.
+
+    Args:
+        folder: of the run.
+        metric: name of the score.
+        goal: maximize or minimize.
+    """
     path = folder / "metrics.csv"
     if not path.is_file():
         return None
     with path.open(newline="", encoding="utf-8") as file:
         found = [
-            (float(row["val/accuracy"]), int(row["step"]) + 1)
-            for row in csv.DictReader(file)
-            if row.get("val/accuracy")
+            (float(row[metric]), int(row["step"]) + 1) for row in csv.DictReader(file) if row.get(metric)
         ]
-    return max(found, key=lambda one: one[0], default=None)
+    best = max if goal == "maximize" else min
+    return best(found, key=lambda one: one[0], default=None)

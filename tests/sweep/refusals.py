@@ -83,7 +83,7 @@ SEARCH = {
     ),
     "unknown method": refused("method is 'tpe': it must be one of bayes, random, grid", method="tpe"),
     "another metric": refused(
-        "metric: it must be {name: val/accuracy, goal: maximize}",
+        "metric: it must be {name: val/accuracy, goal: maximize} or {name: val/mse, goal: minimize}",
         metric={"name": "val/loss", "goal": "minimize"},
     ),
     "no command": refused(LIKE, command=None),

@@ -68,7 +68,7 @@ def test_a_trial_is_a_run_with_its_values_and_its_score(done: tuple[Path, Path])
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["model"]["learner"]["init_args"]["dropout"] == float(row["model.learner.dropout"])
         assert config["model"]["learning_rate"] == float(row["model.learning_rate"])
-        assert config["data"]["normalize"] == row["data.normalize"]
+        assert config["data"]["init_args"]["normalize"] == row["data.normalize"]
         assert config["run"]["wandb"] == "off"
         logged = [line for line in rows(folder / "metrics.csv") if line["val/accuracy"]]
         best = max(logged, key=lambda line: float(line["val/accuracy"]))
@@ -93,11 +93,11 @@ def test_best_replays(done: tuple[Path, Path], capsys: pytest.CaptureFixture[str
     assert config == yaml.safe_load((out / "best.yaml").read_text())
     assert config["model"]["learning_rate"] == float(best["model.learning_rate"])
     assert config["model"]["learner"]["init_args"]["dropout"] == float(best["model.learner.dropout"])
-    assert config["data"]["normalize"] == best["data.normalize"]
-    assert config["data"]["way"] == 2
+    assert config["data"]["init_args"]["normalize"] == best["data.normalize"]
+    assert config["data"]["init_args"]["way"] == 2
     base = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
     assert config["trainer"]["max_steps"] == base["trainer"]["max_steps"]
-    assert config["data"]["steps_per_epoch"] == base["data"]["steps_per_epoch"]
+    assert config["data"]["init_args"]["steps_per_epoch"] == base["data"]["steps_per_epoch"]
     assert config["run"]["name"] == base["run"]["name"]
     header = (out / "best.yaml").read_text().partition("\nseed_everything")[0]
     for said in (f"{float(best['val_accuracy']):.4f}", "3 completed, 0 failed", "of 4 steps", str(path)):
@@ -121,6 +121,29 @@ def test_what_is_not_trained_is_validated(tmp_path: Path, features: Path, capsys
         assert "at step" not in text
         assert "steps" not in text.lower()
     assert "Test      python train.py --config" in header
+
+
+def test_a_search_for_the_least_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches the largest error taken for the best, and a budget left in what the search found."""
+    tiny = ["--trainer.max_steps=2", "--data.steps_per_epoch=2", "--data.val_tasks=8", "--data.batch_size=2"]
+    base = [f"--config={ROOT / 'configs' / 'regression.yaml'}", "--trainer.accelerator=cpu", *tiny]
+    cosine = "--model.lr_scheduler.init_args.T_max=2"
+    path = write(
+        tmp_path,
+        {"model.learning_rate": {"values": [3e-3, 1e-5, 0.3]}},
+        method="grid",
+        metric={"name": "val/mse", "goal": "minimize"},
+        command=[*COMMAND[:4], *base, cosine, "${args}"],
+    )
+    assert main(["--config", str(path), "--trials", "3", "--out", str(tmp_path / "out")]) == 0
+    best = min(rows(tmp_path / "out" / "trials.csv"), key=lambda row: float(row["val_mse"]))
+    header, found, config = (tmp_path / "out" / "best.yaml").read_text().partition("seed_everything")
+    assert f"val mse {float(best['val_mse']):.4f}" in header
+    assert "sines and lines, 5-shot" in header
+    config = yaml.safe_load(found + config)
+    assert config["model"]["learning_rate"] == float(best["model.learning_rate"])
+    assert config["model"]["lr_scheduler"]["init_args"]["T_max"] == config["trainer"]["max_steps"] == 12000
+    assert f"trial {best['trial']}, val mse {float(best['val_mse']):.4f}" in capsys.readouterr().out
 
 
 def test_search_goes_on_as_if_it_had_never_ended(

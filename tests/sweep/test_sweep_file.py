@@ -10,6 +10,7 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from leo_lightning import cli
+from leo_lightning.sweep.search import base_value
 from leo_lightning.sweep.sweep_file import read_sweep
 from tests.sweep.sweeps import ROOT, write
 
@@ -90,9 +91,7 @@ def test_the_command_of_wandbs_agent_is_accepted(
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["run"]["wandb"] == "online"
     for name, value in values.items():
-        section, *_, field = name.split(".")
-        inside = config[section]
-        assert (inside["learner"]["init_args"] if ".learner." in name else inside)[field] == value
+        assert base_value(config, name) == value
 
 
 def test_help_is_quick():
