@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
@@ -284,7 +284,7 @@ class MetaLearner(pl.LightningModule):
 
     def _cast(self, batch: Episode) -> Episode:
         """The episode in the model's own precision (`precision: 64-true`)."""
-        return batch._replace(support=batch.support.to(self.dtype), query=batch.query.to(self.dtype))
+        return batch.to(cast(torch.dtype, self.dtype))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the count of bad steps."""

@@ -17,8 +17,8 @@ from leo_lightning.system import MetaLearner
 from tests.guard import outcome
 
 
-def data() -> EpisodeDataModule:
-    return EpisodeDataModule(batch_size=2, steps_per_epoch=4, val_tasks=4, test_tasks=8)
+def data(**settings) -> EpisodeDataModule:
+    return EpisodeDataModule(batch_size=2, steps_per_epoch=4, val_tasks=4, test_tasks=8, **settings)
 
 
 def trainer(folder: Path, **options) -> pl.Trainer:
@@ -140,6 +140,12 @@ def test_double_precision_trains(tmp_path: Path):
     model = system()
     trainer(tmp_path, max_steps=2, precision="64-true").fit(model, data())
     assert next(model.parameters()).dtype == torch.float64
+
+
+def test_double_precision_tests_all_queries(tmp_path: Path):
+    """Catches float32 queries of a whole split that meet float64 weights."""
+    found = trainer(tmp_path, precision="64-true").test(system(), data(test_query="all"))
+    assert 0 <= found[0]["test/accuracy"] <= 1
 
 
 def test_validation_reports_stages_of_adaptation(tmp_path: Path):

@@ -17,6 +17,7 @@ Labels need no tensor: an image's label is the row n < N that its class takes in
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -56,6 +57,14 @@ class Episode(NamedTuple):
     """Where the queries are, with Q = 0, if they are all the images that are left."""
     noise: float = 0.0
     """Standard deviation of the noise of the values, where these are what is predicted (N = 1, E = 2)."""
+
+    def to(self, dtype: torch.dtype) -> "Episode":
+        """The same tasks with embeddings in another precision."""
+        pool = self.pool
+        if pool is not None and pool.images(0).dtype != dtype:
+            images = pool.images
+            pool = pool._replace(images=lambda number: images(number).to(dtype))
+        return self._replace(support=self.support.to(dtype), query=self.query.to(dtype), pool=pool)
 
     @property
     def valid(self) -> Bool[Tensor, "B N Q"] | None:

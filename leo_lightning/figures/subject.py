@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.data.episode import Episode, EpisodeRows, Pool
+from leo_lightning.data.episode import Episode, EpisodeRows
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import Learner
@@ -87,12 +89,7 @@ class Subject:
             if isinstance(episode, EpisodeRows):
                 assert isinstance(self.data, EpisodeDataModule)
                 episode = self.data.gather(episode, SPLITS[stage])
-            pool = episode.pool and _in_double(episode.pool)
-            yield episode._replace(support=episode.support.double(), query=episode.query.double(), pool=pool)
-
-
-def _in_double(pool: Pool) -> Pool:
-    return pool._replace(images=lambda number: pool.images(number).double())
+            yield episode.to(torch.float64)
 
 
 def _data(config: Path, root: str | None, like: TaskDataModule | None) -> TaskDataModule:
