@@ -366,6 +366,12 @@ class LEOCommand(LightningCLI):
     def _begin(self) -> None:
         """Refuse what cannot work before anything is written; then make the run folder."""
         assert self.subcommand is not None
+        learner, data = self.model.learner, self.datamodule
+        if learner.predicts != data.asks:
+            raise InputError(
+                f"{type(learner).__name__} predicts {learner.predicts}, and the tasks of "
+                f"{type(data).__name__} ask for {data.asks}; choose another --model.learner or --data"
+            )
         for stage in dict.fromkeys((self.stage, self.subcommand.replace("fit_test", "test"))):
             self.datamodule.setup(stage)
         self.model.check_trainer(self.trainer)

@@ -15,10 +15,18 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.errors import InputError, disk_line, one_line
+from leo_lightning.learners.generated_mlp import MLPRegressor
 from leo_lightning.learners.leo import LEO
 
 LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
 DATA_PATH = f"{EpisodeDataModule.__module__}.{EpisodeDataModule.__name__}"
+BASE_PATH = f"{MLPRegressor.__module__}.{MLPRegressor.__name__}"
+CHOSEN = {
+    "data": ("data module", DATA_PATH),
+    "model.learner": ("method", LEO_PATH),
+    "model.learner.base": ("base learner", BASE_PATH),
+}
+"""Fields that take the path of a class: what it is, and an example."""
 
 
 MAX_YAML, MAX_DEPTH, MAX_ALIASES = 2**20, 32, 8
@@ -175,15 +183,19 @@ def essence(message: str, known: list[str]) -> str:
         fields.append(match[1])
         text = match[2]
     field = ".".join(fields)
+    if match := re.match(r"(base): - (Expected a path.*)", text):
+        field, text = f"{field}.{match[1]}", match[2]
     if match := re.search(r"(?:[Oo]ption|[Kk]ey) '([^']+)'|unrecognized arguments: --([^ =]+)", text):
         name = ".".join([*fields, (match[1] or match[2]).replace("init_args.", "")])
-        return f"unknown field {name}{nearest(name, known)}"
+        # a field of that name that another class has is not what was meant
+        return f"unknown field {name}{nearest(name, [other for other in known if other != name])}"
     if match := re.match(r"unrecognized arguments: (\S+)", text):
         return f"{match[1]}: expected a field; write --FIELD VALUE"
     if "unknown field " in text:  # said already, by a parser within this one
         inner = text.partition("unknown field ")[2].partition(";")[0].partition(" ")[0]
         name = inner if inner.startswith(field) else f"{field}.{inner}"
-        return f"unknown field {name}{nearest(name, known)}"
+        # a field of that name that another class has is not what was meant
+        return f"unknown field {name}{nearest(name, [other for other in known if other != name])}"
     if match := re.match(r"([\w.]+): ((?:[Ee]xpected|\S+ is no value) .*)", text):  # as the former
         return f"{field}.{match[1]}: {match[2]}"
     if match := re.match(r"argument (?:-\w/)?--(\S+): expected one argument", text):
@@ -192,8 +204,7 @@ def essence(message: str, known: list[str]) -> str:
         return f"{field}: expected fields, got {match[1]}; write --{field}.FIELD VALUE"
     if match := re.search(r"Problem with given class_path '([^']+)': (.*?)(?: - Expected|$)", text):
         return f"{field + ': ' if field else ''}{match[1]} cannot be made ({match[2]})"
-    chosen = field in ("model.learner", "data")
-    if chosen and (match := re.search(r"Expected a path but (.+?) either not accessible", text)):
+    if field in CHOSEN and (match := re.search(r"Expected a path but (.+?) either not accessible", text)):
         text = f"string: {match[1]}"
     if match := re.search(r"Expected a (.*?)\. Got value: (.*)", text):
         return f"{field}: expected {_type_name(match[1])}, got {match[2]}"
@@ -201,11 +212,11 @@ def essence(message: str, known: list[str]) -> str:
         return f"{field}: {match[1]} is no value that it takes; see --help"
     if re.search(r"arguments are required: \w+\.data$", text):
         return "data: expected fields, got null; write --data.FIELD VALUE"
-    if chosen:
+    if field in CHOSEN:
         name = re.sub(r".*(?:Expected a path but|string:|value:) (\S+).*", r"\1", text)
         if field == "data" and "." not in name:
             return f"data: expected fields, got {name}; write --data.FIELD VALUE"
-        what, like = ("method", LEO_PATH) if field == "model.learner" else ("data module", DATA_PATH)
+        what, like = CHOSEN[field]
         return f"{field}: no such {what} ({name}); give the path of a class, like {like}"
     return f"{field}: {text}" if field else text
 

@@ -51,6 +51,7 @@ class EpisodeDataModule(TaskDataModule):
         seed: seed of the training tasks; null: that of seed_everything.
     """
 
+    asks = "classes"
     longer_test = " --data.test_query all"
 
     def __init__(

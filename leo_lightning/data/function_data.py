@@ -6,7 +6,7 @@ from functools import partial
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.functions import sample_points
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
-from leo_lightning.errors import check_least
+from leo_lightning.errors import InputError, check_least
 
 
 class FunctionDataModule(TaskDataModule):
@@ -26,6 +26,8 @@ class FunctionDataModule(TaskDataModule):
         eval_seed: seed of validation and test tasks; the same for all runs, so that they compare.
         seed: seed of the training tasks; null: that of seed_everything.
     """
+
+    asks = "values"
 
     def __init__(
         self,
@@ -47,7 +49,8 @@ class FunctionDataModule(TaskDataModule):
             eval_seed, seed,
         )  # fmt: skip
         check_least(1, {"data.shot": shot, "data.query": query})
-        check_least(0, {"data.noise": noise})
+        if not noise > 0:
+            raise InputError(f"data.noise is {noise}: it must be above 0")
         self.shot, self.query, self.noise = shot, query, noise
 
     @property

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 
@@ -30,6 +30,8 @@ class TaskDataModule(pl.LightningDataModule, ABC):
 
     train_on_val = False
     """Whether the validation tasks are trained on, too, so that there are none to validate on."""
+    asks: ClassVar[Literal["classes", "values"]]
+    """What is to be predicted of a query: see `Learner.predicts`."""
     longer_test: ClassVar[str] = ""
     """Flags of a test by another protocol, after a space."""
 

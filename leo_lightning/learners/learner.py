@@ -62,8 +62,7 @@ class LinearClassifier(NamedTuple):
 
 def arguments_of(built: object) -> dict[str, Any]:
     """Arguments of `__init__`, each out of the attribute of its name; an object among them as its own."""
-    names = list(inspect.signature(type(built).__init__).parameters)[1:]
-    found = {name: getattr(built, name) for name in names}
+    found = {name: getattr(built, name) for name in inspect.signature(type(built)).parameters}
     return {
         name: value
         if isinstance(value, bool | int | float | str | list | None)
