@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from leo_lightning.data.task_data import TaskDataModule
-from leo_lightning.evaluation import Evaluation
 from leo_lightning.metrics import TaskScores
 from leo_lightning.run import git_commit
 from leo_lightning.system import MetaLearner
@@ -63,37 +62,36 @@ class ResultsReport(Callback):
             part.write_text(json.dumps(results, indent=2))
         with whole_file(self.folder / "per_task.csv") as part, part.open("w", newline="") as file:
             _write_per_task(file, pl_module)
-        self._print(results, pl_module.evaluation, _data(trainer).title())
+        title = f"\n{results['tasks']:,} test tasks, {_data(trainer).title()}"
+        self.console.print(title, highlight=False, soft_wrap=True)
+        self.console.print(score_table(pl_module))
 
-    def _print(self, results: dict[str, Any], evaluation: type[Evaluation], title: str) -> None:
-        self.console.print(f"\n{results['tasks']:,} test tasks, {title}", highlight=False, soft_wrap=True)
-        table = Table("method", *(Column(head, justify="right") for head in evaluation.columns))
-        for stage, scores in results["stages"].items():
-            name = STAGE_NAMES[stage].format(results["learner"])
-            cells = (
-                "" if scores[key] is None else shown.format(scores[key] * factor)
-                for key, factor, shown in evaluation.columns.values()
-            )
-            table.add_row(name, *cells, style="bold" if stage == "final" else "")
-        self.console.print(table)
+
+def score_table(system: MetaLearner) -> Table:
+    """What the last test found, by stage of adaptation and by baseline; a notebook shows it, too."""
+    columns = system.evaluation.columns
+    table = Table("method", *(Column(head, justify="right") for head in columns))
+    for stage, scores in system.test_scores.items():
+        found = _numbers(scores, system)
+        cells = (
+            "" if (number := found[key]) is None else shown.format(number * factor)
+            for key, factor, shown in columns.values()
+        )
+        name = STAGE_NAMES[stage].format(type(system.learner).__name__)
+        table.add_row(name, *cells, style="bold" if stage == "final" else "")
+    return table
 
 
 def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[str, Any]:
     """All that is needed to judge and to repeat a result."""
     data = _data(trainer)
     final = system.test_scores["final"]
-    score = system.evaluation.score
-
-    def numbers(scores: TaskScores) -> dict[str, float | None]:
-        found = {score: scores.mean, "ci95": scores.ci95, **scores.extra}
-        return {name: number if math.isfinite(number) else None for name, number in found.items()}
-
     return {
         "learner": type(system.learner).__name__,
-        **numbers(final),
+        **_numbers(final, system),
         "tasks": final.count,
         "protocol": data.protocol(),
-        "stages": {stage: numbers(scores) for stage, scores in system.test_scores.items()},
+        "stages": {stage: _numbers(scores, system) for stage, scores in system.test_scores.items()},
         "data": {"dataset": "unknown", **data.provenance("test")},
         "checkpoint": None if trainer.ckpt_path is None else os.path.relpath(trainer.ckpt_path),
         "steps": system.steps_trained,
@@ -109,6 +107,12 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
         },
         "device": str(trainer.strategy.root_device),
     }
+
+
+def _numbers(scores: TaskScores, system: MetaLearner) -> dict[str, float | None]:
+    """By name; None where there is none."""
+    found = {system.evaluation.score: scores.mean, "ci95": scores.ci95, **scores.extra}
+    return {name: number if math.isfinite(number) else None for name, number in found.items()}
 
 
 def _data(trainer: pl.Trainer) -> TaskDataModule:

@@ -75,7 +75,7 @@ def _codes(
 
     leo, data = subject.leo()
     if not leo.latent_steps:
-        raise InputError(f"{subject.path}: takes no latent steps, so that codes stay what they are")
+        raise InputError(f"{subject.name}: takes no latent steps, so that codes stay what they are")
     data.setup("validate")
     names = data.bank("val").class_names
     _check_class(highlighted, names)

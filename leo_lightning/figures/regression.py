@@ -81,7 +81,7 @@ def _panels(subject: "Subject", tasks: int, samples: int, x: "Tensor") -> Iterat
     learner, data = subject.learner, subject.data
     if not isinstance(learner, GeneralLEO) or not isinstance(data, FunctionDataModule):
         raise InputError(
-            f"{subject.path}: holds a {type(learner).__name__}; the figure is about functions that a LEO "
+            f"{subject.name}: holds a {type(learner).__name__}; the figure is about functions that a LEO "
             "samples, so name a checkpoint of configs/regression.yaml"
         )
     support = torch.cat([episode.support for episode in subject.episodes("test", range(tasks))])

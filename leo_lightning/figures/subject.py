@@ -1,6 +1,7 @@
 """Subject: what a figure is about, the learner of a checkpoint and the tasks of its run."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ BATCH = 50
 class Subject:
     """A trained learner in evaluation mode and float64, so that a figure does not hang on rounding."""
 
-    path: Path
-    """The checkpoint."""
+    name: str
+    """What messages call it: the checkpoint."""
     learner: Learner
     data: TaskDataModule
 
@@ -56,7 +57,17 @@ class Subject:
                 f"{path}: was trained on embeddings of size {size}, the data has size {needed}; "
                 "use features of the same kind (--data.root)"
             )
-        return cls(path, learner, data)
+        return cls(str(path), learner, data)
+
+    @classmethod
+    def of(cls, learner: Learner, data: TaskDataModule) -> "Subject":
+        """A copy of a learner at hand, which itself stays as it is.
+
+        Args:
+            learner: trained.
+            data: what it was trained on.
+        """
+        return cls("the learner", deepcopy(learner).cpu().double().eval(), data)
 
     def title(self) -> str:
         """The learner and its data, in a line."""
@@ -70,7 +81,7 @@ class Subject:
         """
         if not isinstance(self.learner, LEO) or not isinstance(self.data, EpisodeDataModule):
             raise InputError(
-                f"{self.path}: holds a {type(self.learner).__name__}; the figure is about the latent codes "
+                f"{self.name}: holds a {type(self.learner).__name__}; the figure is about the latent codes "
                 "of a LEO, so name a checkpoint of one"
             )
         return self.learner, self.data

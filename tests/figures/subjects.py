@@ -65,4 +65,4 @@ def subject_of(folder: Path, learner: Learner | None = None, **settings: Any) ->
         for split, bank in banks().items():
             save_bank(bank, root / f"{split}.safetensors")
     data = EpisodeDataModule(**({"root": str(root), "way": 3, "shot": 2, "query": 4} | settings))
-    return Subject(folder / "x.ckpt", learner or small_leo(), data)
+    return Subject(str(folder / "x.ckpt"), learner or small_leo(), data)
