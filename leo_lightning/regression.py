@@ -21,8 +21,8 @@ ORACLES = ("family_oracle", "ideal_observer")
 class Regression(Evaluation):
     """See `Evaluation`; the loss is the squared error.
 
-    A test adds the mean of the predictive distribution, its negative log-likelihood and its intervals, and
-    two who know how the tasks are made: one of them knows the task's family, too.
+    A test adds the mean of the predictive distribution where that is a mixture, its negative log-likelihood
+    and its intervals, and two who know how the tasks are made: one of them knows the task's family, too.
     """
 
     score = "mse"
@@ -54,7 +54,8 @@ class Regression(Evaluation):
                 assert episode.rows is not None
                 assert episode.rows.classes is not None
                 predictive = learner.predictive(episode, stages["final"])
-                answers["predictive_mean"] = predictive.average().double()
+                if predictive.weight.shape[1] > 1:
+                    answers["predictive_mean"] = predictive.average().double()
                 family = episode.rows.classes[:, 0].to(values.device)
                 columns = {"family": family.double(), **_judged(predictive, values)}
                 for name, known in zip(ORACLES, (family, None), strict=True):

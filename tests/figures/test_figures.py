@@ -1,5 +1,6 @@
 """The figures: their numbers against learner and scoring, and what they leave on the disk."""
 
+import argparse
 import csv
 import itertools
 import math
