@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from leo_lightning.figures.subject import Subject
+    from leo_lightning.learners.general_leo import GeneralLEO
 
 CLEAR, AMBIGUOUS = 0.999, 0.3
 """Probability given the support, of the true family: at least, where a task is clear. Of either family: at
 least, where it is ambiguous."""
+VISIBLE = 1.0
+"""Mean squared distance of what the families say of an ambiguous task."""
+MIXED = 0.1
+"""Share of samples of either family: at least, where they are of both."""
 POINTS = 101
 """Inputs at which functions are drawn."""
 TRUE = {"color": REFERENCE, "linewidth": 1.8, "linestyle": (0, (4, 1.5))}
@@ -35,7 +40,7 @@ class _Panel(NamedTuple):
 
     task: int
     family: str
-    ambiguous: bool
+    kind: str
     sine: float
     """Probability of a sine, given the support."""
     support: "Tensor"
@@ -50,8 +55,9 @@ def draw(subject: "Subject", tasks: int = 10000, samples: int = 50) -> tuple["Fi
     """Four panels: a clear sine, a clear line, an ambiguous sine, an ambiguous line.
 
     Clear and ambiguous is what the support leaves to an observer who knows how tasks are made. Of the clear
-    tasks the first is drawn; of the ambiguous ones that in which what the two families say of the function
-    differs most. The colour of a sample is that of the family which has the function closest to it.
+    tasks of a family that one is drawn which LEO gets right as well as half of them; of the ambiguous ones,
+    where the families differ visibly elsewhere, the one whose samples are divided most as the observer
+    divides his belief. The colour of a sample is that of the family that has the function closest to it.
     """
     import torch
     from matplotlib.figure import Figure
@@ -84,52 +90,82 @@ def _panels(subject: "Subject", tasks: int, samples: int, x: "Tensor") -> Iterat
             f"{subject.name}: holds a {type(learner).__name__}; the figure is about functions that a LEO "
             "samples, so name a checkpoint of configs/regression.yaml"
         )
-    support = torch.cat([episode.support for episode in subject.episodes("test", range(tasks))])
+    supports, errors = [], []
     functions = sample_functions(range(tasks), data.eval_seed, "test")
     values = functions(x.expand(tasks, -1))
+    query = torch.stack([x, torch.zeros_like(x)], dim=-1)[None, None]
+    with torch.inference_mode():
+        for episode in subject.episodes("test", range(tasks)):
+            assert episode.rows is not None
+            answer = learner.adapt(episode.support)(query.expand(len(episode.support), -1, -1, -1))
+            errors.append((answer[:, 0, :, 0] - values[episode.rows.task]).square().mean(1))
+            supports.append(episode.support)
+    support, error = torch.cat(supports), torch.cat(errors)
     belief = predict(support[:, 0], x.expand(tasks, -1), data.noise)
     right = belief.weight.gather(1, functions.family[:, None])[:, 0]
     apart = (belief.mean[:, 0] - belief.mean[:, 1]).square().mean(1)
-    query = torch.stack([x, torch.zeros_like(x)], dim=-1)[None, None]
-    for ambiguous in (False, True):
-        wanted = (belief.weight.amin(1) >= AMBIGUOUS) * apart if ambiguous else (right >= CLEAR).double()
+    kinds = {
+        "clear": right >= CLEAR,
+        "ambiguous": (belief.weight.amin(1) >= AMBIGUOUS) & (apart >= VISIBLE),
+    }
+    for kind, wanted in kinds.items():
         for number, family in enumerate(FAMILIES):
-            rank = torch.where(functions.family == number, wanted, 0.0)
-            task = int(rank.argmax())
-            if not rank[task] > 0:
-                kind = "ambiguous" if ambiguous else "clear"
+            (found,) = (wanted & (functions.family == number)).nonzero(as_tuple=True)
+            if not len(found):
                 raise InputError(f"--tasks is {tasks}: no {kind} {family} is among them; raise it")
-            with torch.inference_mode():
-                sampled = [each(query)[0, 0, :, 0] for each in learner.samples(support[task, None], samples)]
+            if kind == "clear":
+                found = found[error[found].argsort()[[(len(found) - 1) // 2]]]
+            sampled = _sampled(learner, support[found], query, samples)
+            closest = _closest(sampled, x)
+            sine = belief.weight[found, 0]
+            share = (closest == FAMILIES.index("sine")).double().mean(1)
+            if kind == "ambiguous":
+                both = int(((share >= MIXED) & (share <= 1 - MIXED)).sum())
+                what = f"samples are of both families in {both} of {len(found)} tasks"
+                print(f"{kind:11} {family}: {what}", flush=True)
+            best = int((share - sine).abs().argmin())
+            task = int(found[best])
             yield _Panel(
                 task=task,
                 family=family,
-                ambiguous=ambiguous,
-                sine=belief.weight[task, 0].item(),
+                kind=kind,
+                sine=sine[best].item(),
                 support=support[task, 0],
                 true=values[task],
-                samples=torch.stack(sampled),
-                closest=[min(FAMILIES, key=lambda family: _distance(each, x, family)) for each in sampled],
+                samples=sampled[best],
+                closest=[FAMILIES[each] for each in closest[best].tolist()],
             )
 
 
-def _distance(values: "Tensor", x: "Tensor", family: str) -> float:
-    """Mean squared distance to the closest function of a family."""
+def _sampled(learner: "GeneralLEO", support: "Tensor", query: "Tensor", samples: int) -> "Tensor":
+    """Functions sampled for each task, at the queries: (tasks, samples, M)."""
     import torch
 
-    basis = torch.stack([x.sin(), x.cos()] if family == "sine" else [x, torch.ones_like(x)], dim=1)
-    closest = basis @ torch.linalg.lstsq(basis, values[:, None]).solution
-    return (closest - values[:, None]).square().mean().item()
+    asked = query.expand(len(support), -1, -1, -1)
+    with torch.inference_mode():
+        return torch.stack([each(asked)[:, 0, :, 0] for each in learner.samples(support, samples)], dim=1)
+
+
+def _closest(values: "Tensor", x: "Tensor") -> "Tensor":
+    """Number of the family with the function closest to each, by squared distance."""
+    import torch
+
+    distances = []
+    for basis in ([x.sin(), x.cos()], [x, torch.ones_like(x)]):  # sines, lines
+        features = torch.stack(basis, dim=1)
+        projection = features @ torch.linalg.pinv(features)
+        distances.append((values @ projection - values).square().mean(-1))
+    return torch.stack(distances).argmin(0)
 
 
 def _draw_panel(ax: "Axes", panel: _Panel, x: "Tensor") -> None:
     for values, family in zip(panel.samples.tolist(), panel.closest, strict=True):
-        ax.plot(x.tolist(), values, color=FAMILY_COLOURS[family], linewidth=0.6, alpha=0.6)
+        look = {"color": FAMILY_COLOURS[family], "linewidth": 0.6, "alpha": 0.6, "rasterized": True}
+        ax.plot(x.tolist(), values, **look)
     ax.plot(x.tolist(), panel.true.tolist(), **TRUE)
     ax.plot(*panel.support.T.tolist(), "o", color=REFERENCE, markersize=5, markeredgecolor="white", zorder=4)
-    kind = "ambiguous" if panel.ambiguous else "clear"
     share = panel.closest.count("sine") / len(panel.closest)
-    ax.set_title(f"{kind} {panel.family}: p(sine) {panel.sine:.2f}, of the samples {share:.2f}")
+    ax.set_title(f"{panel.kind} {panel.family}: p(sine) {panel.sine:.2f}, samples {share:.2f}")
     ends = [*panel.true.tolist(), *panel.support[:, 1].tolist()]
     margin = 0.35 * max(max(ends) - min(ends), 2.0)
     ax.set(ylim=(min(ends) - margin, max(ends) + margin), xlim=(x[0].item(), x[-1].item()))
