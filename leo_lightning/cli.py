@@ -1,10 +1,12 @@
 """The command line: LightningCLI with a run folder, one-line errors and a default job."""
 
 import os
+import re
 import shlex
 import signal
 import sys
 import traceback
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,8 +137,11 @@ class LEOCommand(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Look at the configurations first, so that messages name the file."""
+        """Look at values and configurations first, so that messages name the field, or the file."""
         assert isinstance(args, list)
+        for word, following in pairwise([*args, "--"]):
+            if re.fullmatch(r"--\w+(\.\w+)+", word) and following.startswith("--"):
+                raise InputError(f"{word[2:]}: has no value; write {word} VALUE")
         for path in filter(None, flag_values(args, "--config", "-c")):
             check_config(Path(path))
         super().parse_arguments(parser, args)

@@ -210,8 +210,8 @@ def essence(message: str, known: list[str]) -> str:
         return f"{field}: expected {_type_name(match[1])}, got {match[2]}"
     if match := re.search(r"Given value: (?:Namespace\(class_path=')?([^\s']+)", text):
         return f"{field}: {match[1]} is no value that it takes; see --help"
-    if re.search(r"arguments are required: \w+\.data$", text):
-        return "data: expected fields, got null; write --data.FIELD VALUE"
+    if match := re.search(r"arguments are required: \w+\.(data|model\.learner)$", text):
+        return f"{match[1]}: is not set; give the path of a class, like {CHOSEN[match[1]][1]}"
     if field in CHOSEN:
         name = re.sub(r".*(?:Expected a path but|string:|value:) (\S+).*", r"\1", text)
         if field == "data" and "." not in name:

@@ -724,6 +724,8 @@ def zip_bomb(path: Path) -> None:
         file.writestr("train_embeddings.pkl", bytes(2**25))
 
 
+GENERAL = "leo_lightning.learners.general_leo.GeneralLEO"
+FUNCTIONS = "leo_lightning.data.function_data.FunctionDataModule"
 METHOD = "give the path of a class, like leo_lightning.learners.leo.LEO"
 CHANGE = "change the --trainer field that this is about"
 
@@ -764,6 +766,39 @@ CONFIGURATION = {
     "method of no module": Case(
         "fit --model.learner leo_lightning.maml.MAML",
         "model.learner: leo_lightning.maml.MAML cannot be made (…)",
+    ),
+    "no such base learner": Case(
+        f"fit --model.learner {GENERAL} --model.learner.base Foo",
+        "model.learner.base: no such base learner (Foo); give the path of a class, like "
+        "leo_lightning.learners.generated_mlp.MLPRegressor",
+    ),
+    "no such data module": Case(
+        "fit --data torch.nn.Linear",
+        "data: no such data module (torch.nn.Linear); give the path of a class, like "
+        "leo_lightning.data.datamodule.EpisodeDataModule",
+    ),
+    "classes for a method of functions": Case(
+        "fit --model.learner leo_lightning.learners.maml_regression.MAMLRegression",
+        "MAMLRegression predicts values, and the tasks of EpisodeDataModule ask for classes; "
+        "choose another --model.learner or --data",
+    ),
+    "functions for a method of classes": Case(
+        f"fit --data {FUNCTIONS}",
+        "LEO predicts classes, and the tasks of FunctionDataModule ask for values; "
+        "choose another --model.learner or --data",
+    ),
+    "points of another size": Case(
+        f"fit --data {FUNCTIONS} --model.learner {GENERAL} --model.learner.base "
+        "leo_lightning.learners.generated_mlp.MLPRegressor --model.learner.base.inputs 2",
+        "inputs is 2, and a point of the data has 1 and its value; set model.learner.base.inputs to 1",
+    ),
+    "gradients of no length": Case(
+        "fit --model.learner leo_lightning.learners.maml_regression.MAMLRegression "
+        f"--model.learner.gradient_clip 0 --data {FUNCTIONS}",
+        "gradient_clip is 0.0: it must be above 0, or null",
+    ),
+    "values without noise": Case(
+        f"fit --data {FUNCTIONS} --data.noise 0", "data.noise is 0.0: it must be above 0"
     ),
     "one way": Case("fit --data.way 1", "data.way is 1: it must be at least 2"),
     "one way in training": Case("fit --data.train_way 1", "data.train_way is 1: it must be at least 2"),
@@ -932,7 +967,10 @@ CONFIGURATION = {
         text("a.yaml", ""),
     ),
     "YAML with a number for a section": Case(
-        "fit --config a.yaml", "data: expected fields, got 5", text("a.yaml", "data: 5\n")
+        "fit --config a.yaml", "run: expected fields, got 5", text("a.yaml", "run: 5\n")
+    ),
+    "YAML without a method": Case(
+        "fit --config a.yaml", f"model.learner: is not set; {METHOD}", text("a.yaml", "model: null\n")
     ),
     "YAML with an unknown field": Case(
         "fit --config a.yaml",
