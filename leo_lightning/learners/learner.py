@@ -94,7 +94,7 @@ class Learner(nn.Module, ABC):
         """The arguments that build this learner, as plain types; a part's, with its class path."""
         return arguments_of(self)
 
-    def check_compilable(self) -> None:  # noqa: B027: most can be
+    def check_compilable(self) -> None:
         """Check that `compile` will work.
 
         Raises:
