@@ -284,7 +284,7 @@ class MetaLearner(pl.LightningModule):
 
     def _cast(self, batch: Episode) -> Episode:
         """The episode in the model's own precision (`precision: 64-true`)."""
-        return batch.to(cast(torch.dtype, self.dtype))
+        return batch.in_precision(cast(torch.dtype, self.dtype))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the count of bad steps."""

@@ -63,6 +63,22 @@ def test_the_same_again_from_the_checkpoint(run: Path, tmp_path: Path):
     assert results(folders(tmp_path)[0])["stages"] == results(run)["stages"]
 
 
+def test_a_resumed_run_is_the_same(run: Path, tmp_path: Path):
+    """Catches noise, tasks or a learning rate that begin anew."""
+    first = folders(run.parents[1])[0] / "checkpoints" / "last.ckpt"
+    assert tiny(tmp_path, "--trainer.max_steps=3", command="fit") == 0
+    assert (
+        main(["fit", f"--run.root={tmp_path}", "--run.name=tiny", "--resume=auto", "--trainer.max_steps=6"])
+        == 0
+    )
+    weights = [
+        torch.load(path, weights_only=True)["state_dict"]
+        for path in (first, folders(tmp_path)[0] / "checkpoints" / "last.ckpt")
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(x, weights[1][name]) for name, x in weights[0].items())
+
+
 def test_predictions(run: Path, tmp_path: Path):
     """Catches points, values or tasks that are not those of the data."""
     assert tiny(tmp_path, f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", command="predict") == 0

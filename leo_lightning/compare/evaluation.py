@@ -121,7 +121,7 @@ class Examiner:
         with torch.inference_mode():
             for rows in data.test_dataloader():
                 episode = data.gather(data.transfer_batch_to_device(rows, device, 0), "test")
-                episode = episode.to(dtype)
+                episode = episode.in_precision(dtype)
                 _wait(device)
                 started = time.perf_counter()
                 classifier = learner.adapt(episode.support)

@@ -58,8 +58,8 @@ class Episode(NamedTuple):
     noise: float = 0.0
     """Standard deviation of the noise of the values, where these are what is predicted (N = 1, E = 2)."""
 
-    def to(self, dtype: torch.dtype) -> "Episode":
-        """The same tasks with embeddings in another precision."""
+    def in_precision(self, dtype: torch.dtype) -> "Episode":
+        """The same tasks with embeddings in another precision; Lightning would take a `to` for devices."""
         pool = self.pool
         if pool is not None and pool.images(0).dtype != dtype:
             images = pool.images

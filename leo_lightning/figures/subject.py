@@ -100,7 +100,7 @@ class Subject:
             if isinstance(episode, EpisodeRows):
                 assert isinstance(self.data, EpisodeDataModule)
                 episode = self.data.gather(episode, SPLITS[stage])
-            yield episode.to(torch.float64)
+            yield episode.in_precision(torch.float64)
 
 
 def _data(config: Path, root: str | None, like: TaskDataModule | None) -> TaskDataModule:
