@@ -187,15 +187,16 @@ def essence(message: str, known: list[str]) -> str:
         field, text = f"{field}.{match[1]}", match[2]
     if match := re.search(r"(?:[Oo]ption|[Kk]ey) '([^']+)'|unrecognized arguments: --([^ =]+)", text):
         name = ".".join([*fields, (match[1] or match[2]).replace("init_args.", "")])
-        # a field of that name that another class has is not what was meant
-        return f"unknown field {name}{nearest(name, [other for other in known if other != name])}"
+        return f"unknown field {name}{nearest(name, known)}"
     if match := re.match(r"unrecognized arguments: (\S+)", text):
         return f"{match[1]}: expected a field; write --FIELD VALUE"
-    if "unknown field " in text:  # said already, by a parser within this one
-        inner = text.partition("unknown field ")[2].partition(";")[0].partition(" ")[0]
-        name = inner if inner.startswith(field) else f"{field}.{inner}"
-        # a field of that name that another class has is not what was meant
-        return f"unknown field {name}{nearest(name, [other for other in known if other != name])}"
+    if match := re.search(r"unknown field ([\w.]+)(?:; did you mean ([\w.]+)\?)?", text):
+        # said already, by the parser of a class within this one, which knows its own fields
+        inner, meant = (
+            name and (name if name.startswith(field) else f"{field}.{name}") for name in match.groups()
+        )
+        others = [name for name in known if not name.startswith(f"{field}.")]
+        return f"unknown field {inner}" + (f"; did you mean {meant}?" if meant else nearest(inner, others))
     if match := re.match(r"([\w.]+): ((?:[Ee]xpected|\S+ is no value) .*)", text):  # as the former
         return f"{field}.{match[1]}: {match[2]}"
     if match := re.match(r"argument (?:-\w/)?--(\S+): expected one argument", text):
@@ -245,11 +246,13 @@ def nearest(name: str, known: Iterable[str], otherwise: str = "see --help") -> s
 
 
 def _known(parser: ArgumentParser) -> set[str]:
-    """Names of all fields of the parser and of its subcommands, and of LEO."""
+    """Names of all fields of the parser and of its subcommands, and of LEO and its data."""
     names = {action.dest for action in parser._actions}
     for action in parser._actions:
         if isinstance(action.choices, dict):
             for child in action.choices.values():
                 names |= _known(child)
+    if "model.learner" not in names:
+        return names
     data = {f"data.{name}" for name in inspect.signature(EpisodeDataModule).parameters}
     return names | data | {f"model.learner.{name}" for name in LEO(1, 1).init_args()}

@@ -73,11 +73,11 @@ def check_answers(answers: list[list[Any]], steps: list[list[Any]]) -> None:
 
 
 def check_functions(functions: list[list[Any]]) -> None:
-    shares = [row[6:].count("sine") / len(row[6:]) for row in functions if row[3] == "family"]
-    clear_sine, clear_line, *ambiguous = shares
-    assert clear_sine > 0.9
-    assert clear_line < 0.1
-    assert all(0.1 < share < 0.9 for share in ambiguous)
+    families = [row[6:] for row in functions if row[3] == "family"]
+    shares = [[each.count(family) / len(each) for family in ("sine", "line")] for each in families]
+    assert shares[0][0] > 0.9
+    assert shares[1][1] > 0.9
+    assert all(min(share) < 0.3 for share in shares[2:])
 
 
 def check_space(codes: list[list[Any]], geometry: list[list[Any]]) -> None:

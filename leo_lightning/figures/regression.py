@@ -20,12 +20,15 @@ CLEAR, AMBIGUOUS = 0.999, 0.3
 least, where it is ambiguous."""
 VISIBLE = 1.0
 """Mean squared distance of what the families say of an ambiguous task."""
+EXPLAINED = 0.75
+"""Share of a sample's variance: at least, by the closest function of its family."""
 MIXED = 0.1
 """Share of samples of either family: at least, where they are of both."""
 POINTS = 101
 """Inputs at which functions are drawn."""
 TRUE = {"color": REFERENCE, "linewidth": 1.8, "linestyle": (0, (4, 1.5))}
-FAMILY_COLOURS: dict[str, str] = {"sine": COLOURS[0], "line": COLOURS[1]}
+NEITHER = "neither"
+FAMILY_COLOURS = {"sine": COLOURS[0], "line": COLOURS[1], NEITHER: "#999999"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +50,8 @@ class _Panel(NamedTuple):
     """Of each point, x and the value there."""
     true: "Tensor"
     samples: "Tensor"
-    closest: list[str]
-    """Family of each sample."""
+    families: list[str]
+    """Of each sample."""
 
 
 def draw(subject: "Subject", tasks: int = 10000, samples: int = 50) -> tuple["Figure", list[list[Any]]]:
@@ -57,7 +60,8 @@ def draw(subject: "Subject", tasks: int = 10000, samples: int = 50) -> tuple["Fi
     Clear and ambiguous is what the support leaves to an observer who knows how tasks are made. Of the clear
     tasks of a family that one is drawn which LEO gets right as well as half of them; of the ambiguous ones,
     where the families differ visibly elsewhere, the one whose samples are divided most as the observer
-    divides his belief. The colour of a sample is that of the family that has the function closest to it.
+    divides his belief. A sample is of a family if the closest function of that explains most of how it
+    varies, and more than the other family does.
     """
     import torch
     from matplotlib.figure import Figure
@@ -87,8 +91,8 @@ def _panels(subject: "Subject", tasks: int, samples: int, x: "Tensor") -> Iterat
     learner, data = subject.learner, subject.data
     if not isinstance(learner, GeneralLEO) or not isinstance(data, FunctionDataModule):
         raise InputError(
-            f"{subject.name}: holds a {type(learner).__name__}; the figure is about functions that a LEO "
-            "samples, so name a checkpoint of configs/regression.yaml"
+            f"{subject.name}: holds a {type(learner).__name__}; the figure is about LEO for "
+            "functions, so name a checkpoint of configs/regression.yaml"
         )
     supports, errors = [], []
     functions = sample_functions(range(tasks), data.eval_seed, "test")
@@ -116,24 +120,23 @@ def _panels(subject: "Subject", tasks: int, samples: int, x: "Tensor") -> Iterat
             if kind == "clear":
                 found = found[error[found].argsort()[[(len(found) - 1) // 2]]]
             sampled = _sampled(learner, support[found], query, samples)
-            closest = _closest(sampled, x)
-            sine = belief.weight[found, 0]
-            share = (closest == FAMILIES.index("sine")).double().mean(1)
+            families = _families(sampled, x)
+            share = torch.stack([families == each for each in range(len(FAMILIES))], dim=2).double().mean(1)
             if kind == "ambiguous":
-                both = int(((share >= MIXED) & (share <= 1 - MIXED)).sum())
+                both = int((share.amin(1) >= MIXED).sum())
                 what = f"samples are of both families in {both} of {len(found)} tasks"
                 print(f"{kind:11} {family}: {what}", flush=True)
-            best = int((share - sine).abs().argmin())
+            best = int((share - belief.weight[found]).abs().sum(1).argmin())
             task = int(found[best])
             yield _Panel(
                 task=task,
                 family=family,
                 kind=kind,
-                sine=sine[best].item(),
+                sine=belief.weight[task, 0].item(),
                 support=support[task, 0],
                 true=values[task],
                 samples=sampled[best],
-                closest=[FAMILIES[each] for each in closest[best].tolist()],
+                families=[(*FAMILIES, NEITHER)[each] for each in families[best].tolist()],
             )
 
 
@@ -146,8 +149,8 @@ def _sampled(learner: "GeneralLEO", support: "Tensor", query: "Tensor", samples:
         return torch.stack([each(asked)[:, 0, :, 0] for each in learner.samples(support, samples)], dim=1)
 
 
-def _closest(values: "Tensor", x: "Tensor") -> "Tensor":
-    """Number of the family with the function closest to each, by squared distance."""
+def _families(values: "Tensor", x: "Tensor") -> "Tensor":
+    """Number of the family that each function is of, by least squares; one more: of neither."""
     import torch
 
     distances = []
@@ -155,19 +158,22 @@ def _closest(values: "Tensor", x: "Tensor") -> "Tensor":
         features = torch.stack(basis, dim=1)
         projection = features @ torch.linalg.pinv(features)
         distances.append((values @ projection - values).square().mean(-1))
-    return torch.stack(distances).argmin(0)
+    least, family = torch.stack(distances).min(0)
+    return torch.where(least <= (1 - EXPLAINED) * values.var(-1, correction=0), family, len(distances))
 
 
 def _draw_panel(ax: "Axes", panel: _Panel, x: "Tensor") -> None:
-    for values, family in zip(panel.samples.tolist(), panel.closest, strict=True):
+    for values, family in zip(panel.samples.tolist(), panel.families, strict=True):
         look = {"color": FAMILY_COLOURS[family], "linewidth": 0.6, "alpha": 0.6, "rasterized": True}
         ax.plot(x.tolist(), values, **look)
     ax.plot(x.tolist(), panel.true.tolist(), **TRUE)
     ax.plot(*panel.support.T.tolist(), "o", color=REFERENCE, markersize=5, markeredgecolor="white", zorder=4)
-    share = panel.closest.count("sine") / len(panel.closest)
-    ax.set_title(f"{panel.kind} {panel.family}: p(sine) {panel.sine:.2f}, samples {share:.2f}")
-    ends = [*panel.true.tolist(), *panel.support[:, 1].tolist()]
-    margin = 0.35 * max(max(ends) - min(ends), 2.0)
+    sines, lines = (panel.families.count(family) for family in ("sine", "line"))
+    said = f"p(sine) {panel.sine:.2f}: {sines} sines, {lines} lines"
+    ax.set_title(f"{panel.kind} {panel.family}, {said}", fontsize=8)
+    middle = panel.samples.double().quantile(panel.samples.new_tensor([0.05, 0.95]).double(), dim=0)
+    ends = [*panel.true.tolist(), *panel.support[:, 1].tolist(), *middle.flatten().tolist()]
+    margin = 0.15 * max(max(ends) - min(ends), 2.0)
     ax.set(ylim=(min(ends) - margin, max(ends) + margin), xlim=(x[0].item(), x[-1].item()))
 
 
@@ -177,19 +183,20 @@ def _legend(figure: "Figure") -> None:
     points = {"color": REFERENCE, "marker": "o", "markersize": 5, "linestyle": ""}
     lines = [Line2D([], [], label="true function", **TRUE), Line2D([], [], label="support", **points)]
     for family, colour in FAMILY_COLOURS.items():
-        lines.append(Line2D([], [], color=colour, label=f"sample, closest to a {family}"))
-    figure.legend(handles=lines, loc="outside upper center", ncols=4)
+        what = "of neither family" if family == NEITHER else f"like a {family}"
+        lines.append(Line2D([], [], color=colour, label=f"sample {what}"))
+    figure.legend(handles=lines, loc="outside upper center", ncols=5, columnspacing=1.2, handlelength=1.6)
 
 
 def _rows(panels: Sequence[_Panel], x: "Tensor") -> list[list[Any]]:
-    count = len(panels[0].closest)
+    count = len(panels[0].families)
     rows: list[list[Any]] = [
         ["task", "family", "p_sine", "what", "x", "value", *(f"sample_{number}" for number in range(count))]
     ]
     for panel in panels:
         begin, none = [panel.task, panel.family, panel.sine], [""] * count
         rows += [[*begin, "support", *point, *none] for point in panel.support.tolist()]
-        rows.append([*begin, "family", "", panel.family, *panel.closest])
+        rows.append([*begin, "family", "", panel.family, *panel.families])
         values = zip(x.tolist(), panel.true.tolist(), panel.samples.T.tolist(), strict=True)
         rows += [[*begin, "function", at, true, *sampled] for at, true, sampled in values]
     return rows

@@ -81,8 +81,8 @@ class Subject:
         """
         if not isinstance(self.learner, LEO) or not isinstance(self.data, EpisodeDataModule):
             raise InputError(
-                f"{self.name}: holds a {type(self.learner).__name__}; the figure is about the latent codes "
-                "of a LEO, so name a checkpoint of one"
+                f"{self.name}: holds a {type(self.learner).__name__}; the figure is about LEO for "
+                "classification, so name a checkpoint of that"
             )
         return self.learner, self.data
 

@@ -106,16 +106,30 @@ FIGURES = {
     ),
     "learner without codes": Case(
         f"figures adaptation {OTHER}",
-        "done/checkpoints/other.ckpt: holds a PrototypicalNetworks; the figure is about the latent codes of "
-        "a LEO, so name a checkpoint of one",
+        "done/checkpoints/other.ckpt: holds a PrototypicalNetworks; the figure is about LEO for "
+        "classification, so name a checkpoint of that",
         another(prototypical),
     ),
     "learner of functions": Case(
         f"figures episode {OTHER}",
-        "done/checkpoints/other.ckpt: holds a GeneralLEO; the figure is about the latent codes of a LEO, so "
-        "name a checkpoint of one",
+        "done/checkpoints/other.ckpt: holds a GeneralLEO; the figure is about LEO for classification, so "
+        "name a checkpoint of that",
         lambda world: [
             another(lambda: GeneralLEO(2, MLPRegressor()))(world),
+            (world.folder / "done" / "config.yaml").write_text(f"data: {{class_path: {FUNCTIONS}}}"),
+        ],
+    ),
+    "classes in place of functions": Case(
+        f"figures regression {DONE}",
+        "done/checkpoints/best.ckpt: holds a LEO; the figure is about LEO for functions, so name a "
+        "checkpoint of configs/regression.yaml",
+        finished,
+    ),
+    "too few functions": Case(
+        f"figures regression {OTHER} --tasks 2",
+        "--tasks is 2: no ambiguous sine is among them; raise it",
+        lambda world: [
+            another(lambda: GeneralLEO(2, MLPRegressor(1, (3,))))(world),
             (world.folder / "done" / "config.yaml").write_text(f"data: {{class_path: {FUNCTIONS}}}"),
         ],
     ),

@@ -75,22 +75,22 @@ def test_what_is_clear_and_what_is_not(drawn: tuple[Subject, Figure, list[dict[s
     support = sample_points(list(panels), 0, "test", 5, 1, 0.3).support[:, 0]
     np.testing.assert_allclose(predict(support, support[..., 0], 0.3).weight[:, 0], beliefs, atol=1e-5)
     titles = [ax.get_title() for ax in figure.axes]
-    assert [title.partition(":")[0] for title in titles] == [
+    assert [title.partition(",")[0] for title in titles] == [
         "clear sine", "clear line", "ambiguous sine", "ambiguous line",
     ]  # fmt: skip
 
 
 def test_the_closest_family_is_that_of_least_squares():
-    """Catches families that are mixed up, and lines through the origin only."""
+    """Catches families that are mixed up, lines through the origin only, and a family for any function."""
     x = torch.linspace(-5, 5, 101, dtype=torch.float64)
-    functions = torch.stack([2 * (x - 1).sin() + 0.1 * x, 0.5 * x + 3 + 0.1 * x.sin(), x.cos() - 0.05])
-    assert regression._closest(functions[None], x).tolist() == [[0, 1, 0]]
+    functions = [2 * (x - 1).sin() + 0.1 * x, 0.5 * x + 3 + 0.1 * x.sin(), x.cos() - 0.05, (3 * x).sin()]
+    assert regression._families(torch.stack(functions)[None], x).tolist() == [[0, 1, 0, 2]]
 
 
 @pytest.mark.parametrize(
     ("make", "options", "line"),
     [
-        (lambda: MAMLRegression(2, (3,)), {}, "the figure is about functions that a LEO samples"),
+        (lambda: MAMLRegression(2, (3,)), {}, "the figure is about LEO for functions"),
         (small, {"tasks": 2}, "--tasks is 2: no clear|ambiguous .* is among them; raise it"),
         (small, {"samples": 0}, "--samples is 0: it must be at least 1"),
     ],

@@ -203,7 +203,13 @@ def test_an_interrupted_trial_is_begun_anew(number: int, tmp_path: Path, feature
     out = tmp_path / "out"
     command = [sys.executable, "-m", "leo_lightning.sweep", "--config", path, "--trials", "1"]
     process = subprocess.Popen(
-        [*command, "--out", str(out)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--out", str(out)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # where the tests run in the background, Ctrl-C is ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(out.glob("runs/trial-0000/*/metrics.csv")) and time.monotonic() < deadline:
