@@ -21,8 +21,9 @@ ORACLES = ("family_oracle", "ideal_observer")
 class Regression(Evaluation):
     """See `Evaluation`; the loss is the squared error.
 
-    A test adds the mean of the predictive distribution where that is a mixture, its negative log-likelihood
-    and its intervals, and two who know how the tasks are made: one of them knows the task's family, too.
+    A test adds the mean of the predictive distribution where that is a mixture, and two who know how the
+    tasks are made: one of them knows the task's family, too. Of these and of the learner's distribution it
+    measures negative log-likelihood and intervals.
     """
 
     score = "mse"
@@ -57,10 +58,11 @@ class Regression(Evaluation):
                 if predictive.weight.shape[1] > 1:
                     answers["predictive_mean"] = predictive.average().double()
                 family = episode.rows.classes[:, 0].to(values.device)
-                columns = {"family": family.double(), **_judged(predictive, values)}
+                columns = {"family": family.double(), **_judged("final", predictive, values)}
                 for name, known in zip(ORACLES, (family, None), strict=True):
                     found = predict(episode.support[:, 0], inputs, episode.noise, known)
                     answers[name] = found.average().double()
+                    columns |= _judged(name, found, values)
         errors = {name: (answer - values).square().mean(1) for name, answer in answers.items()}
         columns = errors | columns
         if self.metric is None:
@@ -75,7 +77,9 @@ class Regression(Evaluation):
         found = self.metric.compute()
         family = found.pop("family", None)
         if family is not None:
-            found["final"].extra.update((name, found.pop(name).mean) for name in ("nll", *INTERVALS))
+            for name in ("final", *ORACLES):
+                measures = ((each, found.pop(f"{name}/{each}").mean) for each in ("nll", *INTERVALS))
+                found[name].extra.update(measures)
             for scores in found.values():
                 for number, name in enumerate(FAMILIES):
                     mine = family.values == number
@@ -84,9 +88,11 @@ class Regression(Evaluation):
         return found
 
 
-def _judged(predictive: Predictive, values: Float[Tensor, "B M"]) -> dict[str, Float[Tensor, " B"]]:
+def _judged(
+    whose: str, predictive: Predictive, values: Float[Tensor, "B M"]
+) -> dict[str, Float[Tensor, " B"]]:
     rank = predictive.rank(values)
-    found = {"nll": -predictive.log_density(values).mean(1)}
+    found = {f"{whose}/nll": -predictive.log_density(values).mean(1)}
     for name, share in INTERVALS.items():
-        found[name] = ((rank - 0.5).abs() <= share / 2).double().mean(1)
+        found[f"{whose}/{name}"] = ((rank - 0.5).abs() <= share / 2).double().mean(1)
     return found

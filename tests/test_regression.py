@@ -39,6 +39,10 @@ def test_a_test_measures_what_it_promises(run: Path):
     assert {"mse", "ci95", "nll", "coverage_50", "coverage_90", "mse_sine", "mse_line_ci95"} <= found.keys()
     stages = ["before_adaptation", "after_latent_steps", "final", "predictive_mean", "family_oracle"]
     assert list(found["stages"]) == [*stages, "ideal_observer"]
+    oracle = found["stages"]["family_oracle"]
+    assert oracle["nll"] < found["nll"]
+    assert 0.35 < oracle["coverage_50"] < 0.65
+    assert 0.75 < oracle["coverage_90"] < 1
     assert found["protocol"] == {"shot": 5, "queries": 4, "noise": 0.3}
     per_task = rows(run / "per_task.csv")
     assert sum(float(row["final"]) for row in per_task) / 40 == pytest.approx(found["mse"], rel=1e-9)

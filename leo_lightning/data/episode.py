@@ -60,8 +60,10 @@ class Episode(NamedTuple):
 
     def in_precision(self, dtype: torch.dtype) -> "Episode":
         """The same tasks with embeddings in another precision; Lightning would take a `to` for devices."""
+        if self.support.dtype == dtype:
+            return self
         pool = self.pool
-        if pool is not None and pool.images(0).dtype != dtype:
+        if pool is not None:
             images = pool.images
             pool = pool._replace(images=lambda number: images(number).to(dtype))
         return self._replace(support=self.support.to(dtype), query=self.query.to(dtype), pool=pool)
