@@ -1,7 +1,7 @@
 """A folder of feature files: train, val and test, which share no class."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,24 +52,37 @@ def check_splits(banks: Mapping[str, FeatureBank]) -> None:
     Raises:
         InputError: names the sizes, or the classes, and the two splits.
     """
-    seen: dict[str, str] = {}
-    for split, bank in banks.items():
-        first = next(iter(banks))
+    first = next(iter(banks), "")
+    for bank in banks.values():
         if bank.embedding_size != banks[first].embedding_size:
             raise InputError(
                 f"{bank.source}: embeddings have {bank.embedding_size} numbers, those of '{first}' have "
                 f"{banks[first].embedding_size}; use one backbone for all splits"
             )
-        shared = [name for name in bank.class_names if name in seen]
+    check_disjoint({split: (bank.source, bank.class_names) for split, bank in banks.items()})
+
+
+def check_disjoint(classes: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+    """Check that no class is in two splits.
+
+    Args:
+        classes: by split, what messages call it, and the names of its classes.
+
+    Raises:
+        InputError: names the classes and the two splits.
+    """
+    seen: dict[str, str] = {}
+    for split, (source, names) in classes.items():
+        shared = [name for name in names if name in seen]
         if shared:
             other = seen[shared[0]]
             shared = [name for name in shared if seen[name] == other]
             what = "class" if len(shared) == 1 else "classes"
             raise InputError(
-                f"{bank.source}: {what} {listed(shared)} in both '{other}' and '{split}'; "
+                f"{source}: {what} {listed(shared)} in both '{other}' and '{split}'; "
                 "splits may not share classes, so give different classes different names"
             )
-        seen.update(dict.fromkeys(bank.class_names, split))
+        seen.update(dict.fromkeys(names, split))
 
 
 def union(train: FeatureBank, val: FeatureBank) -> FeatureBank:

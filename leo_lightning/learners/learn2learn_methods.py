@@ -2,14 +2,10 @@
 
 Arnold, Mahajan, Datta, Bunner, Zarkias: learn2learn: A Library for Meta-Learning Research.
 arXiv:2008.12284, version 0.2.0: `learn2learn.algorithms.MAML` and `MetaSGD`. Parameters and results are
-those of `MAML` and `MetaSGD` here; only the way to them differs. This is the one module that imports
-learn2learn, and only when there is something to adapt: it takes seconds.
+those of `MAML` and `MetaSGD` here; only the way to them differs. learn2learn is imported only when there is
+something to adapt: it takes seconds.
 """
 
-import contextlib
-import functools
-import io
-import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, cast
@@ -19,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leo_lightning.errors import InputError, require
+from leo_lightning.errors import InputError
+from leo_lightning.learn2learn import learn2learn_module
 from leo_lightning.learners.fast_weights import Layer
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.maml import MAML
@@ -90,15 +87,8 @@ def _adapted(
     return [Layer(stacked[0], stacked[1]), Layer(stacked[2], stacked[3])]
 
 
-@functools.cache
 def _algorithms() -> ModuleType:
-    """learn2learn.algorithms, without what its own imports say about Gym and NumPy."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        require("learn2learn", "this learner")
-        import learn2learn.algorithms
-
-        return learn2learn.algorithms
+    return learn2learn_module("algorithms", "this learner")
 
 
 def _refuse_to_compile(ours: type[Learner]) -> None:

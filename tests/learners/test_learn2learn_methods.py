@@ -91,9 +91,9 @@ def test_the_import_says_nothing(tmp_path: Path):
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     """Catches a traceback where learn2learn is not installed."""
-    from leo_lightning.learners import learn2learn_methods
+    from leo_lightning.learn2learn import learn2learn_module
 
-    learn2learn_methods._algorithms.cache_clear()
+    learn2learn_module.cache_clear()
     monkeypatch.setitem(sys.modules, "learn2learn", None)
     with pytest.raises(InputError, match="pip install learn2learn"):
         Learn2LearnMAML(embedding_size=3).double().adapt(torch.ones(1, 2, 1, 3, dtype=DOUBLE))

@@ -1,0 +1,1 @@
+"""Images: trees of classes on disk, and the data sets that become one."""

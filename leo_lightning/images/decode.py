@@ -1,0 +1,63 @@
+"""One image from its file to numbers: turned as the camera meant it, resized, in grey or colour."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from leo_lightning.errors import InputError, one_line
+
+MODES = {1: "L", 3: "RGB"}
+"""What Pillow calls grey and colour, by number of channels."""
+
+
+def read_image(path: Path, channels: int, shorter_side: int) -> UInt8[Tensor, "channels height width"]:
+    """Read an image and resize it, its proportions kept, by a bicubic filter.
+
+    What is transparent becomes white; 16-bit grey is scaled to 8 bits.
+
+    Args:
+        path: any format that Pillow knows.
+        channels: 1 for grey, 3 for colour.
+        shorter_side: pixels of the shorter side after that.
+
+    Raises:
+        InputError: it is damaged, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image = _in_mode(ImageOps.exif_transpose(image), MODES[channels])
+            width, height = image.size
+            scale = shorter_side / min(width, height)
+            size = max(shorter_side, round(width * scale)), max(shorter_side, round(height * scale))
+            if size != image.size:
+                image = image.resize(size, Image.Resampling.BICUBIC)
+            pixels = torch.from_numpy(np.array(image))
+    # A damaged file can fail in many ways: struct.error, SyntaxError, EOFError, …
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        reason = one_line(error).replace(f" {str(path)!r}", "")
+        raise InputError(
+            f"{path}: is no whole image ({reason}); remove it, or put a good copy there"
+        ) from None
+    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def center_crop(images: UInt8[Tensor, "*n channels height width"], size: int) -> Tensor:
+    """The middle square of images at least as large."""
+    height, width = images.shape[-2:]
+    top, left = (height - size) // 2, (width - size) // 2
+    return images[..., top : top + size, left : left + size]
