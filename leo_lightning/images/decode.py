@@ -14,10 +14,31 @@ MODES = {1: "L", 3: "RGB"}
 """What Pillow calls grey and colour, by number of channels."""
 
 
-def read_image(path: Path, channels: int, shorter_side: int) -> UInt8[Tensor, "channels height width"]:
-    """Read an image and resize it, its proportions kept, by a bicubic filter.
+def open_image(path: Path, channels: int) -> Image.Image:
+    """Read an image, turned as the camera meant it.
 
     What is transparent becomes white; 16-bit grey is scaled to 8 bits.
+
+    Args:
+        path: any format that Pillow knows.
+        channels: 1 for grey, 3 for colour.
+
+    Raises:
+        InputError: it is damaged, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return _in_mode(ImageOps.exif_transpose(image), MODES[channels])
+    # A damaged file can fail in many ways: struct.error, SyntaxError, EOFError, …
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        reason = one_line(error).replace(f" {str(path)!r}", "")
+        raise InputError(f"{path}: is no whole image ({reason}); remove it or put a good copy there") from None
+
+
+def read_image(path: Path, channels: int, shorter_side: int) -> UInt8[Tensor, "channels height width"]:
+    """Read an image and resize it, its proportions kept, by a bicubic filter.
 
     Args:
         path: any format that Pillow knows.
@@ -27,24 +48,17 @@ def read_image(path: Path, channels: int, shorter_side: int) -> UInt8[Tensor, "c
     Raises:
         InputError: it is damaged, or no image.
     """
-    try:
-        with Image.open(path) as image:
-            image = _in_mode(ImageOps.exif_transpose(image), MODES[channels])
-            width, height = image.size
-            scale = shorter_side / min(width, height)
-            size = max(shorter_side, round(width * scale)), max(shorter_side, round(height * scale))
-            if size != image.size:
-                image = image.resize(size, Image.Resampling.BICUBIC)
-            pixels = torch.from_numpy(np.array(image))
-    # A damaged file can fail in many ways: struct.error, SyntaxError, EOFError, …
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        reason = one_line(error).replace(f" {str(path)!r}", "")
-        raise InputError(
-            f"{path}: is no whole image ({reason}); remove it, or put a good copy there"
-        ) from None
-    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1).contiguous()
+    image = open_image(path, channels)
+    width, height = image.size
+    scale = shorter_side / min(width, height)
+    size = max(shorter_side, round(width * scale)), max(shorter_side, round(height * scale))
+    return pixels(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
+
+
+def pixels(image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+    """The numbers of an image in grey or colour."""
+    values = torch.from_numpy(np.array(image))
+    return values[None] if values.dim() == 2 else values.permute(2, 0, 1).contiguous()
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
