@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 
-from leo_lightning.data.loader import StreamLoader, EpisodeStream
+from leo_lightning.data.loader import EpisodeStream, StreamLoader
 from leo_lightning.errors import InputError, check_least
 
 SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}

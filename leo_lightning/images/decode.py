@@ -34,7 +34,9 @@ def open_image(path: Path, channels: int) -> Image.Image:
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         reason = one_line(error).replace(f" {str(path)!r}", "")
-        raise InputError(f"{path}: is no whole image ({reason}); remove it or put a good copy there") from None
+        raise InputError(
+            f"{path}: is no whole image ({reason}); remove it or put a good copy there"
+        ) from None
 
 
 def read_image(path: Path, channels: int, shorter_side: int) -> UInt8[Tensor, "channels height width"]:

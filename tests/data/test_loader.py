@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from leo_lightning.data.episode import EpisodeRows
-from leo_lightning.data.loader import StreamLoader, EpisodeStream
+from leo_lightning.data.loader import EpisodeStream, StreamLoader
 
 # Two workers more than a machine has cores are slow, and no mistake.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
