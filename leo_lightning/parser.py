@@ -79,7 +79,7 @@ class Parser(LightningArgumentParser):
         self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
     ) -> list[str]:
         """See `LightningArgumentParser`. With a default in place of None, a class of data is not optional."""
-        if nested_key != "data":
+        if nested_key != "data" or not subclass_mode:
             return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required)
         default = {"class_path": DATA_PATH}
         self.add_subclass_arguments(
@@ -213,6 +213,8 @@ def essence(message: str, known: list[str]) -> str:
         return f"{field}: {match[1]} is no value that it takes; see --help"
     if match := re.search(r"arguments are required: \w+\.(data|model\.learner)$", text):
         return f"{match[1]}: is not set; give the path of a class, like {CHOSEN[match[1]][1]}"
+    if match := re.search(r"arguments are required: \w+\.([\w.]+)$", text):
+        return f"{match[1]}: is not set; write --{match[1]} VALUE"
     if field in CHOSEN:
         name = re.sub(r".*(?:Expected a path but|string:|value:) (\S+).*", r"\1", text)
         if field == "data" and "." not in name:

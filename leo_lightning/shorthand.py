@@ -1,4 +1,4 @@
-"""What may be left out on the command line of train.py: the subcommand and the configuration."""
+"""What may be left out on a command line: the subcommand and the configuration."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,38 +10,47 @@ from leo_lightning.run import CONFIG, find_checkpoint, folder_of
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 
 
-def with_defaults(args: list[str], commands: Collection[str]) -> list[str]:
+def with_defaults(
+    args: list[str],
+    commands: Collection[str],
+    fits: Collection[str] = ("fit_test", "fit"),
+    start: Path | None = QUICKSTART,
+    name: str = QUICKSTART.stem,
+) -> list[str]:
     """The command line spelled out.
 
-    Without a subcommand it is `fit_test`. Without a configuration, training starts from the quickstart, and
-    what has a checkpoint, be it evaluation or resumed training, takes what was saved beside that.
+    Without a subcommand it is the first that trains. Without a configuration, training starts from a given
+    one, and what has a checkpoint, be it evaluation or resumed training, takes what was saved beside that.
 
     Args:
-        args: what was typed after `train.py`.
+        args: what was typed after the program.
         commands: names of its subcommands.
+        fits: those that train.
+        start: configuration that training starts from, if there is one.
+        name: of a run that has no other.
 
     Raises:
         InputError: there is no such subcommand, or no checkpoint to go on from.
     """
     if args and not args[0].startswith("-") and args[0] not in commands:
         raise InputError(f"unknown command {args[0]}{nearest(args[0], commands)}")
-    command, *rest = args if args and args[0] in commands else ["fit_test", *args]
+    command, *rest = args if args and args[0] in commands else [next(iter(fits)), *args]
     configs = flag_values(rest, "--config", "-c")
     if configs and not all(configs):
         return [command, *rest]
     if configs:
         # in front, so that flags win over them wherever they stand
         return [command, *(f"--config={path}" for path in configs), *_without(rest, "--config", "-c")]
-    fitting = command in ("fit", "fit_test")
+    fitting = command in fits
     wanted = _value(rest, "--ckpt_path")
     if fitting and wanted is None and _value(rest, "--resume") == "auto":
         wanted = "last"
     if wanted is not None:
-        root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or QUICKSTART.stem
+        root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or name
         path = find_checkpoint(Path(root), name, wanted) if wanted in ("best", "last") else Path(wanted)
         if folder := folder_of(path):
             return [command, "--config", str(folder / CONFIG), *rest]
-    return [command, "--config", str(QUICKSTART), *rest] if fitting else [command, *rest]
+    return [command, "--config", str(start), *rest] if fitting and start else [command, *rest]
 
 
 def _value(args: list[str], flag: str) -> str | None:

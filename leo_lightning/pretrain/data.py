@@ -76,6 +76,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.on_error: OnError = on_error
         self.seed = seed or 0
         self._splits: dict[str, ImageSplit] | None = None
+        self._read: set[str] = set()
 
     @property
     def splits(self) -> dict[str, ImageSplit]:
@@ -89,7 +90,7 @@ class ImageDataModule(pl.LightningDataModule):
             for split in ("train", "val"):
                 if split not in found:
                     raise InputError(
-                        f"{self.root}: has no split '{split}'; pre-training learns from train, and val judges it"
+                        f"{self.root}: has no split '{split}'; pre-training learns from train, judged by val"
                     )
             self._splits = {split: found[split] for split in ("train", "val")}
         return self._splits
@@ -102,7 +103,9 @@ class ImageDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read every image once, so that no damaged one ends the training after hours."""
         wanted = self.splits if stage == "fit" else {"val": self.splits["val"]}
-        self._splits = self.splits | {split: self._whole(images) for split, images in wanted.items()}
+        new = {split: self._whole(images) for split, images in wanted.items() if split not in self._read}
+        self._splits = self.splits | new
+        self._read |= set(new)
 
     def _whole(self, images: ImageSplit) -> ImageSplit:
         """The split without the images that cannot be read."""
