@@ -1,0 +1,1 @@
+"""Images of few-shot data sets: DIR/{train,val,test}/CLASS/IMAGE.png."""
