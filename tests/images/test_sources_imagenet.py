@@ -155,6 +155,10 @@ BAD_TIERED = {
         {"val_labels": labels_with(label_specific=None)},
         "is no pickle of tieredImageNet's labels",
     ),
+    "one label": (
+        {"val_labels": labels_with(label_specific=np.array(0))},
+        "is no pickle of tieredImageNet's labels",
+    ),
     "labels of nothing": (
         {"val_labels": labels_with(label_specific=np.zeros(0, np.int32))},
         "is no pickle of tieredImageNet's labels",

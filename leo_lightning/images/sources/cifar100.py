@@ -17,7 +17,7 @@ import numpy as np
 from torchvision.datasets import CIFAR100
 
 from leo_lightning.data.importers.pickles import load_pickle
-from leo_lightning.errors import InputError, one_line
+from leo_lightning.errors import InputError, one_line, printable
 from leo_lightning.images.sources.picture import (
     Picture,
     Pictures,
@@ -63,7 +63,7 @@ def pictures_of(path: Path, splits: Mapping[str, Sequence[str]], coarse: bool = 
     split_of = {name: split for split, names in splits.items() for name in names}
     present = {name for part in parts.values() for name in (part.coarse if coarse else part.fine)}
     if present != set(split_of):
-        odd = sorted(present ^ set(split_of))[0]
+        odd = printable(min(present ^ set(split_of)))
         raise InputError(f"{path}: is not CIFAR-100: its classes are others ('{odd}' is only in one of both)")
 
     def pictures() -> Iterator[Picture]:

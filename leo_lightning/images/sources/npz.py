@@ -5,6 +5,7 @@ the first `/` in a name is its group: `Greek/character01` is of the group `Greek
 memory.
 """
 
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,7 +62,8 @@ def _arrays(src: Path) -> dict[str, object]:
         with zipfile.ZipFile(src) as archive:
             for info in archive.infolist():
                 check_inflation(info, src)
-        with np.load(src, allow_pickle=False) as arrays:
+        with warnings.catch_warnings(), np.load(src, allow_pickle=False) as arrays:
+            warnings.simplefilter("ignore")  # on headers of Python 2
             missing = [name for name in _ARRAYS if name not in arrays.files]
             if missing:
                 raise InputError(f"{src}: has no array '{missing[0]}'; it needs {', '.join(_ARRAYS)}")

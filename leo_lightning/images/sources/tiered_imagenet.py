@@ -7,7 +7,7 @@ classes, `label_specific_str`.
 
 They are read by our own reader, which executes nothing. The PNG files stay on the disk and are copied as they
 are, one by one. In memory is where each of them lies, 1.6 KB: 0.7 GB for the 448,695 images to train on. (A
-pickle that Python 3 wrote in protocol 0 to 2 takes nearly three times its size instead; these are none.)
+pickle that Python 3 wrote in protocol 0 to 2 would take nearly three times its size instead.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,7 +66,9 @@ def _class_names(path: Path) -> list[str]:
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dict")
     names = check_names(content.get("label_specific_str"), str(path))
     labels = content.get("label_specific")
-    if not isinstance(labels, np.ndarray | list) or len(labels) == 0:
+    if isinstance(labels, np.ndarray):
+        labels = labels.tolist()
+    if not isinstance(labels, list) or not labels:
         raise InputError(f"{path}: is no pickle of tieredImageNet's labels ('label_specific')")
     return [names[label] for label in check_labels(labels, len(labels), len(names), str(path))]
 
