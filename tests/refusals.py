@@ -1,6 +1,6 @@
 """Kinds of bad input and the lines that they give, for test_refusals.py and docs/errors.md.
 
-Those of the other commands are in compare/, figures/ and sweep/refusals.py.
+Those of the other commands are in compare/, figures/, images/ and sweep/refusals.py.
 """
 
 import json
@@ -60,7 +60,7 @@ class Case:
     """One bad input."""
 
     command: str
-    """What follows `python train.py`, or `python -m leo_lightning.`: features, compare, figures, sweep."""
+    """What follows `python train.py`, or `python -m leo_lightning.`: features, compare, figures, images, …"""
     line: str
     """What stderr says after `error: `; … stands for a date, or for words of another library."""
     arrange: Callable[[World], object] = lambda world: None
@@ -670,7 +670,7 @@ IMPORTERS = {
     ),
     "archive that fills the memory": Case(
         FROM_ZIP,
-        "a.zip:train_embeddings.pkl: refused to unpack 33,554,432 bytes from …; no real features compress "
+        "a.zip:train_embeddings.pkl: refused to unpack 33,554,432 bytes from …; no real data compress "
         "like that",
         lambda world: zip_bomb(world.folder / "a.zip"),
     ),

@@ -145,5 +145,5 @@ def check_inflation(info: zipfile.ZipInfo, path: Path) -> None:
     if info.file_size > _MAX_MEMBER or (info.file_size > _MIN_SUSPECT and ratio > _MAX_RATIO):
         raise InputError(
             f"{where}: refused to unpack {info.file_size:,} bytes from "
-            f"{info.compress_size:,}; no real features compress like that"
+            f"{info.compress_size:,}; no real data compress like that"
         )

@@ -1,0 +1,166 @@
+"""`python -m leo_lightning.images`: import or download the images of few-shot data sets.
+
+What takes long to import is imported inside the functions, so that `--help` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leo_lightning.arguments import ArgumentParser
+from leo_lightning.errors import InputError, disk_line
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from leo_lightning.images.sources.picture import Pictures
+
+DATASETS = ("omniglot", "cifar-fs", "fc100", "mini-imagenet", "tiered-imagenet")
+"""Modules of `sources`, which write _ for -."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; those of the process if None.
+
+    Returns:
+        Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {disk_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m leo_lightning.images",
+        description="Make folders of images, {train,val,test}/CLASS/IMAGE.png, out of few-shot data sets.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("import", help="turn arrays, or a data set's own files, into such folders")
+    command.set_defaults(run=_import)
+    command.add_argument(
+        "src",
+        type=Path,
+        metavar="SRC",
+        help="npz file of images, labels and names; with --dataset: the file, or folder of files, that it is "
+        "published as",
+    )
+    command.add_argument(
+        "dst", type=Path, metavar="DST", help="folder for the images, which is not there yet"
+    )
+    command.add_argument("--dataset", choices=DATASETS, help="what SRC is, if it is no npz file")
+    for split, what in (("val", "validate"), ("test", "test")):
+        command.add_argument(
+            f"--{split}",
+            action="append",
+            default=[],
+            metavar="NAMES",
+            help=f"classes of an npz file to {what} on: names, or what stands before their first /, with "
+            "commas between; the rest trains",
+        )
+
+    command = commands.add_parser("download", help="download a data set and divide it as its authors do")
+    command.set_defaults(run=_download)
+    command.add_argument("dataset", choices=DATASETS, metavar="NAME", help=", ".join(DATASETS))
+    command.add_argument(
+        "dst", type=Path, metavar="DST", help="folder for the images, which is not there yet"
+    )
+    command.add_argument("--url", help="address of a mirror, in place of the server that the set is kept on")
+    command.add_argument(
+        "--keep-archive", action="store_true", help="keep what was downloaded, in DST.download"
+    )
+    return parser
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from leo_lightning.images.sources.npz import read_npz
+    from leo_lightning.images.sources.published import locate
+    from leo_lightning.images.sources.tree import check_vacant
+
+    src: Path = arguments.src
+    check_vacant(arguments.dst)
+    if arguments.dataset is None:
+        pictures = read_npz(src, arguments.val, arguments.test)
+    elif arguments.val or arguments.test:
+        raise InputError(
+            f"--val and --test: {arguments.dataset} is divided as its authors do; leave them out"
+        )
+    else:
+        dataset = _module(arguments.dataset)
+        pictures = dataset.read(locate(dataset.files(), src))
+    _write(pictures, arguments.dst)
+
+
+def _download(arguments: argparse.Namespace) -> None:
+    from leo_lightning.images.sources.published import fetch
+    from leo_lightning.images.sources.tree import check_vacant
+
+    dst: Path = arguments.dst
+    check_vacant(dst)
+    dataset = _module(arguments.dataset)
+    home: str = arguments.url or dataset.HOME
+    folder = dst.with_name(f"{dst.name}.download")
+    try:
+        paths = fetch(dataset.files(), home.rstrip("/"), folder)
+        _write(dataset.read(paths), dst)
+        if not arguments.keep_archive:
+            for path in paths:
+                path.unlink()
+    finally:
+        with suppress(OSError):  # leave no folder behind that holds nothing
+            folder.rmdir()
+
+
+def _module(dataset: str) -> "ModuleType":
+    return importlib.import_module(f"leo_lightning.images.sources.{dataset.replace('-', '_')}")
+
+
+def _write(pictures: "Pictures", dst: Path) -> None:
+    """Write the images, and print one line per split."""
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from leo_lightning.data.splits import SPLITS
+    from leo_lightning.images.sources.tree import write_tree
+
+    errors = Console(stderr=True)
+    with Progress(console=errors, disable=not errors.is_terminal) as progress:
+        counts = write_tree(
+            progress.track(pictures.pictures, total=pictures.total, description=f"writing {dst.name}"), dst
+        )
+    table = Table("split", "classes", "images", "images per class")
+    table.add_column("where", overflow="fold")
+    for split in (split for split in SPLITS if split in counts):
+        sizes = counts[split].values()
+        table.add_row(
+            split, str(len(sizes)), str(sum(sizes)), f"{min(sizes)} to {max(sizes)}", str(dst / split)
+        )
+    # a pipe or file has no width, and gets one at which nothing is folded
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(table)
+    missing = [split for split in SPLITS if split not in counts]
+    if missing:
+        console.print(f"note: {dst}: has no {' and no '.join(missing)} split", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
