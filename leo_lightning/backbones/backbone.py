@@ -68,7 +68,7 @@ class Backbone(nn.Module):
                 return self(image.to(device)).shape[1]
         except (RuntimeError, AssertionError, ValueError) as error:
             raise InputError(
-                f"backbone {recipe.backbone} takes no images of {recipe.image_size} × {recipe.image_size} pixels "
+                f"backbone {recipe.backbone} takes no {recipe.image_size} × {recipe.image_size} pixels "
                 f"({one_line(error):.120}); choose another image size"
             ) from None
         finally:

@@ -111,8 +111,8 @@ class PretrainCommand(RunCommand):
         return [
             f"network {recipe.backbone}, {parameters:,} parameters, embeddings of size "
             f"{model.head.in_features}, images of {recipe.image_size} × {recipe.image_size}",
-            f"data    {data.root}: {len(train):,} images of {len(train.class_names)} classes to learn; judged by "
-            f"{model.val_tasks:,} tasks of {len(val.class_names)} others",
+            f"data    {data.root}: {len(train):,} images of {len(train.class_names)} classes to learn, "
+            f"judged by {model.val_tasks:,} tasks of {len(val.class_names)} others",
         ]
 
     def next_commands(self) -> list[str]:
