@@ -38,6 +38,7 @@ def latent_steps(
     offset: float,
     beside: LinearClassifier | None = None,
     share: Float[Tensor, "B N C 1"] | None = None,
+    counted: Float[Tensor, "B 1 M"] | None = None,
 ) -> LatentSteps:
     """Adapt sampled codes to every task (Algorithm 1, lines 7-11) with sampled classifier weights.
 
@@ -57,10 +58,11 @@ def latent_steps(
         offset: see `std_from_raw`.
         beside: what is added to every decoded classifier; None: nothing.
         share: weight of each copy in the mean over those of its class; None: 1 / C.
+        counted: weight of each image in the support loss; None: 1.
     """
     added = (None, None) if beside is None else beside
     weights = mean_weight, raw_std_weight
-    results = _LatentSteps.apply(z, rate, *weights, support, masks, eps, offset, *added, share)
+    results = _LatentSteps.apply(z, rate, *weights, support, masks, eps, offset, *added, share, counted)
     return LatentSteps(*results)  # pyright: ignore[reportArgumentType]
 
 
@@ -79,6 +81,7 @@ class _LatentSteps(torch.autograd.Function):
         added: Tensor | None,
         bias: Tensor | None,
         share: Tensor | None,
+        counted: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         (B, N, K, E), T, C = support.shape, len(eps) - 1, eps.shape[3]
         target = one_hot(N, K, z)
@@ -111,12 +114,12 @@ class _LatentSteps(torch.autograd.Function):
             if bias is not None:
                 logits += bias[:, :, None]
             torch.sub(logits.softmax(1), target, out=residuals[step])
-            torch.bmm(residuals[step], x, out=g)
+            torch.bmm(residuals[step] if counted is None else residuals[step] * counted, x, out=g)
             torch.mul(g[:, :, None], slope, out=carried[step])
             torch.add(carried[step] @ raw_std_weight, (g @ mean_weight)[:, :, None], out=moves[step])
             torch.addcmul(z, rate, moves[step], value=-1, out=latents[step + 1])
         ctx.save_for_backward(
-            *(rate, mean_weight, raw_std_weight, masks, share, target, images, latents),
+            *(rate, mean_weight, raw_std_weight, masks, share, counted, target, images, latents),
             *(moves, decoded, gradients, residuals, slopes, carried),
         )
         ctx.mark_non_differentiable(latents, decoded)
@@ -125,8 +128,8 @@ class _LatentSteps(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        rate, mean_weight, raw_std_weight, masks, share, target, images, latents, *rest = ctx.saved_tensors
-        moves, decoded, gradients, residuals, slopes, carried = rest
+        rate, mean_weight, raw_std_weight, masks, share, counted, *rest = ctx.saved_tensors
+        target, images, latents, moves, decoded, gradients, residuals, slopes, carried = rest
         T, B, N, C, E = carried.shape
         by_support = carried.new_zeros(B, N, target.shape[1] // N, E) if ctx.needs_input_grad[4] else None
         by_raw = torch.empty_like(slopes)  # of W_σ z
@@ -147,6 +150,8 @@ class _LatentSteps(torch.autograd.Function):
                 by_g = by_move.sum(2) @ mean_weight.T + (by_carried * slope).sum(2)
                 by_slope = by_carried.mul_(gradients[step][:, :, None])
                 by_chance, chance = torch.bmm(by_g, x.transpose(1, 2)), residual + target
+                if counted is not None:
+                    by_chance, residual = by_chance * counted, residual * counted
                 by_logits = chance * (by_chance - (chance * by_chance).sum(1, keepdim=True))
                 torch.bmm(by_logits, x, out=by_decoded[step])
                 if by_bias is not None:
@@ -168,7 +173,7 @@ class _LatentSteps(torch.autograd.Function):
         by_raw_std_weight.addmm_(carried.flatten(0, 3).T, by_moves.flatten(0, 3))
         by_added = by_decoded.sum(0) if ctx.needs_input_grad[8] else None
         by_weights = (by_mean_weight, by_raw_std_weight)
-        return by_z, by_rate, *by_weights, by_support, None, None, None, by_added, by_bias, None
+        return by_z, by_rate, *by_weights, by_support, None, None, None, by_added, by_bias, None, None
 
 
 def over_copies(

@@ -293,15 +293,19 @@ class LEO(Learner):
         """Algorithm 1, lines 4-15: encode, adapt the code, decode, fine-tune.
 
         The paper knows equal shots only. Where `shots` differ (see `Learner.stages`), a class has as many
-        copies of its code as it has images, and the support loss stays a sum over all images. The rates stay
-        α / C and η / C for all classes, with C images per class on average: divided by the number of a
-        class's own, they would multiply the pull of all other images on a class that has few, and overshoot.
+        copies of its code as it has images. With C images per class on average the rates are α / C and η / C,
+        and in the sum of the support loss an image of a class that has k counts C / k: all classes weigh the
+        same in it, and all of it as much as with equal shots. If all images counted 1, adaptation would take
+        the numbers of images for the frequencies of the classes.
         """
         (_, N, K, E), H, T, F = support.shape, self.num_latents, self.latent_steps, self.finetuning_steps
-        copies, share = (1 if self.one_latent_per_class else K), None
-        if shots is not None and not self.one_latent_per_class:
+        copies, share, counted = (1 if self.one_latent_per_class else K), None, None
+        if shots is not None:
             images = shots.to(support.dtype)[..., None]
-            copies, share = images.mean(1, keepdim=True), (present(support, shots) / images)[..., None]
+            average = images.mean(1, keepdim=True)
+            counted = (average / images).expand(-1, -1, K).flatten(1)[:, None]
+            if not self.one_latent_per_class:
+                copies, share = average, (present(support, shots) / images)[..., None]
         code = self._code(support, noise, shots)
         # under autocast the networks above may run in low precision; gradients, exp and KL may not
         with torch.autocast(support.device.type, enabled=False):
@@ -316,18 +320,17 @@ class LEO(Learner):
             alpha = (mean.new_zeros(H) if self.alpha is None else self.alpha) / copies
             eta = (mean.new_zeros(E) if self.eta is None else self.eta) / copies
             if noise.weights is None:
-                latents, decoded = self._exact_latent_steps(z, alpha, support, masks, beside)
+                latents, decoded = self._exact_latent_steps(z, alpha, support, masks, beside, counted)
             else:
                 z = z.expand(-1, -1, noise.weights.shape[3], -1)
                 offset = math.sqrt(2.0 / (N + E))
                 rate = alpha if share is None else alpha[:, None]
                 mean_weight, raw_std_weight = self.decoder.weight.chunk(2)
-                weight, latents, decoded = latent_steps(
-                    z, rate, mean_weight, raw_std_weight, support, masks, noise.weights, offset, beside, share
-                )
+                rest = support, masks, noise.weights, offset, beside, share, counted
+                weight, latents, decoded = latent_steps(z, rate, mean_weight, raw_std_weight, *rest)
                 latents, decoded = [z, *latents[1:]], [*decoded[:-1], weight]
             if masks is None:
-                weights = self._exact_finetuning(decoded[-1], eta, support, bias)
+                weights = self._exact_finetuning(decoded[-1], eta, support, bias, counted)
             else:
                 # all copies take the same step, so their mean takes it too
                 weights = adapt(
@@ -380,6 +383,7 @@ class LEO(Learner):
         support: Float[Tensor, "B N K E"],
         masks: Float[Tensor, "steps B N K E"] | None,
         beside: LinearClassifier | None,
+        counted: Float[Tensor, "B 1 M"] | None,
     ) -> tuple[list[Float[Tensor, "B N 1 H"]], list[Float[Tensor, "B N E"]]]:
         """Latent steps without sampling of weights. They stay in H dimensions: x · W_μ z = (x W_μ) · z.
 
@@ -389,7 +393,8 @@ class LEO(Learner):
 
         def gradient(z: Tensor, step: int) -> Tensor:
             each = step if masks is not None else 0
-            return objectives.support_gradient(projected[each], z, None if known is None else known[each])
+            beside_z = None if known is None else known[each]
+            return objectives.support_gradient(projected[each], z, beside_z, counted)
 
         images = support[None] if masks is None else support * masks[: self.latent_steps]
         projected = images @ mean_weight
@@ -409,6 +414,7 @@ class LEO(Learner):
         rate: Float[Tensor, "*#tasks E"],
         support: Float[Tensor, "B N K E"],
         bias: Float[Tensor, "B N 1"] | None,
+        counted: Float[Tensor, "B 1 M"] | None,
     ) -> list[Float[Tensor, "B N E"]]:
         """Fine-tuning without dropout, by way of the Gram matrix of the support.
 
@@ -429,6 +435,8 @@ class LEO(Learner):
         target = objectives.one_hot(support.shape[1], support.shape[2], logits)
         for _ in range(self.finetuning_steps):
             residual = logits.softmax(1) - target
+            if counted is not None:
+                residual = residual * counted
             residuals = residuals + residual
             logits = logits - torch.bmm(residual, gram)
         return [weight, weight - torch.bmm(residuals, moved)]

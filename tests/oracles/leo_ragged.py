@@ -2,7 +2,8 @@
 
 Written from the paper (Algorithm 1, Eq. 3-6) and from what the package says of unequal shots: a copy of a
 class's code for each of its images, the code itself a mean over all pairs, a support loss that is a sum over
-all images, and rates for the mean over the copies that are divided by the mean number of images of a class.
+all images in which all classes weigh the same, and rates for the mean over the copies that are divided by the
+mean number of images of a class.
 Autograd makes the inner gradients. It shares no code with the package.
 """
 
@@ -57,9 +58,10 @@ def logits_of(weights: dict[str, Tensor], support: list[Tensor], w: Copies, imag
 
 
 def support_loss(weights: dict[str, Tensor], support: list[Tensor], w: Copies) -> Tensor:
-    """Cross-entropy, summed over all images."""
+    """Cross-entropy, summed over all images, of a class of k in proportion to 1 / k."""
+    average = sum(map(len, support)) / len(support)
     losses = [
-        -logits_of(weights, support, w, image).log_softmax(0)[n]
+        -logits_of(weights, support, w, image).log_softmax(0)[n] * average / len(own)
         for n, own in enumerate(support)
         for image in own
     ]
