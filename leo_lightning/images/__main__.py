@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leo_lightning.arguments import ArgumentParser
-from leo_lightning.errors import InputError, disk_line
+from leo_lightning.arguments import ArgumentParser, exit_code
+from leo_lightning.errors import InputError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -32,19 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
     """
-    try:
-        arguments = _parser().parse_args(argv)
-        arguments.run(arguments)
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {disk_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _run(_parser().parse_args(argv)))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    arguments.run(arguments)
 
 
 def _parser() -> ArgumentParser:
@@ -86,6 +78,12 @@ def _parser() -> ArgumentParser:
     command.add_argument("--url", help="address of a mirror, in place of the server that the set is kept on")
     command.add_argument(
         "--keep-archive", action="store_true", help="keep what was downloaded, in DST.download"
+    )
+
+    command = commands.add_parser("info", help="show what is in a folder of images")
+    command.set_defaults(run=_info)
+    command.add_argument(
+        "dir", type=Path, metavar="DIR", help="folder with splits as folders or as tables (train.csv, …)"
     )
     return parser
 
@@ -129,6 +127,13 @@ def _download(arguments: argparse.Namespace) -> None:
             folder.rmdir()
 
 
+def _info(arguments: argparse.Namespace) -> None:
+    from leo_lightning.images.folder import find_splits
+
+    splits = find_splits(arguments.dir, "skip", lambda line: print(f"note: {line}", file=sys.stderr))
+    _print_splits({split: images.counts.tolist() for split, images in splits.items()}, arguments.dir)
+
+
 def _module(dataset: str) -> "ModuleType":
     return importlib.import_module(f"leo_lightning.images.sources.{dataset.replace('-', '_')}")
 
@@ -137,9 +142,7 @@ def _write(pictures: "Pictures", dst: Path) -> None:
     """Write the images, and print one line per split."""
     from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
-    from leo_lightning.data.splits import SPLITS
     from leo_lightning.images.sources.tree import write_tree
 
     errors = Console(stderr=True)
@@ -147,19 +150,29 @@ def _write(pictures: "Pictures", dst: Path) -> None:
         counts = write_tree(
             progress.track(pictures.pictures, total=pictures.total, description=f"writing {dst.name}"), dst
         )
+    _print_splits({split: list(sizes.values()) for split, sizes in counts.items()}, dst)
+
+
+def _print_splits(counts: dict[str, list[int]], root: Path) -> None:
+    """Print a line for each split, out of the numbers of images of its classes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from leo_lightning.data.splits import SPLITS
+
     table = Table("split", "classes", "images", "images per class")
     table.add_column("where", overflow="fold")
     for split in (split for split in SPLITS if split in counts):
-        sizes = counts[split].values()
+        sizes = counts[split]
         table.add_row(
-            split, str(len(sizes)), str(sum(sizes)), f"{min(sizes)} to {max(sizes)}", str(dst / split)
+            split, str(len(sizes)), str(sum(sizes)), f"{min(sizes)} to {max(sizes)}", str(root / split)
         )
     # a pipe or file has no width, and gets one at which nothing is folded
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table)
     missing = [split for split in SPLITS if split not in counts]
     if missing:
-        console.print(f"note: {dst}: has no {' and no '.join(missing)} split", markup=False, soft_wrap=True)
+        console.print(f"note: {root}: has no {' and no '.join(missing)} split", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
