@@ -75,8 +75,9 @@ class PretrainCommand(RunCommand):
     def check_fits(self) -> None:
         """See `RunCommand`."""
         self.datamodule.setup(self.stage)
-        if self.trainer.gradient_clip_val is not None and self.trainer.gradient_clip_val <= 0:
-            raise InputError("trainer.gradient_clip_val: it must be above 0")
+        self.model.queries(self.datamodule.splits["val"])
+        if self.fitting:
+            self.datamodule.train_dataloader()
         if self.checkpoint is not None:
             self._check_weights(self.checkpoint)
 

@@ -105,10 +105,9 @@ class Pretraining(pl.LightningModule):
         self._embedded: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, stage: str) -> None:
-        """Choose the layout of memory, and see that validation tasks can be made."""
+        """Choose the layout of memory."""
         if self.channels_last:
             self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._queries()
 
     # Training
 
@@ -180,7 +179,7 @@ class Pretraining(pl.LightningModule):
         images, unit = self._images(), F.normalize(embeddings, dim=1)
         offsets = images.counts.cumsum() - images.counts
         measured, learner = Classification(), NearestCentroid()
-        way, queries = min(self.val_way, len(images.class_names)), self._queries()
+        way, queries = min(self.val_way, len(images.class_names)), self.queries(images)
         for start in range(0, self.val_tasks, _TASKS_AT_ONCE):
             tasks = range(start, min(start + _TASKS_AT_ONCE, self.val_tasks))
             rows = sample_rows(tasks, 0, "val", offsets, images.counts, way, self.val_shot, queries)
@@ -204,9 +203,15 @@ class Pretraining(pl.LightningModule):
         assert isinstance(data, ImageDataModule)
         return data.splits["val"]
 
-    def _queries(self) -> int:
-        """Queries per class of a validation task: 15, or what there is."""
-        images = self._images()
+    def queries(self, images: ImageSplit) -> int:
+        """Queries per class of a validation task: 15, or what there is.
+
+        Args:
+            images: of the validation classes.
+
+        Raises:
+            InputError: there are too few for a task.
+        """
         if len(images.class_names) < 2:
             raise InputError(f"{images.folder}: validation needs two classes at least")
         left = int(images.counts.min()) - self.val_shot

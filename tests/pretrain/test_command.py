@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from leo_lightning.backbones.networks import build_network, set_steps
 from leo_lightning.backbones.weights import known_recipe, load_backbone
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.images.decode import read_image
@@ -143,3 +144,104 @@ def test_two_processes_measure_what_one_does(images: Path, tmp_path: Path):
     subprocess.run([*command, *two], check=True, capture_output=True, cwd=ROOT)
     found = [rows(folders(tmp_path, name)[0] / "metrics.csv")[-1]["val/accuracy"] for name in ("one", "two")]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/pretrain").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_configuration_runs(tmp_path: Path, path: Path):
+    """Catches a field that was renamed, and augmentation that does not end at the size of the network."""
+    images = tree(tmp_path / "images", train=2, val=2, images=4, size=84)
+    network = [
+        "--model.backbone=conv-4",
+        "--model.options=null",
+        "--trainer.precision=32",
+        "--trainer.max_steps=1",
+    ]
+    small = [
+        "--trainer.log_every_n_steps=1",
+        "--data.batch_size=4",
+        "--data.num_workers=0",
+        "--model.val_tasks=2",
+        "--trainer.logger=false",
+    ]
+    places = [f"--data.root={images}", f"--run.root={tmp_path / 'runs'}", "--run.name=tiny"]
+    assert main(["fit", f"--config={path}", *network, *small, *places]) == 0
+    assert f"--config {path}" in path.read_text()
+
+
+REFUSED = {
+    "no such folder": ("--data.root=/nowhere", "/nowhere: no such folder of images"),
+    "no network of this name": ("--model.backbone=conv-5", "there is no backbone 'conv-5'; take "),
+    "an option that it lacks": (
+        "--model.options={depth: 3}",
+        "conv-4 cannot be built with depth = 3",
+    ),
+    "too small": ("--data.image_size=8", "backbone conv-4 takes no 8 × 8 pixels"),
+    "resize below the crop": ("--data.resize=8", "data.resize is 8: it must be at least 16"),
+    "a mean too many": ("--data.mean=[1,2]", "data.mean has 2 numbers for 1 channels"),
+    "too few for a shot": ("--model.val_shot=12", "a validation task needs 13"),
+    "too few for a batch": ("--data.batch_size=100", "72 images are fewer than a batch of 100"),
+    "no end": ("--trainer.max_epochs=-1", "model.schedule cosine needs an end"),
+    "smoothing": ("--model.label_smoothing=1", "model.label_smoothing is 1.0"),
+    "diverges": ("--model.learning_rate=1e30", "training diverged: the loss of step"),
+    "what YAML cannot replay": (
+        "--data.augment=[{class_path: torchvision.transforms.v2.RandomRotation, init_args: {degrees: 3}}]",
+        "degrees 3: config.yaml could not replay it; write a list of two numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("flag", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_bad_input_is_one_line(
+    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture, flag: str, message: str
+):
+    """Catches a traceback, and a run folder left by a run that never began."""
+    code = run(images, tmp_path, "--trainer.max_epochs=2", flag)
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert error.startswith("error: ")
+    assert code == (1 if "diverged" in error else 2)
+    assert code == 1 or not folders(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_damaged_files(tmp_path: Path, capfd: pytest.CaptureFixture, where: str):
+    """Catches a training that ends after hours at a damaged image, and one that is trained on."""
+    root = tree(tmp_path / "images")
+    bad = root / where / f"{where}1" / "03.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    (root / where / f"{where}1" / "notes.txt").write_text("hello")
+    assert run(root, tmp_path / "runs", "--trainer.max_epochs=1") == 2
+    assert "1 file is no images ('" + f"{where}1/notes.txt" in capfd.readouterr().err
+    (root / where / f"{where}1" / "notes.txt").unlink()
+    assert run(root, tmp_path / "runs", "--trainer.max_epochs=1") == 2
+    assert f"('{where}1/03.png'); remove" in capfd.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert run(root, tmp_path / "runs", "--trainer.max_epochs=1", "--data.on_error=skip") == 0
+    said = capfd.readouterr()
+    assert "skipped: '" + f"{where}1/03.png" in said.err
+    assert ("71 images of 6" if where == "train" else "72 images of 6") in said.out
+
+
+def test_a_checkpoint_of_another_network_or_of_other_classes(
+    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    """Catches torch's list of tensors that do not fit, and a head whose classes are other ones."""
+    assert run(images, tmp_path, "--trainer.max_steps=1", "--trainer.max_epochs=-1") == 0
+    last = folders(tmp_path)[0] / "checkpoints" / "last.ckpt"
+    more = ["fit", f"--ckpt_path={last}", "--trainer.max_steps=2"]
+    assert main([*more, "--model.options={hidden_size: 5}"]) == 2
+    assert "was trained with another options; use the config.yaml of its run" in capfd.readouterr().err
+    assert main([*more, f"--data.root={tree(tmp_path / 'other', train=7)}"]) == 2
+    assert "was trained on other classes; give it those images" in capfd.readouterr().err
+    assert main(["fit", "--ckpt_path=README.md", *arguments(images, tmp_path)[1:]]) == 2
+    assert "README.md: is no whole file of torch" in capfd.readouterr().err
+
+
+def test_dropblock_counts_training_steps():
+    """Catches learn2learn's own count, which evaluation raises and no checkpoint keeps."""
+    network = build_network("resnet-12", 1, {"wider": False})
+    for _ in range(3):
+        network.eval()(torch.zeros(1, 1, 80, 80))
+    set_steps(network, 5)
+    counts = {module.num_batches_tracked for module in network.modules() if hasattr(module, "drop_block")}
+    assert counts == {5}
