@@ -68,6 +68,7 @@ def _parser() -> ArgumentParser:
             help=f"classes of an npz file to {what} on: names, or what stands before their first /, with "
             "commas between; the rest trains",
         )
+    _add_turned(command)
 
     command = commands.add_parser("download", help="download a data set and divide it as its authors do")
     command.set_defaults(run=_download)
@@ -79,6 +80,7 @@ def _parser() -> ArgumentParser:
     command.add_argument(
         "--keep-archive", action="store_true", help="keep what was downloaded, in DST.download"
     )
+    _add_turned(command)
 
     command = commands.add_parser("info", help="show what is in a folder of images")
     command.set_defaults(run=_info)
@@ -86,6 +88,14 @@ def _parser() -> ArgumentParser:
         "dir", type=Path, metavar="DIR", help="folder with splits as folders or as tables (train.csv, …)"
     )
     return parser
+
+
+def _add_turned(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--turned",
+        action="store_true",
+        help="turn each training class by 90, 180 and 270 degrees, three more classes, as is usual for Omniglot",
+    )
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -104,7 +114,7 @@ def _import(arguments: argparse.Namespace) -> None:
     else:
         dataset = _module(arguments.dataset)
         pictures = dataset.read(locate(dataset.files(), src))
-    _write(pictures, arguments.dst)
+    _write(pictures, arguments.dst, arguments.turned)
 
 
 def _download(arguments: argparse.Namespace) -> None:
@@ -118,7 +128,7 @@ def _download(arguments: argparse.Namespace) -> None:
     folder = dst.with_name(f"{dst.name}.download")
     try:
         paths = fetch(dataset.files(), home.rstrip("/"), folder)
-        _write(dataset.read(paths), dst)
+        _write(dataset.read(paths), dst, arguments.turned)
         if not arguments.keep_archive:
             for path in paths:
                 path.unlink()
@@ -138,13 +148,21 @@ def _module(dataset: str) -> "ModuleType":
     return importlib.import_module(f"leo_lightning.images.sources.{dataset.replace('-', '_')}")
 
 
-def _write(pictures: "Pictures", dst: Path) -> None:
-    """Write the images, and print one line per split."""
+def _write(pictures: "Pictures", dst: Path, more: bool) -> None:
+    """Write the images, and print one line per split.
+
+    Args:
+        pictures: the images.
+        dst: where they go.
+        more: turn the training classes as well.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     from leo_lightning.images.sources.tree import write_tree
+    from leo_lightning.images.sources.turned import turned
 
+    pictures = turned(pictures) if more else pictures
     errors = Console(stderr=True)
     with Progress(console=errors, disable=not errors.is_terminal) as progress:
         counts = write_tree(

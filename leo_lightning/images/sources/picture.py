@@ -27,7 +27,8 @@ class Picture(NamedTuple):
 class Pictures(NamedTuple):
     """The images of a data set, read as they are asked for."""
 
-    total: int
+    total: int | None
+    """How many; None if that is not known before."""
     pictures: Iterable[Picture]
 
 
