@@ -94,7 +94,7 @@ def _add_turned(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--turned",
         action="store_true",
-        help="turn each training class by 90, 180 and 270 degrees, three more classes, as is usual for Omniglot",
+        help="turn training classes by 90, 180 and 270 degrees, as three more classes; usual for Omniglot",
     )
 
 
