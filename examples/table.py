@@ -1,4 +1,4 @@
-"""The table of examples/omniglot.sh out of the newest results of its runs. python -m examples.table RUNS NAME."""
+"""The table of examples/omniglot.sh, of the newest results. python -m examples.table RUNS NAME."""
 
 import json
 import sys
