@@ -1,4 +1,4 @@
-"""`python -m leo_lightning.features`: import, inspect, synthesize or download features.
+"""`python -m leo_lightning.features`: extract, import, inspect, synthesize or download features.
 
 What takes long to import is imported inside the functions, so that `--help` answers at once.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from leo_lightning.arguments import ArgumentParser
 from leo_lightning.errors import InputError, check_least, disk_line
+from leo_lightning.extraction.command import add_arguments, run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {disk_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -53,6 +54,10 @@ def _parser() -> ArgumentParser:
         "{train,val,test}.safetensors in one folder.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("extract", help="make features of images with a backbone")
+    command.set_defaults(run=_extract)
+    add_arguments(command)
 
     command = commands.add_parser("import", help="turn features in another format into feature files")
     command.set_defaults(run=_import)
@@ -86,6 +91,11 @@ def _parser() -> ArgumentParser:
         "--keep-archive", action="store_true", help="keep DST/embeddings.zip, to import more from it"
     )
     return parser
+
+
+def _extract(arguments: argparse.Namespace) -> None:
+    console = _console()
+    _print_written(console, run(arguments, console).items())
 
 
 def _import(arguments: argparse.Namespace) -> None:

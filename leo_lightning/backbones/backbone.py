@@ -43,7 +43,7 @@ class Backbone(nn.Module):
             ends = [name for name in layers if name.count(".") < 2 and name]
             raise InputError(
                 f"backbone {recipe.backbone} has no layer {recipe.layer!r}; "
-                f"it has {listed([FINAL, *ends], 12)}"
+                f"it has {listed([FINAL, *ends], 40)}"
             )
         # Channels are last in maps of some of timm's networks, such as Swin.
         self._channels_last = getattr(self.network, "output_fmt", None) == "NHWC"
@@ -66,9 +66,12 @@ class Backbone(nn.Module):
         try:
             with torch.no_grad():
                 return self(image.to(device)).shape[1]
+        except InputError:
+            raise
         except (RuntimeError, AssertionError, ValueError) as error:
+            size = recipe.image_size
             raise InputError(
-                f"backbone {recipe.backbone} takes no images of {recipe.image_size} × {recipe.image_size} pixels "
+                f"backbone {recipe.backbone} takes no images of {size} × {size} pixels "
                 f"({one_line(error):.120}); choose another image size"
             ) from None
         finally:

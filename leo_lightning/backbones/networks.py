@@ -48,7 +48,7 @@ def set_steps(network: nn.Module, steps: int) -> None:
     """
     for module in network.modules():
         if isinstance(getattr(module, "num_batches_tracked", None), int):
-            module.num_batches_tracked = steps  # pyright: ignore[reportAttributeAccessIssue]
+            module.num_batches_tracked = steps  # pyright: ignore[reportArgumentType]
 
 
 def _wrn(channels: int, **options: Any) -> nn.Module:
@@ -85,7 +85,12 @@ def _models() -> Any:
 _FEW_SHOT: dict[str, Callable[..., nn.Module]] = {"wrn-28-10": _wrn, "resnet-12": _resnet12, "conv-4": _conv4}
 
 
-def _timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
+def check_timm(name: str) -> None:
+    """Check that timm has a model.
+
+    Raises:
+        InputError: it has none of that name; the message has some that are like it.
+    """
     import timm  # takes seconds
 
     if not timm.is_model(name):
@@ -93,4 +98,10 @@ def _timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
         raise InputError(
             f"there is no backbone {name!r}; take {', '.join(near or _FEW_SHOT)}, or another model of timm"
         )
+
+
+def _timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
+    import timm
+
+    check_timm(name)
     return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
