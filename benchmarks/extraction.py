@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None, works: Sequence[Work] = WORK, different:
     torch.set_num_threads(chosen.threads)
     console = Console()
     console.width = max(console.width, 100)
-    table = Table("network", "images", caption_justify="left", caption="network, waiting and writing add up to all of the time")
+    table = Table("network", "images")
     for column in ("batch", "images/s", "network", "waits for images", "writing, rest", "one thread reads"):
         table.add_column(column, justify="right")
     with TemporaryDirectory(prefix="leo-benchmarks-") as name:

@@ -79,9 +79,9 @@ class Backbone(nn.Module):
 
     def _until_layer(self, x: Tensor) -> Tensor:
         """What comes out of the recipe's layer; the rest is not computed."""
-        found: list[Tensor] = []
+        found: list[object] = []
 
-        def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+        def keep(module: nn.Module, inputs: object, output: object) -> None:
             found.append(output)
             raise _Reached
 
@@ -91,12 +91,12 @@ class Backbone(nn.Module):
                 self.network(x)
         finally:
             handle.remove()
-        if not found or not isinstance(found[0], Tensor) or found[0].dim() < 2:
-            raise InputError(
-                f"layer {self.recipe.layer!r} of backbone {self.recipe.backbone} gives no maps, tokens or "
-                "vectors; choose another"
-            )
-        return found[0]
+        if found and isinstance(found[0], Tensor) and found[0].dim() in (2, 3, 4):
+            return found[0]
+        raise InputError(
+            f"layer {self.recipe.layer!r} of backbone {self.recipe.backbone} gives no maps, tokens or "
+            "vectors; choose another"
+        )
 
     def _pooled(self, output: Tensor) -> Float[Tensor, "n E"]:
         """One vector for each image."""

@@ -33,9 +33,9 @@ def build_network(name: str, channels: int, options: Mapping[str, Any]) -> nn.Mo
     build = _FEW_SHOT.get(name)
     try:
         return build(channels, **options) if build else _timm(name, channels, options)
-    except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # a network's class may stumble over a bad argument anywhere
         given = ", ".join(f"{key} = {value!r}" for key, value in options.items()) or "no options"
         raise InputError(f"backbone {name} cannot be built with {given}: {one_line(error)}") from None
 

@@ -197,9 +197,14 @@ def _published_recipe(name: str, weights: str) -> Recipe:
     import timm.data  # takes seconds
     import timm.models
 
-    published = timm.models.get_pretrained_cfg(name)
-    if published is None or not published.has_weights:
+    architecture, _, tag = name.partition(".")
+    there = timm.list_pretrained(f"{architecture}.*") or timm.list_pretrained(architecture)
+    if not there:
         raise InputError(f"timm has no pretrained weights of {name}; name a file with --weights")
+    if tag and name not in there:
+        raise InputError(f"timm has no weights {name}; it has {', '.join(there)}")
+    published = timm.models.get_pretrained_cfg(name)
+    assert published is not None
     config = timm.data.resolve_data_config(pretrained_cfg=published.to_dict())
     channels, size, _ = config["input_size"]
     return Recipe(
@@ -214,12 +219,13 @@ def _published_recipe(name: str, weights: str) -> Recipe:
 
 
 def _timm(recipe: Recipe, weights: str) -> nn.Module:
-    import timm
+    import timm.models
 
     if weights != PRETRAINED:
         raise InputError(
             f"--weights {weights}: for a model of timm write `pretrained`; NAME.TAG chooses its weights"
         )
+    timm.models.set_pretrained_check_hash(True)  # so that no file stays that was cut short
     hub = logging.getLogger("huggingface_hub")  # tells of each attempt
     level = hub.level
     hub.setLevel(logging.ERROR)
