@@ -20,6 +20,7 @@ from leo_lightning.backbones.networks import check_timm
 from leo_lightning.backbones.recipe import Recipe
 from leo_lightning.data.bank import listed
 from leo_lightning.data.download import download
+from leo_lightning.data.feature_file import sort_header
 from leo_lightning.data.importers.torch_files import load_torch
 from leo_lightning.errors import InputError, one_line, printable
 from leo_lightning.learn2learn import learn2learn_module
@@ -109,6 +110,7 @@ def save_backbone(backbone: Backbone, path: Path) -> None:
     mode = path.stat().st_mode  # what the user's umask gives; safetensors lets only the owner read
     try:
         save_file(tensors, path, header)
+        sort_header(path)
         path.chmod(mode)
     except SafetensorError as error:
         raise OSError(one_line(error)) from None

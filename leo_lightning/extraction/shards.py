@@ -235,12 +235,11 @@ def commit(folder: Path, finished: Path) -> None:
 
 def publish(folder: Path) -> None:
     """Move what is complete into place, and remove what it was made of."""
-    for path in (
-        *(split_path(folder / "complete", split) for split in SPLITS),
-        folder / "complete" / BACKBONE_FILE,
-    ):
-        if path.exists():
-            os.replace(path, folder.parent / path.name)
+    complete = folder / "complete"
+    for name in (*(split_path(complete, split).name for split in SPLITS), BACKBONE_FILE):
+        if (complete / name).exists():
+            os.replace(complete / name, folder.parent / name)
+    complete.rmdir()  # from here on it has ended, whatever is left
     shutil.rmtree(folder)
 
 
@@ -251,9 +250,9 @@ def _begin(
     wanted = json.loads(json.dumps(settings))
     try:
         found = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # nothing has begun, or something has ended, here
         found = None
-    if found != wanted and _has_something(folder):
+    if found not in (None, wanted) and _has_something(folder):
         differing = [
             name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]
         ]
