@@ -20,6 +20,7 @@ from leo_lightning.figures import __main__ as figures
 from leo_lightning.sweep import __main__ as sweep
 from tests import refusals
 from tests.compare.refusals import COMPARISON
+from tests.extraction.refusals import EXTRACTION
 from tests.figures.refusals import FIGURES
 from tests.refusals import Case, World, locked
 from tests.runs import files, folders, tiny
@@ -29,7 +30,12 @@ ROOT = Path(__file__).resolve().parents[1]
 MANUAL = ROOT / "docs" / "errors.md"
 PLACEHOLDERS = re.compile(r"\b(?:PATH|NAME|VALUE|NUMBER|LIST|REASON|URL)\b")
 COMMANDS = {"features": features.main, "compare": compare.main, "sweep": sweep.main, "figures": figures.main}
-SECTIONS = refusals.SECTIONS | {"Comparison": COMPARISON, "Search": SEARCH, "Figures": FIGURES}
+SECTIONS = refusals.SECTIONS | {
+    "Comparison": COMPARISON,
+    "Search": SEARCH,
+    "Figures": FIGURES,
+    "Extraction": EXTRACTION,
+}
 CASES = [(section, name) for section, cases in SECTIONS.items() for name in cases]
 IN_PROCESSES = [(section, name) for section, name in CASES if SECTIONS[section][name].environment is not None]
 IN_THIS_PROCESS = [case for case in CASES if case not in IN_PROCESSES]

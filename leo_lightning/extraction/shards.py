@@ -187,7 +187,7 @@ def work_folder(
             process is at work there, or nothing can be written there.
     """
     check_free(dst, overwrite)
-    folder, made = dst / WORK_FOLDER, not dst.exists()
+    folder, made = dst / WORK_FOLDER, [path for path in (dst, *dst.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / "lock", dst):
@@ -200,9 +200,9 @@ def work_folder(
     except OSError as error:
         raise cannot_write(folder, error) from None
     finally:
-        if made:
-            with suppress(OSError):  # it is not empty
-                dst.rmdir()
+        with suppress(OSError):  # something is in it
+            for path in made:
+                path.rmdir()
 
 
 def check_free(dst: Path, overwrite: bool) -> None:

@@ -303,6 +303,9 @@ def test_nothing_is_left_of_what_did_not_begin(root: Path, tmp_path: Path):
     """Catches an empty folder, which looks like features, after a Ctrl-C at once."""
     assert isinstance(Run(root, tmp_path / "out", stop=interrupt_at(0)).error, KeyboardInterrupt)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+    deep = tmp_path / "a" / "b" / "c"
+    assert isinstance(Run(root, deep, stop=interrupt_at(0)).error, KeyboardInterrupt)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
     (tmp_path / "mine").mkdir()
     assert isinstance(Run(root, tmp_path / "mine", stop=interrupt_at(0)).error, KeyboardInterrupt)
     assert list((tmp_path / "mine").iterdir()) == []
