@@ -38,8 +38,8 @@ def exit_code(command: Callable[[], int | None], interrupted: str = "interrupted
         return _ended(f"error: {disk_line(error)}", 2)
     except Interrupted as stop:
         return _ended(interrupted, 128 + stop.signal)
-    except KeyboardInterrupt:
-        return _ended(interrupted, 130)
+    except KeyboardInterrupt as stop:
+        return _ended(str(stop) or interrupted, 130)
 
 
 def _ended(line: str, code: int) -> int:

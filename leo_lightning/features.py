@@ -1,4 +1,4 @@
-"""`python -m leo_lightning.features`: import, inspect, synthesize or download features.
+"""`python -m leo_lightning.features`: extract, import, inspect, synthesize or download features.
 
 What takes long to import is imported inside the functions, so that `--help` answers at once.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from leo_lightning.arguments import ArgumentParser, exit_code
 from leo_lightning.errors import InputError, check_least
+from leo_lightning.extraction.command import add_arguments, run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +47,10 @@ def _parser() -> ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    command = commands.add_parser("extract", help="make features of images with a backbone")
+    command.set_defaults(run=_extract)
+    add_arguments(command)
+
     command = commands.add_parser("import", help="turn features in another format into feature files")
     command.set_defaults(run=_import)
     command.add_argument(
@@ -78,6 +83,11 @@ def _parser() -> ArgumentParser:
         "--keep-archive", action="store_true", help="keep DST/embeddings.zip, to import more from it"
     )
     return parser
+
+
+def _extract(arguments: argparse.Namespace) -> None:
+    console = _console()
+    _print_written(console, run(arguments, console).items())
 
 
 def _import(arguments: argparse.Namespace) -> None:

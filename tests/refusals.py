@@ -1,6 +1,6 @@
 """Kinds of bad input and the lines that they give, for test_refusals.py and docs/errors.md.
 
-Those of the other commands are in compare/, figures/, images/ and sweep/refusals.py.
+Those of the other commands are in compare/, extraction/, figures/, images/ and sweep/refusals.py.
 """
 
 import json
@@ -255,7 +255,7 @@ FIT = "fit --data.root data"
 COMMAND = "python -m leo_lightning.features"
 HELD = (
     "data: already holds features (train, val, test); remove them, or name another folder "
-    "(import replaces them with --overwrite)"
+    "(import and extract replace them with --overwrite)"
 )
 TRAIN = "data/train.safetensors"
 MORE = "holds …, which would need code to be run; save weights and plain values only"

@@ -21,6 +21,7 @@ from leo_lightning.images import __main__ as images
 from leo_lightning.sweep import __main__ as sweep
 from tests import refusals
 from tests.compare.refusals import COMPARISON
+from tests.extraction.refusals import EXTRACTION
 from tests.figures.refusals import FIGURES
 from tests.images.refusals import IMAGES
 from tests.refusals import Case, World, locked
@@ -42,6 +43,7 @@ SECTIONS = refusals.SECTIONS | {
     "Search": SEARCH,
     "Figures": FIGURES,
     "Images": IMAGES,
+    "Extraction": EXTRACTION,
 }
 CASES = [(section, name) for section, cases in SECTIONS.items() for name in cases]
 IN_PROCESSES = [(section, name) for section, name in CASES if SECTIONS[section][name].environment is not None]

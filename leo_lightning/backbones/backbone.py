@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from leo_lightning.backbones.networks import build_network
+from leo_lightning.backbones.networks import build_network, check_blocks
 from leo_lightning.backbones.recipe import FINAL, Recipe
 from leo_lightning.data.bank import listed
 from leo_lightning.errors import InputError, one_line
@@ -33,9 +33,11 @@ class Backbone(nn.Module):
     def __init__(self, recipe: Recipe, network: nn.Module | None = None) -> None:
         super().__init__()
         self.recipe = recipe
-        self.network = (
-            build_network(recipe.backbone, recipe.channels, recipe.options) if network is None else network
-        )
+        if network is None:
+            network = build_network(recipe.backbone, recipe.channels, recipe.options)
+        if recipe.backbone == "resnet-12":
+            check_blocks(network, recipe.image_size)
+        self.network = network
         for name, values in (("mean", recipe.mean), ("std", recipe.std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         layers = dict(self.network.named_modules())
@@ -43,7 +45,7 @@ class Backbone(nn.Module):
             ends = [name for name in layers if name.count(".") < 2 and name]
             raise InputError(
                 f"backbone {recipe.backbone} has no layer {recipe.layer!r}; "
-                f"it has {listed([FINAL, *ends], 12)}"
+                f"it has {listed([FINAL, *ends], 40)}"
             )
         # Channels are last in maps of some of timm's networks, such as Swin.
         self._channels_last = getattr(self.network, "output_fmt", None) == "NHWC"
@@ -66,9 +68,12 @@ class Backbone(nn.Module):
         try:
             with torch.no_grad():
                 return self(image.to(device)).shape[1]
+        except InputError:
+            raise
         except (RuntimeError, AssertionError, ValueError) as error:
+            size = recipe.image_size
             raise InputError(
-                f"backbone {recipe.backbone} takes no {recipe.image_size} × {recipe.image_size} pixels "
+                f"backbone {recipe.backbone} takes no images of {size} × {size} pixels "
                 f"({one_line(error):.120}); choose another image size"
             ) from None
         finally:
@@ -76,9 +81,9 @@ class Backbone(nn.Module):
 
     def _until_layer(self, x: Tensor) -> Tensor:
         """What comes out of the recipe's layer; the rest is not computed."""
-        found: list[Tensor] = []
+        found: list[object] = []
 
-        def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+        def keep(module: nn.Module, inputs: object, output: object) -> None:
             found.append(output)
             raise _Reached
 
@@ -88,12 +93,12 @@ class Backbone(nn.Module):
                 self.network(x)
         finally:
             handle.remove()
-        if not found or not isinstance(found[0], Tensor) or found[0].dim() < 2:
-            raise InputError(
-                f"layer {self.recipe.layer!r} of backbone {self.recipe.backbone} gives no maps, tokens or "
-                "vectors; choose another"
-            )
-        return found[0]
+        if found and isinstance(found[0], Tensor) and found[0].dim() in (2, 3, 4):
+            return found[0]
+        raise InputError(
+            f"layer {self.recipe.layer!r} of backbone {self.recipe.backbone} gives no maps, tokens or "
+            "vectors; choose another"
+        )
 
     def _pooled(self, output: Tensor) -> Float[Tensor, "n E"]:
         """One vector for each image."""

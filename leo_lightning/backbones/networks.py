@@ -33,11 +33,28 @@ def build_network(name: str, channels: int, options: Mapping[str, Any]) -> nn.Mo
     build = _FEW_SHOT.get(name)
     try:
         return build(channels, **options) if build else _timm(name, channels, options)
-    except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # a network's class may stumble over a bad argument anywhere
         given = ", ".join(f"{key} = {value!r}" for key, value in options.items()) or "no options"
         raise InputError(f"backbone {name} cannot be built with {given}: {one_line(error)}") from None
+
+
+def check_blocks(network: nn.Module, image_size: int) -> None:
+    """Check that the blocks that a ResNet-12 drops of its maps (DropBlock) fit into them.
+
+    Raises:
+        InputError: they are larger, of which learn2learn makes a division by zero, or numbers below it.
+    """
+    for layer, scale in (("layer3", 8), ("layer4", 16)):
+        size = image_size // scale
+        for block in network.get_submodule(layer).children():
+            if getattr(block, "drop_rate", 0) > 0 and getattr(block, "block_size", 0) > size:
+                raise InputError(
+                    f"resnet-12 drops blocks of {block.block_size} × {block.block_size} places, and of images of "
+                    f"{image_size} × {image_size} pixels are left {size} × {size}; set the option "
+                    f"dropblock_size to {max(1, image_size // 16)}, or take larger images"
+                )
 
 
 def set_steps(network: nn.Module, steps: int) -> None:
@@ -48,7 +65,7 @@ def set_steps(network: nn.Module, steps: int) -> None:
     """
     for module in network.modules():
         if isinstance(getattr(module, "num_batches_tracked", None), int):
-            module.num_batches_tracked = steps  # pyright: ignore[reportAttributeAccessIssue]
+            module.num_batches_tracked = steps  # pyright: ignore[reportArgumentType]
 
 
 def _wrn(channels: int, **options: Any) -> nn.Module:
@@ -85,7 +102,12 @@ def _models() -> Any:
 _FEW_SHOT: dict[str, Callable[..., nn.Module]] = {"wrn-28-10": _wrn, "resnet-12": _resnet12, "conv-4": _conv4}
 
 
-def _timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
+def check_timm(name: str) -> None:
+    """Check that timm has a model.
+
+    Raises:
+        InputError: it has none of that name; the message has some that are like it.
+    """
     import timm  # takes seconds
 
     if not timm.is_model(name):
@@ -93,4 +115,10 @@ def _timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
         raise InputError(
             f"there is no backbone {name!r}; take {', '.join(near or _FEW_SHOT)}, or another model of timm"
         )
+
+
+def _timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
+    import timm
+
+    check_timm(name)
     return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)

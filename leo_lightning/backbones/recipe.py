@@ -9,6 +9,7 @@ from leo_lightning.errors import InputError, check_least
 
 Crop = Literal["center", "multiview"]
 Pooling = Literal["mean", "flatten"]
+Interpolation = Literal["bicubic", "bilinear"]
 
 FINAL = "final"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,6 +53,7 @@ class Recipe:
         channels: 1 for grey images, 3 for colour.
         image_size: S, side of the square that the network sees, in pixels.
         resize: shorter side that images are resized to before they are cropped, in pixels.
+        interpolation: how pixels are made of others in that.
         mean: subtracted from each channel, of values in [0, 1].
         std: which each channel is then divided by.
         layer: name of the module whose output becomes the embedding; `final`: what the network's own
@@ -65,6 +67,7 @@ class Recipe:
     channels: int = 3
     image_size: int = 84
     resize: int = 96
+    interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     layer: str = FINAL
@@ -73,6 +76,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         Preparation(self.channels, self.image_size, self.resize, self.mean, self.std)  # checks them
+        if self.crop == "multiview" and self.resize == self.image_size:
+            raise InputError(
+                f"resize is {self.resize}, as image_size: the ten views would coincide; raise resize, to "
+                f"{round(self.image_size * 8 / 7)} for example"
+            )
 
     def dumps(self) -> str:
         """The recipe as JSON, on one line."""
@@ -116,6 +124,7 @@ def _is_recipe(content: Mapping[Any, Any]) -> bool:
         and all(type(content[name]) is int for name in ("channels", "image_size", "resize"))
         and all(isinstance(number, int | float) for number in numbers)
         and isinstance(content["options"], dict)
+        and content["interpolation"] in get_args(Interpolation)
         and content["pooling"] in get_args(Pooling)
         and content["crop"] in get_args(Crop)
     )

@@ -5,6 +5,7 @@ made them beside them, so that new images get the same embeddings.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from leo_lightning.backbones.backbone import Backbone
+from leo_lightning.backbones.networks import check_timm
 from leo_lightning.backbones.recipe import Recipe
 from leo_lightning.data.bank import listed
 from leo_lightning.data.download import download
+from leo_lightning.data.feature_file import sort_header
 from leo_lightning.data.importers.torch_files import load_torch
 from leo_lightning.errors import InputError, one_line, printable
 from leo_lightning.learn2learn import learn2learn_module
@@ -30,7 +33,8 @@ RUN_RECIPE = "recipe"
 _LEARN2LEARN = {"wrn-28-10": "wrn28", "resnet-12": "resnet12", "conv-4": "cnn4"}
 _PREFIXES = ("", "module.", "backbone.network.", "backbone.", "features.", "encoder.", "model.", "network.")
 _INSIDE = ("state_dict", "model", "params")
-# learn2learn's `lee2019` normalisation, in which it trained what it published
+_SMALL = ("cifar-fs", "fc100")  # 32 × 32 pixels, which learn2learn's benchmarks do not normalise
+# learn2learn's normalisation `lee2019` for its other benchmarks
 _LEE_MEAN = (120.39586422 / 255, 115.59361427 / 255, 104.54012653 / 255)
 _LEE_STD = (70.68188272 / 255, 68.27635443 / 255, 72.54505529 / 255)
 
@@ -46,7 +50,7 @@ def known_recipe(name: str | None, weights: str) -> Recipe:
         InputError: the file is not there, is damaged, or says nothing, and no name was given; or the name is
             another than the file's.
     """
-    if weights.partition(":")[0] == PRETRAINED and not Path(weights).exists():
+    if _is_published(weights):
         if name is None:
             raise InputError(f"--weights {weights} needs --backbone NAME")
         return _published_recipe(name, weights)
@@ -74,30 +78,22 @@ def load_backbone(recipe: Recipe, weights: str) -> Backbone:
     Raises:
         InputError: they cannot be had, or do not fit the network.
     """
-    if weights.partition(":")[0] == PRETRAINED and not Path(weights).exists():
-        return Backbone(recipe, _published(recipe, weights)).eval()
-    backbone = Backbone(recipe)
-    content = _read(Path(weights))
-    needed = backbone.network.state_dict()
-    for prefix in _PREFIXES:
-        found = {
-            name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)
-        }
-        if needed.keys() <= found.keys():
-            break
+    if not _is_published(weights):
+        content = _read(Path(weights))
+    elif recipe.backbone in _LEARN2LEARN:
+        content = _learn2learn(recipe.backbone, weights.partition(":")[2])
     else:
-        missing = [name for name in needed if name not in content]
-        raise InputError(
-            f"{weights}: lacks weights of {recipe.backbone} ({listed(missing, 3)}); is it of another network?"
-        )
-    for name, value in needed.items():
-        if found[name].shape != value.shape:
-            raise InputError(
-                f"{weights}: {printable(name)!r} has shape {tuple(found[name].shape)}, {recipe.backbone} "
-                f"needs {tuple(value.shape)}; is it of a network with other options?"
-            )
-    backbone.network.load_state_dict({name: found[name] for name in needed})
-    return backbone.eval()
+        return Backbone(recipe, _timm(recipe, weights)).eval()
+    return _filled(Backbone(recipe), content, weights).eval()
+
+
+def read_backbone(path: Path) -> Backbone:
+    """Build the backbone in a file that says of which network it is, ready to embed.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or does not say that.
+    """
+    return load_backbone(known_recipe(None, str(path)), str(path))
 
 
 def save_backbone(backbone: Backbone, path: Path) -> None:
@@ -110,7 +106,24 @@ def save_backbone(backbone: Backbone, path: Path) -> None:
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in backbone.network.state_dict().items()
     }
-    save_file(tensors, path, header)
+    path.touch()
+    mode = path.stat().st_mode  # what the user's umask gives; safetensors lets only the owner read
+    try:
+        save_file(tensors, path, header)
+        sort_header(path)
+        path.chmod(mode)
+    except SafetensorError as error:
+        raise OSError(one_line(error)) from None
+
+
+def weights_name(backbone: Backbone, weights: str) -> str:
+    """What a record calls weights: who published them, or the file's name, never where it lies."""
+    if not _is_published(weights):
+        return Path(weights).name
+    if backbone.recipe.backbone in _LEARN2LEARN:
+        return f"learn2learn {weights.partition(':')[2]}"
+    config: Any = backbone.network.pretrained_cfg
+    return f"timm {config['architecture']}.{config['tag']}"
 
 
 def digest(backbone: Backbone) -> str:
@@ -139,7 +152,14 @@ def _stored_recipe(path: Path) -> Recipe | None:
     """The recipe in a file of ours; None in another's."""
     if path.suffix == ".safetensors":
         header = _header(path)
-        return Recipe.loads(header.get("recipe", ""), str(path)) if header.get("format") == FORMAT else None
+        if header.get("format") != FORMAT:
+            return None
+        if header.get("format_version") != FORMAT_VERSION:
+            raise InputError(
+                f"{path}: has backbone format version {header.get('format_version')!r:.20}, and this release "
+                f"reads version {FORMAT_VERSION!r}; make it again"
+            )
+        return Recipe.loads(header.get("recipe", ""), str(path))
     content = _content(path)
     settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
     if not isinstance(settings, Mapping) or RUN_RECIPE not in settings:
@@ -166,35 +186,51 @@ def _header(path: Path) -> dict[str, str]:
         raise InputError(f"{path}: is no whole safetensors file; copy or make it again") from None
 
 
+def _is_published(weights: str) -> bool:
+    return weights.partition(":")[0] == PRETRAINED and not Path(weights).exists()
+
+
 def _published_recipe(name: str, weights: str) -> Recipe:
     if name in _LEARN2LEARN:
-        return Recipe(name, mean=_LEE_MEAN, std=_LEE_STD, image_size=84, resize=84)
+        if weights.partition(":")[2] in _SMALL:
+            return Recipe(name, image_size=32, resize=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        return Recipe(name, image_size=84, resize=84, mean=_LEE_MEAN, std=_LEE_STD)
+    check_timm(name)
     import timm.data  # takes seconds
+    import timm.models
 
-    config = timm.data.resolve_model_data_config(_timm_config(name))
+    architecture, _, tag = name.partition(".")
+    there = timm.list_pretrained(f"{architecture}.*") or timm.list_pretrained(architecture)
+    if not there:
+        raise InputError(f"timm has no pretrained weights of {name}; name a file with --weights")
+    if tag and name not in there:
+        raise InputError(f"timm has no weights {name}; it has {', '.join(there)}")
+    published = timm.models.get_pretrained_cfg(name)
+    assert published is not None
+    config = timm.data.resolve_data_config(pretrained_cfg=published.to_dict())
     channels, size, _ = config["input_size"]
     return Recipe(
-        name, channels=channels, image_size=size, resize=max(size, int(size / config["crop_pct"])),
-        mean=tuple(config["mean"]), std=tuple(config["std"]),
-    )  # fmt: skip
+        name,
+        channels=channels,
+        image_size=size,
+        resize=max(size, int(size / config["crop_pct"])),
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
 
 
-def _timm_config(name: str) -> Any:
-    import timm
-
-    Backbone(Recipe(name))  # says what is wrong with the name
-    return timm.create_model(name, pretrained=False, num_classes=0)
-
-
-def _published(recipe: Recipe, weights: str) -> nn.Module:
-    if recipe.backbone in _LEARN2LEARN:
-        return _learn2learn(recipe, weights.partition(":")[2])
-    import timm
+def _timm(recipe: Recipe, weights: str) -> nn.Module:
+    import timm.models
 
     if weights != PRETRAINED:
         raise InputError(
             f"--weights {weights}: for a model of timm write `pretrained`; NAME.TAG chooses its weights"
         )
+    timm.models.set_pretrained_check_hash(True)  # so that no file stays that was cut short
+    hub = logging.getLogger("huggingface_hub")  # tells of each attempt
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     try:
         return timm.create_model(
             recipe.backbone, pretrained=True, num_classes=0, in_chans=recipe.channels, **recipe.options
@@ -205,22 +241,51 @@ def _published(recipe: Recipe, weights: str) -> nn.Module:
             f"{recipe.backbone}: its pretrained weights cannot be had ({one_line(error):.150}); check the "
             "network, or fetch them elsewhere and name the file with --weights"
         ) from None
+    finally:
+        hub.setLevel(level)
 
 
-def _learn2learn(recipe: Recipe, dataset: str) -> nn.Module:
-    models = learn2learn_module("vision.models", "this backbone")
-    model = _LEARN2LEARN[recipe.backbone]
-    there = [name for name, urls in models._BACKBONE_URLS.items() if model in urls]
+def _learn2learn(backbone: str, dataset: str) -> dict[str, Tensor]:
+    """What learn2learn has published; it lies where learn2learn would look for it."""
+    urls = learn2learn_module("vision.models", "this backbone")._BACKBONE_URLS
+    model = _LEARN2LEARN[backbone]
+    there = [name for name, models in urls.items() if model in models]
     if dataset not in there:
         raise InputError(
-            f"learn2learn has weights of {recipe.backbone} for {' and '.join(there)}; write "
+            f"learn2learn has weights of {backbone} for {' and '.join(there)}; write "
             f"--weights {PRETRAINED}:{there[0]}"
         )
-    root = Path(torch.hub.get_dir()) / "learn2learn"
-    path = root / "pretrained_models" / dataset / f"{model}.pth"
-    download(models._BACKBONE_URLS[dataset][model]["default"], path)
-    load_torch(path)  # refuses what is more than weights, or less
-    theirs = models.get_pretrained_backbone(model, dataset, root=str(root))
-    network = Backbone(recipe).network
-    network.load_state_dict(theirs.state_dict())
-    return network
+    url = urls[dataset][model]["default"]
+    path = Path(torch.hub.get_dir()) / "learn2learn" / "pretrained_models" / dataset / f"{model}.pth"
+    download(url, path)
+    try:
+        return _read(path)
+    except InputError:
+        path.unlink(missing_ok=True)
+        raise InputError(
+            f"{url}: the server sent something else than weights; try again later, or name a file with "
+            "--weights"
+        ) from None
+
+
+def _filled(backbone: Backbone, content: Mapping[str, Tensor], source: str) -> Backbone:
+    """Put weights into a backbone; what is in front of their names, and more than it has, does not matter."""
+    name = backbone.recipe.backbone
+    needed = backbone.network.state_dict()
+    for prefix in _PREFIXES:
+        found = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
+        if needed.keys() <= found.keys():
+            break
+    else:
+        missing = [key for key in needed if key not in content]
+        raise InputError(
+            f"{source}: lacks weights of {name} ({listed(missing, 3)}); is it of another network?"
+        )
+    for key, value in needed.items():
+        if found[key].shape != value.shape:
+            raise InputError(
+                f"{source}: {key!r} has shape {tuple(found[key].shape)}, {name} needs "
+                f"{tuple(value.shape)}; is it of a network with other options?"
+            )
+    backbone.network.load_state_dict({key: found[key] for key in needed})
+    return backbone

@@ -6,6 +6,7 @@ all came from. Reading it executes nothing, and maps it into memory instead of c
 
 import json
 import os
+import struct
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,6 +89,7 @@ def save_bank(bank: FeatureBank, path: Path, name: Path | None = None) -> None:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask gives; safetensors lets only the owner read
         save_file(tensors, temporary, header)
+        sort_header(temporary)
         temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -97,6 +99,21 @@ def save_bank(bank: FeatureBank, path: Path, name: Path | None = None) -> None:
         raise InputError(f"{name}: cannot be written ({reason})") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sort_header(path: Path) -> None:
+    """Sort the entries of a safetensors file's header, which its library writes in a random order.
+
+    So the same content is the same file, to the last byte.
+    """
+    with path.open("rb+") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        assert len(text) == length
+        file.seek(8)
+        file.write(text)
 
 
 def _check_format(header: Mapping[str, str], path: Path) -> None:

@@ -154,7 +154,7 @@ def check_vacant(root: Path, overwrite: bool = False) -> None:
     if present and not overwrite:
         raise InputError(
             f"{root}: already holds features ({', '.join(present)}); remove them, or name another folder "
-            "(import replaces them with --overwrite)"
+            "(import and extract replace them with --overwrite)"
         )
 
 

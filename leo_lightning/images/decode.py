@@ -1,5 +1,6 @@
 """One image from its file to numbers: turned as the camera meant it, resized, in grey or colour."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from leo_lightning.errors import InputError, one_line
+from leo_lightning.errors import InputError, printable
 
 MODES = {1: "L", 3: "RGB"}
 """What Pillow calls grey and colour, by number of channels."""
@@ -32,35 +33,46 @@ def open_image(path: Path, channels: int) -> Image.Image:
     # A damaged file can fail in many ways: struct.error, SyntaxError, EOFError, …
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        reason = one_line(error).replace(f" {str(path)!r}", "")
+            raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from None
+        reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
+        reason = printable(" ".join(reason.split()))
         raise InputError(
-            f"{path}: is no whole image ({reason}); remove it or put a good copy there"
+            f"{path}: is no whole image ({reason}); remove it, or put a good copy there"
         ) from None
 
 
-def read_image(path: Path, channels: int, shorter_side: int) -> UInt8[Tensor, "channels height width"]:
-    """Read an image and resize it, its proportions kept, by a bicubic filter.
+def read_image(
+    path: Path, channels: int, shorter_side: int, interpolation: str = "bicubic"
+) -> UInt8[Tensor, "channels height width"]:
+    """Read an image and resize it, its proportions kept, as torchvision's `Resize` does.
 
     Args:
         path: any format that Pillow knows.
         channels: 1 for grey, 3 for colour.
         shorter_side: pixels of the shorter side after that.
+        interpolation: bicubic or bilinear.
 
     Raises:
         InputError: it is damaged, or no image.
     """
     image = open_image(path, channels)
     width, height = image.size
-    scale = shorter_side / min(width, height)
-    size = max(shorter_side, round(width * scale)), max(shorter_side, round(height * scale))
-    return pixels(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
+    shorter = min(width, height)
+    size = int(shorter_side * width / shorter), int(shorter_side * height / shorter)
+    return pixels(
+        image if size == image.size else image.resize(size, Image.Resampling[interpolation.upper()])
+    )
 
 
 def pixels(image: Image.Image) -> UInt8[Tensor, "channels height width"]:
     """The numbers of an image in grey or colour."""
     values = torch.from_numpy(np.array(image))
     return values[None] if values.dim() == 2 else values.permute(2, 0, 1).contiguous()
+
+
+def quiet_pillow() -> None:
+    """Leave out what Pillow remarks on images that it can read, such as a date in disorder."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -73,7 +85,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def center_crop(images: UInt8[Tensor, "*n channels height width"], size: int) -> Tensor:
-    """The middle square of images at least as large."""
+    """The middle square of images at least as large, as torchvision's `CenterCrop` has it."""
     height, width = images.shape[-2:]
-    top, left = (height - size) // 2, (width - size) // 2
+    top, left = round((height - size) / 2), round((width - size) / 2)
     return images[..., top : top + size, left : left + size]

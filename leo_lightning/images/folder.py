@@ -169,9 +169,13 @@ def is_image(path: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below a folder but hidden ones, whose names begin with a dot; links are followed."""
-    found = []
+    """All files below a folder but hidden ones, whose names begin with a dot; links are followed, once."""
+    found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
     return found
@@ -180,13 +184,12 @@ def _files(folder: Path) -> list[Path]:
 def _by_table(table: Path, root: Path, on_error: OnError, report: Report) -> ImageSplit:
     """The images that a table names."""
     folder = root / "images" if (root / "images").is_dir() else root
-    inside = root.resolve()
     images: dict[str, list[str]] = {}
     seen: set[str] = set()
     strays, missing = [], []
     for line, name, label in _rows(table):
         path = folder / name
-        if not Path(os.path.abspath(inside / path)).is_relative_to(os.path.abspath(root)):
+        if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
             raise InputError(
                 f"{table}, line {line}: {printable(name)!r} lies outside of {root}; mend the table"
             )

@@ -39,6 +39,17 @@ def test_file_round_trip(tmp_path: Path):
     loaded.check_finite()
 
 
+def test_same_content_is_the_same_file(tmp_path: Path):
+    """Catches a header in an order of its own each time, and names that change when it is sorted."""
+    bank = make_bank(["n1", 'quote"d\\', "ünï\n\x01\x7f\u2028", "日本 😀"])
+    for i in range(6):
+        save_bank(bank, tmp_path / f"{i}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    loaded = load_bank(tmp_path / "0.safetensors")
+    assert (loaded.class_names, loaded.image_names) == (bank.class_names, bank.image_names)
+    assert torch.equal(loaded.embeddings, bank.embeddings)
+
+
 def test_file_is_readable_by_others(tmp_path: Path):
     """Catches a file that only its owner can read, whatever the umask."""
     save_bank(make_bank(["a"]), tmp_path / "train.safetensors")

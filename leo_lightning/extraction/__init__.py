@@ -1,0 +1,1 @@
+"""Extraction: images in files to embeddings, and whole data sets of them to feature files."""

@@ -1,0 +1,242 @@
+"""Trees and tables of images."""
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torchvision.datasets import ImageFolder
+
+from leo_lightning.errors import InputError
+from leo_lightning.images.folder import ImageSplit, OnError, find_classes, find_images, find_splits
+from tests.images.pictures import save, tree
+
+
+def found(root: Path, on_error: OnError = "refuse") -> tuple[dict[str, ImageSplit], list[str]]:
+    notes: list[str] = []
+    return find_splits(root, on_error, notes.append), notes
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        found(root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(str(root), "ROOT")
+
+
+def ravi(root: Path, rows: dict[str, list[tuple[str, str]]]) -> Path:
+    """Tables as github.com/twitter-research/meta-learning-lstm has them in data/miniImagenet."""
+    for split, lines in rows.items():
+        with (root / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("filename", "label"), *lines])
+        for name, _ in lines:
+            save(root / "images" / name)
+    return root
+
+
+MINI = {
+    "train": [(f"n0153282900000{i:03d}.jpg", "n01532829") for i in (5, 6, 3)]
+    + [("n0155899300000012.jpg", "n01558993")],
+    "val": [("n0185567200000003.jpg", "n01855672")],
+    "test": [("n0193011200000007.jpg", "n01930112"), ("n0193011200000001.jpg", "n01930112")],
+}
+
+
+def test_tree_is_what_torchvision_sees(tmp_path: Path):
+    """Catches images in another order than their labels, and images of deeper folders left out."""
+    tree(tmp_path)
+    save(tmp_path / "train" / "cat" / "deep" / "er" / "9.PNG")
+    splits, notes = found(tmp_path)
+    assert list(splits) == ["train", "val", "test"]
+    for split, images in splits.items():
+        reference = ImageFolder(str(tmp_path / split))
+        assert list(images.class_names) == reference.classes
+        by_path = dict(reference.samples)
+        assert {str(images.path(row)): int(images.labels[row]) for row in range(len(images))} == by_path
+        assert list(images.labels) == sorted(images.labels)
+        assert images.counts.tolist() == np.bincount(reference.targets).tolist()
+    assert splits["train"].names[4] == "cat/deep/er/9.PNG"
+    assert notes == []
+
+
+def test_hidden_files_do_not_count(tmp_path: Path):
+    """Catches what file managers leave, taken for classes or for damaged images."""
+    tree(tmp_path)
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    for name in (".DS_Store", "cat/.DS_Store", "cat/._0.png"):
+        (tmp_path / "train" / name).write_bytes(b"")
+    save(tmp_path / "train" / "cat" / ".hidden" / "1.png")
+    splits, _ = found(tmp_path)
+    assert splits["train"].counts.tolist() == [4, 3]
+
+
+def test_links_are_followed_and_circles_left(tmp_path: Path):
+    """Catches classes that are links, left out; and a link to its own parent, followed forty times."""
+    tree(tmp_path / "real")
+    root = tmp_path / "root"
+    (root / "train").mkdir(parents=True)
+    (root / "train" / "cat").symlink_to(tmp_path / "real" / "train" / "cat")
+    (tmp_path / "real" / "train" / "cat" / "again").symlink_to(tmp_path / "real" / "train" / "cat")
+    splits, _ = found(root)
+    assert splits["train"].names == ("cat/0.png", "cat/1.png", "cat/2.png", "cat/3.png")
+
+
+def test_ravi_and_larochelles_tables(tmp_path: Path):
+    """Catches names of another folder, rows of another class, and a file order that is not by class."""
+    splits, _ = found(ravi(tmp_path, MINI))
+    train = splits["train"]
+    assert train.class_names == ("n01532829", "n01558993")
+    assert train.names == tuple(sorted(name for name, _ in MINI["train"]))
+    assert train.labels.tolist() == [0, 0, 0, 1]
+    assert train.path(0) == tmp_path / "images" / "n0153282900000003.jpg"
+    assert splits["test"].names == ("n0193011200000001.jpg", "n0193011200000007.jpg")
+
+
+def test_tables_with_paths_from_the_root(tmp_path: Path):
+    """Catches tables that need a folder `images`; and other columns, a byte order mark, spaces."""
+    save(tmp_path / "cats" / "1.png")
+    (tmp_path / "train.csv").write_text("\ufeffid,label,filename\n7, cat , cats/1.png\n", encoding="utf-8")
+    splits, _ = found(tmp_path)
+    assert list(splits) == ["train"]
+    assert (splits["train"].names, splits["train"].class_names) == (("cats/1.png",), ("cat",))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_tables_may_not_lead_outside(relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches ../ that reads a file beside the data set, also where that is named by a relative path."""
+    save(tmp_path / "secret.png")
+    root = tmp_path / "root"
+    save(root / "images" / "1.png")
+    (root / "train.csv").write_text("filename,label\n../../secret.png,a\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"line 2: '../../secret.png' lies outside of"):
+        found(Path("root") if relative else root)
+
+
+NO_NAMES = "ROOT/train.csv: has no column 'filename'; the first line is filename,label"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (
+            "name,label\n1.png,a\n",
+            NO_NAMES,
+        ),
+        ("filename\n1.png\n", "ROOT/train.csv: has no column 'label'; the first line is filename,label"),
+        ("", NO_NAMES),
+        ("filename,label\n", "ROOT/train.csv: names no images; a line is FILENAME,LABEL"),
+        ("filename,label\n1.png\n", "ROOT/train.csv, line 2: lacks a label; mend it"),
+        ("filename,label\n,a\n", "ROOT/train.csv, line 2: lacks a filename; mend it"),
+        (
+            "filename,label\n1.png,a\n1.png,b\n",
+            "ROOT/train.csv, line 3: '1.png' for the second time; mend the table",
+        ),
+        (
+            "filename,label\n1.png,a\n2.png,a\n",
+            "ROOT/train.csv: 1 file is not there ('images/2.png'); remove them, or leave them out: "
+            "--on-error skip",
+        ),
+        (
+            "filename,label\n1.png,a\n1.txt,a\n",
+            "ROOT/train.csv: 1 file is no images ('images/1.txt'); remove them, or leave them out: "
+            "--on-error skip",
+        ),
+        ("filename,label\n\xe9.png,a\n", "ROOT/train.csv: is no table in UTF-8; save it as CSV"),
+    ],
+)
+def test_bad_tables(content: str, line: str, tmp_path: Path):
+    """Catches tables read as something that they do not say."""
+    save(tmp_path / "images" / "1.png")
+    (tmp_path / "train.csv").write_bytes(content.encode("latin-1"))
+    assert refusal(tmp_path) == line
+
+
+def test_missing_files_of_a_table_can_be_skipped(tmp_path: Path):
+    """Catches a file that is skipped without a word, or not skipped."""
+    ravi(tmp_path, MINI)
+    os.unlink(tmp_path / "images" / "n0153282900000005.jpg")
+    splits, notes = found(tmp_path, "skip")
+    assert splits["train"].counts.tolist() == [2, 1]
+    assert notes == [f"{tmp_path}/train.csv: 1 file is not there and skipped: 'images/n0153282900000005.jpg'"]
+
+
+def test_files_that_are_no_images(tmp_path: Path):
+    """Catches notes between images read as images, or left out in silence."""
+    tree(tmp_path)
+    for name in ("train/notes.txt", "train/dog/labels.json"):
+        (tmp_path / name).write_text("x")
+    assert refusal(tmp_path) == (
+        "ROOT/train: 2 files are no images ('notes.txt', 'dog/labels.json'); remove them, or leave them out: "
+        "--on-error skip"
+    )
+    splits, notes = found(tmp_path, "skip")
+    assert splits["train"].counts.tolist() == [4, 3]
+    assert notes == [f"{tmp_path}/train: 2 files are no images and skipped: 'notes.txt', 'dog/labels.json'"]
+
+
+NO_SPLITS = (
+    "ROOT: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; divide the classes "
+    "into these"
+)
+
+
+@pytest.mark.parametrize(
+    ("arrange", "line"),
+    [
+        (lambda root: root.rmdir(), "ROOT: no such folder of images"),
+        (lambda root: None, NO_SPLITS),
+        (lambda root: save(root / "cat" / "1.png"), NO_SPLITS),
+        (
+            lambda root: (root / "train").mkdir(),
+            "ROOT/train: has no folders; put the images of each class into a folder of its name",
+        ),
+        (
+            lambda root: (root / "train" / "cat").mkdir(parents=True),
+            "ROOT/train/cat: holds no images (.bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, "
+            ".webp); remove the folder",
+        ),
+        (
+            lambda root: (tree(root), (root / "val.csv").write_text("filename,label\n")),
+            "ROOT: has tables ('val') and folders ('train', 'val', 'test') of splits; keep the one or the "
+            "other",
+        ),
+        (
+            lambda root: tree(root, {"train": {"cat": 1, "dog": 1}, "test": {"dog": 1, "cat": 1}}),
+            "ROOT/test: classes 'cat', 'dog' in both 'train' and 'test'; splits may not share classes, so "
+            "give different classes different names",
+        ),
+        (
+            lambda root: ravi(root, {"train": [("1.png", "a")], "val": [("2.png", "a")]}),
+            "ROOT/val: class 'a' in both 'train' and 'val'; splits may not share classes, so give different "
+            "classes different names",
+        ),
+    ],
+)
+def test_refusals(arrange: Callable[[Path], object], line: str, tmp_path: Path):
+    """Catches a leak between splits, empty classes, and half a data set taken for a whole one."""
+    arrange(tmp_path)
+    assert refusal(tmp_path) == line
+
+
+def test_without_some_images(tmp_path: Path):
+    """Catches labels that no longer belong to their images, and a class that vanishes in silence."""
+    tree(tmp_path)
+    images = find_classes(tmp_path / "train", "refuse", print)
+    left = images.without([0, 5])
+    assert left.names == ("cat/1.png", "cat/2.png", "cat/3.png", "dog/0.png", "dog/2.png")
+    assert left.labels.tolist() == [0, 0, 0, 1, 1]
+    with pytest.raises(InputError, match="no image of class 'dog' can be read; remove the class"):
+        images.without([4, 5, 6])
+
+
+def test_images_without_classes(tmp_path: Path):
+    """Catches images to predict that need folders, or come in the order of the disk."""
+    for name in ("b/2.png", "a.jpg"):
+        save(tmp_path / name)
+    (tmp_path / "c.txt").write_text("x")
+    assert find_images(tmp_path) == ("a.jpg", "b/2.png")
+    with pytest.raises(InputError, match="holds no images"):
+        find_images(tmp_path / "nowhere")
