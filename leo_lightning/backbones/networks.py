@@ -51,8 +51,8 @@ def check_blocks(network: nn.Module, image_size: int) -> None:
         for block in network.get_submodule(layer).children():
             if getattr(block, "drop_rate", 0) > 0 and getattr(block, "block_size", 0) > size:
                 raise InputError(
-                    f"resnet-12 drops blocks of {block.block_size} × {block.block_size} places, and of images of "
-                    f"{image_size} × {image_size} pixels are left {size} × {size}; set the option "
+                    f"resnet-12 drops blocks of {block.block_size} × {block.block_size} places, and images "
+                    f"of {image_size} × {image_size} pixels leave it {size} × {size}; set the option "
                     f"dropblock_size to {max(1, image_size // 16)}, or take larger images"
                 )
 
