@@ -175,7 +175,7 @@ REFUSED = {
         "--model.options={depth: 3}",
         "conv-4 cannot be built with depth = 3",
     ),
-    "too small": ("--data.image_size=8", "backbone conv-4 takes no 8 × 8 pixels"),
+    "too small": ("--data.image_size=8", "backbone conv-4 takes no images of 8 × 8 pixels"),
     "resize below the crop": ("--data.resize=8", "data.resize is 8: it must be at least 16"),
     "a mean too many": ("--data.mean=[1,2]", "data.mean has 2 numbers for 1 channels"),
     "too few for a shot": ("--model.val_shot=12", "a validation task needs 13"),
