@@ -6,7 +6,7 @@ Few-Shot Learning. arXiv:1911.04623. The centroids are those of Prototypical Net
 2017, Eq. 1) without an embedding of their own.
 """
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from leo_lightning.learners.learner import LinearClassifier
@@ -20,6 +20,15 @@ class NearestCentroid(NotTrained):
         super().__init__()
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
-        """See `Learner.stages`. -‖x - c‖² = 2x·c - ‖c‖² - ‖x‖², and ‖x‖² is the same for all classes."""
-        centroids = support.mean(2)
-        return {"final": LinearClassifier(2 * centroids, -centroids.square().sum(-1))}
+        """See `Learner.stages`."""
+        return {"final": self.adapt(support)}
+
+    def adapt(
+        self, support: Float[Tensor, "B N K E"], valid: Bool[Tensor, "B N K"] | None = None
+    ) -> LinearClassifier:
+        """See `Learner.adapt`. -‖x - c‖² = 2x·c - ‖c‖² - ‖x‖², and ‖x‖² is the same for all classes."""
+        if valid is None:
+            centroids = support.mean(2)
+        else:
+            centroids = (support * valid[..., None]).sum(2) / valid.sum(2, keepdim=True)
+        return LinearClassifier(2 * centroids, -centroids.square().sum(-1))

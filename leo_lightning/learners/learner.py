@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
+from leo_lightning.errors import InputError
 
 
 class Outcome(NamedTuple):
@@ -134,6 +135,20 @@ class Learner(nn.Module, ABC):
         Deterministic: call `.eval()` first.
         """
 
-    def adapt(self, support: Float[Tensor, "B N K E"]) -> Classifier:
-        """Classifiers for new classes, for use after training (call `.eval()` first)."""
+    def adapt(
+        self, support: Float[Tensor, "B N K E"], valid: Bool[Tensor, "B N K"] | None = None
+    ) -> Classifier:
+        """Classifiers for new classes, for use after training (call `.eval()` first).
+
+        Args:
+            support: images by class.
+            valid: False where a row is padding, of classes with fewer images than others; None: nowhere.
+
+        Raises:
+            InputError: the method cannot do with fewer images of some classes.
+        """
+        if valid is not None:
+            raise InputError(
+                f"{type(self).__name__} needs as many examples of each class; leave some of the others out"
+            )
         return self.stages(support)["final"]
