@@ -25,6 +25,7 @@ from rich.console import Console
 
 from leo_lightning.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from leo_lightning.compiling import prepare_compiler
+from leo_lightning.data.new_classes import NewClasses
 from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.errors import (
     DivergedError,
@@ -35,8 +36,17 @@ from leo_lightning.errors import (
     require,
 )
 from leo_lightning.history import MetricsCSV
-from leo_lightning.parser import DATA_PATH, LEO_PATH, Parser, check_config, check_nulls, essence
-from leo_lightning.predictions import ClassesCSV, ValuesCSV
+from leo_lightning.new_classes_report import NewClassesReport
+from leo_lightning.parser import (
+    DATA_PATH,
+    LEO_PATH,
+    NEW_CLASSES_PATH,
+    Parser,
+    check_config,
+    check_nulls,
+    essence,
+)
+from leo_lightning.predictions import ClassesCSV, PredictionsCSV, ValuesCSV
 from leo_lightning.progress import RunProgress
 from leo_lightning.quiet import quiet
 from leo_lightning.results import ResultsReport
@@ -58,8 +68,9 @@ from leo_lightning.shorthand import flag_values, with_defaults
 from leo_lightning.stop_signals import StopSignals
 from leo_lightning.system import MetaLearner
 from leo_lightning.throughput import Throughput
+from leo_lightning.trained import TrainedModel
 from leo_lightning.trainer_flags import check_trainer
-from leo_lightning.whole_file import whole_file
+from leo_lightning.whole_file import check_place, whole_file
 
 SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
 """What a saved configuration holds: enough to replay the run, and read by every subcommand."""
@@ -121,6 +132,19 @@ class LEOCommand(LightningCLI):
             "predict": evaluation,
         }
 
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument(
+                "--out",
+                metavar="FILE",
+                type=str | None,
+                help="where predictions go, in place of predictions.csv in the run folder",
+            )
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our sections and the links between the others."""
         parser.usage = "train.py [command] [--field value ...]"
@@ -180,17 +204,34 @@ class LEOCommand(LightningCLI):
         self.fitting = self.trained and self.subcommand in ("fit_test", "fit")
         self.stage = "fit" if self.fitting else self.subcommand.replace("fit_test", "test")
         split = "train" if self.fitting else self.stage.replace("validate", "val")
-        check_trainer(config.trainer, split, config.data.init_args.steps_per_epoch)
+        check_trainer(config.trainer, split, config.data.init_args.get("steps_per_epoch", 1))
+        self.out = None if config.get("out") is None else Path(config.out)
+        if self.out is not None:
+            check_place(self.out)
         path = self._find_checkpoint(config)
         self.checkpoint = None if path is None else read_checkpoint(path)
         config.ckpt_path = None if path is None else str(path)
+        self.trained_model = None
+        if path is not None and config.data.class_path == NEW_CLASSES_PATH:
+            self.trained_model = TrainedModel.load(path)
+            self._follow_record(path, self.trained_model, config.data.init_args)
         resumed = folder_of(path) if path and self.fitting else None
         self.folder = resumed or fresh_folder(self.options.root, self.options.name)
         config.trainer.default_root_dir = str(self.folder)
         for section in (config.data.init_args, config.model):
-            if section.seed is None:
+            if section.get("seed", 0) is None:
                 section.seed = int(config.seed_everything)
         self._place_wandb(config)
+
+    @staticmethod
+    def _follow_record(path: Path, model: TrainedModel, data: Namespace) -> None:
+        """Embeddings of new classes are normalised as those of the training were."""
+        kind = model.record.normalization.kind
+        if data.normalize not in (None, kind):
+            raise InputError(
+                f"data.normalize is {data.normalize}, and {path} was trained with {kind}; leave it out"
+            )
+        data.normalize, data.ckpt_path = kind, str(path)
 
     def _set_seed(self) -> None:
         try:
@@ -314,8 +355,7 @@ class LEOCommand(LightningCLI):
             better = max if evaluation.mode == "max" else min
             callbacks.append(RunProgress(self.console, evaluation.score, better))
         if self.subcommand != "fit":
-            predictions = ClassesCSV if self.model.learner.predicts == "classes" else ValuesCSV
-            callbacks += [ResultsReport(self.folder, self.console), predictions(self.folder)]
+            callbacks += [ResultsReport(self.folder, self.console), self._predictions()]
         if self.fitting:
             folder = self.folder / CHECKPOINTS
             callbacks.append(Throughput())
@@ -325,6 +365,12 @@ class LEOCommand(LightningCLI):
             self.last = LastCheckpoint(folder / "last.ckpt", self.options.checkpoint_every, signals)
             callbacks.append(self.last)
         return callbacks
+
+    def _predictions(self) -> PredictionsCSV:
+        path = self.out or self.folder / "predictions.csv"
+        if isinstance(self.datamodule, NewClasses):
+            return NewClassesReport(path, self.folder, self.console)
+        return (ClassesCSV if self.model.learner.predicts == "classes" else ValuesCSV)(path)
 
     # Running
 
@@ -380,6 +426,8 @@ class LEOCommand(LightningCLI):
         for stage in dict.fromkeys((self.stage, self.subcommand.replace("fit_test", "test"))):
             self.datamodule.setup(stage)
         self.model.check_trainer(self.trainer)
+        if self.trained_model is not None:
+            self.trained_model.check_size(data.examples)
         if self.checkpoint is not None:
             self.model.check_fits(self.checkpoint)
         if self.fitting and self.checkpoint and 0 < self.trainer.max_steps <= self.checkpoint["global_step"]:
@@ -476,20 +524,23 @@ class LEOCommand(LightningCLI):
             lines.append(
                 f"note    no validation in {trainer.max_steps} steps; see --data.steps_per_epoch ({epoch})"
             )
-        self.console.print("\n".join(lines), highlight=False, soft_wrap=True)
+        if isinstance(data, NewClasses):
+            lines += [f"note    {note}" for note in data.notes]
+        self.console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
     @rank_zero_only
     def _end(self) -> None:
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()
-        lines = ["", *(f"{what:10} {path}" for what, path in written(self.folder))]
+        left = [*written(self.folder), *([("results", self.out)] if self.out else [])]
+        lines = ["", *(f"{what:10} {path}" for what, path in left)]
         if self.fitting:
             lines += [
                 "next",
                 *(f"  {command}" for command in next_commands(self.folder, self.datamodule.longer_test)),
             ]
-        self.console.print("\n".join(lines), highlight=False, soft_wrap=True)
+        self.console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def _is_trained(class_path: str) -> bool:
