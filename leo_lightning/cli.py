@@ -11,14 +11,18 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from leo_lightning.command import RunCommand, exit_code
 from leo_lightning.compiling import prepare_compiler
+from leo_lightning.data.new_classes import NewClasses
 from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.errors import InputError
-from leo_lightning.parser import DATA_PATH, LEO_PATH, check_nulls
-from leo_lightning.predictions import ClassesCSV, ValuesCSV
+from leo_lightning.new_classes_report import NewClassesReport
+from leo_lightning.parser import DATA_PATH, LEO_PATH, NEW_CLASSES_PATH, check_nulls
+from leo_lightning.predictions import ClassesCSV, PredictionsCSV, ValuesCSV
 from leo_lightning.results import ResultsReport
 from leo_lightning.run import CHECKPOINTS, next_commands, read_checkpoint
 from leo_lightning.shorthand import with_defaults
 from leo_lightning.system import MetaLearner
+from leo_lightning.trained import TrainedModel
+from leo_lightning.whole_file import check_place
 
 
 class Trainer(pl.Trainer):
@@ -72,6 +76,19 @@ class LEOCommand(RunCommand):
             "predict": evaluation,
         }
 
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument(
+                "--out",
+                metavar="FILE",
+                type=str | None,
+                help="where predictions go, in place of predictions.csv in the run folder",
+            )
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our sections and the links between the others."""
         super().add_arguments_to_parser(parser)
@@ -94,11 +111,29 @@ class LEOCommand(RunCommand):
             raise InputError(f"{name} has nothing to train: use `test` or `predict`, without --resume")
         self.fitting = self.trained and self.subcommand in self.fits
         self.stage = "fit" if self.fitting else self.subcommand.replace("fit_test", "test")
-        return config.data.init_args.steps_per_epoch
+        self.out = None if config.get("out") is None else Path(config.out)
+        if self.out is not None:
+            check_place(self.out)
+        self.trained_model: TrainedModel | None = None
+        return config.data.init_args.get("steps_per_epoch", 1)
 
-    def read_checkpoint(self, path: Path) -> dict[str, Any]:
+    def read_checkpoint(self, path: Path, config: Namespace) -> dict[str, Any]:
         """See `RunCommand`."""
-        return read_checkpoint(path)
+        checkpoint = read_checkpoint(path)
+        if config.data.class_path == NEW_CLASSES_PATH:
+            self.trained_model = TrainedModel.load(path)
+            self._follow_record(path, self.trained_model, config.data.init_args)
+        return checkpoint
+
+    @staticmethod
+    def _follow_record(path: Path, model: TrainedModel, data: Namespace) -> None:
+        """Embeddings of new classes are normalised as those of the training were."""
+        kind = model.record.normalization.kind
+        if data.normalize not in (None, kind):
+            raise InputError(
+                f"data.normalize is {data.normalize}, and {path} was trained with {kind}; leave it out"
+            )
+        data.normalize, data.ckpt_path = kind, str(path)
 
     def judged_by(self) -> tuple[str, Literal["max", "min"]]:
         """See `RunCommand`."""
@@ -113,8 +148,13 @@ class LEOCommand(RunCommand):
         """What a test or a prediction leaves."""
         if self.subcommand == "fit":
             return []
-        predictions = ClassesCSV if self.model.learner.predicts == "classes" else ValuesCSV
-        return [ResultsReport(self.folder, self.console), predictions(self.folder)]
+        return [ResultsReport(self.folder, self.console), self._predictions()]
+
+    def _predictions(self) -> PredictionsCSV:
+        path = self.out or self.folder / "predictions.csv"
+        if isinstance(self.datamodule, NewClasses):
+            return NewClassesReport(path, self.folder, self.console)
+        return (ClassesCSV if self.model.learner.predicts == "classes" else ValuesCSV)(path)
 
     # Running
 
@@ -139,6 +179,8 @@ class LEOCommand(RunCommand):
         for stage in dict.fromkeys((self.stage, self.subcommand.replace("fit_test", "test"))):
             self.datamodule.setup(stage)
         self.model.check_trainer(self.trainer)
+        if self.trained_model is not None:
+            self.trained_model.check_size(data.examples)
         if self.checkpoint is not None:
             self.model.check_fits(self.checkpoint)
 
@@ -162,6 +204,8 @@ class LEOCommand(RunCommand):
 
     def notes(self) -> list[str]:
         """See `RunCommand`."""
+        if isinstance(self.datamodule, NewClasses):
+            return [f"note    {note}" for note in self.datamodule.notes]
         trainer, epoch = self.trainer, self.datamodule.steps_per_epoch
         if (
             self.fitting
@@ -173,6 +217,10 @@ class LEOCommand(RunCommand):
                 f"note    no validation in {trainer.max_steps} steps; see --data.steps_per_epoch ({epoch})"
             ]
         return []
+
+    def elsewhere(self) -> list[tuple[str, Path]]:
+        """See `RunCommand`."""
+        return [("results", self.out)] if self.out else []
 
     def next_commands(self) -> list[str]:
         """See `RunCommand`."""

@@ -105,8 +105,8 @@ class RunCommand(LightningCLI):
         """What of a validation chooses the best checkpoint, and whether more of it is better."""
 
     @abstractmethod
-    def read_checkpoint(self, path: Path) -> dict[str, Any]:
-        """What a checkpoint holds.
+    def read_checkpoint(self, path: Path, config: Namespace) -> dict[str, Any]:
+        """What a checkpoint holds; settings that hang on it are set.
 
         Raises:
             InputError: it is none of this command's.
@@ -123,6 +123,10 @@ class RunCommand(LightningCLI):
     @abstractmethod
     def next_commands(self) -> list[str]:
         """What one can do with a finished run."""
+
+    def elsewhere(self) -> list[tuple[str, Path]]:
+        """What is written outside the run folder, because it was asked for: kind and place."""
+        return []
 
     def validates(self) -> bool:
         """Whether there is a validation."""
@@ -193,13 +197,13 @@ class RunCommand(LightningCLI):
         split = "train" if self.fitting else self.stage.replace("validate", "val")
         check_trainer(config.trainer, split, epoch)
         path = self._find_checkpoint(config)
-        self.checkpoint = None if path is None else self.read_checkpoint(path)
+        self.checkpoint = None if path is None else self.read_checkpoint(path, config)
         config.ckpt_path = None if path is None else str(path)
         resumed = folder_of(path) if path and self.fitting else None
         self.folder = resumed or fresh_folder(self.options.root, self.options.name)
         config.trainer.default_root_dir = str(self.folder)
         for section in (config.data.get("init_args", config.data), config.model):
-            if section.seed is None:
+            if section.get("seed", 0) is None:
                 section.seed = int(config.seed_everything)
         self._place_wandb(config)
 
@@ -366,7 +370,7 @@ class RunCommand(LightningCLI):
                 said += f"; saved at step {self.last.saved}, go on with: {command}"
             else:
                 said += f" at step {self.trainer.global_step}, before there was anything to save"
-        self.console.print(said, highlight=False, soft_wrap=True)
+        self.console.print(said, highlight=False, markup=False, soft_wrap=True)
 
     def resume_command(self, path: Path) -> str:
         """What goes on from a checkpoint."""
@@ -436,7 +440,7 @@ class RunCommand(LightningCLI):
             reason = one_line(error).rstrip(".")
             raise InputError(f"W&B: {reason}; or log offline: --run.wandb offline") from None
         if url:
-            self.console.print(f"wandb   {url}", highlight=False, soft_wrap=True)
+            self.console.print(f"wandb   {url}", highlight=False, markup=False, soft_wrap=True)
 
     @rank_zero_only
     def _banner(self, changed: list[str]) -> None:
@@ -448,7 +452,7 @@ class RunCommand(LightningCLI):
             lines += [f"changed {what}" for what in changed]
         elif self._get(self.config, "resume"):
             lines.append("resumed nothing: no run of this name has a checkpoint, so this is a new one")
-        self.console.print("\n".join([*lines, *self.notes()]), highlight=False, soft_wrap=True)
+        self.console.print("\n".join([*lines, *self.notes()]), highlight=False, markup=False, soft_wrap=True)
 
     def notes(self) -> list[str]:
         """What else is to be known before a run."""
@@ -459,10 +463,11 @@ class RunCommand(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()
-        lines = ["", *(f"{what:10} {path}" for what, path in written(self.folder))]
+        left = [*written(self.folder), *self.elsewhere()]
+        lines = ["", *(f"{what:10} {path}" for what, path in left)]
         if self.fitting:
             lines += ["next", *(f"  {command}" for command in self.next_commands())]
-        self.console.print("\n".join(lines), highlight=False, soft_wrap=True)
+        self.console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def exit_code(run: Callable[[], object]) -> int:

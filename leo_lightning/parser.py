@@ -14,12 +14,14 @@ from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.data.new_classes import NewClasses
 from leo_lightning.errors import InputError, disk_line, one_line
 from leo_lightning.learners.generated_mlp import MLPRegressor
 from leo_lightning.learners.leo import LEO
 
 LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
 DATA_PATH = f"{EpisodeDataModule.__module__}.{EpisodeDataModule.__name__}"
+NEW_CLASSES_PATH = f"{NewClasses.__module__}.{NewClasses.__name__}"
 BASE_PATH = f"{MLPRegressor.__module__}.{MLPRegressor.__name__}"
 CHOSEN = {
     "data": ("data module", DATA_PATH),
@@ -92,7 +94,10 @@ class Parser(LightningArgumentParser):
         text = super().format_help()
         if "--model.learner " not in text:
             return text
-        for what, name, default in (("learner", "model.learner", LEO), ("data", "data", EpisodeDataModule)):
+        shown = [("learner", "model.learner", LEO), ("data", "data", EpisodeDataModule)]
+        if "--out " in text:  # of predict
+            shown.append(("data", "data", NewClasses))
+        for what, name, default in shown:
             parser = ArgumentParser(add_help=False)
             parser.add_class_arguments(default, name, skip={"embedding_size"} if default is LEO else None)
             fields = parser.format_help()
@@ -256,5 +261,6 @@ def _known(parser: ArgumentParser) -> set[str]:
                 names |= _known(child)
     if "model.learner" not in names:
         return names
-    data = {f"data.{name}" for name in inspect.signature(EpisodeDataModule).parameters}
+    modules = (EpisodeDataModule, NewClasses)
+    data = {f"data.{name}" for module in modules for name in inspect.signature(module).parameters}
     return names | data | {f"model.learner.{name}" for name in LEO(1, 1).init_args()}

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from leo_lightning import cli, features
+from leo_lightning import cli, export, features
 from leo_lightning.compare import __main__ as compare
 from leo_lightning.figures import __main__ as figures
 from leo_lightning.images import __main__ as images
@@ -24,6 +24,7 @@ from tests.compare.refusals import COMPARISON
 from tests.extraction.refusals import EXTRACTION
 from tests.figures.refusals import FIGURES
 from tests.images.refusals import IMAGES
+from tests.new_classes_refusals import NEW_CLASSES
 from tests.refusals import Case, World, locked
 from tests.runs import files, folders, tiny
 from tests.sweep.refusals import SEARCH
@@ -37,6 +38,7 @@ COMMANDS = {
     "sweep": sweep.main,
     "figures": figures.main,
     "images": images.main,
+    "export": export.main,
 }
 SECTIONS = refusals.SECTIONS | {
     "Comparison": COMPARISON,
@@ -44,6 +46,7 @@ SECTIONS = refusals.SECTIONS | {
     "Figures": FIGURES,
     "Images": IMAGES,
     "Extraction": EXTRACTION,
+    "New classes": NEW_CLASSES,
 }
 CASES = [(section, name) for section, cases in SECTIONS.items() for name in cases]
 IN_PROCESSES = [(section, name) for section, name in CASES if SECTIONS[section][name].environment is not None]

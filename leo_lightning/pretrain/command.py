@@ -60,7 +60,7 @@ class PretrainCommand(RunCommand):
             raise InputError(f"model.schedule {config.model.schedule} needs an end: set --trainer.max_epochs")
         return 2**31  # not known before the images are counted; Lightning then says what does not fit
 
-    def read_checkpoint(self, path: Path) -> dict[str, Any]:
+    def read_checkpoint(self, path: Path, config: Namespace) -> dict[str, Any]:
         """See `RunCommand`."""
         content = load_torch(path)
         settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
