@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leo_lightning.arguments import ArgumentParser
-from leo_lightning.errors import InputError, disk_line
+from leo_lightning.arguments import ArgumentParser, exit_code
+from leo_lightning.errors import InputError
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -48,20 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
     """
-    try:
-        _export(_parser().parse_args(argv))
-    except InputError as error:
-        return _ended(f"error: {' '.join(str(error).split())}", 2)
-    except OSError as error:
-        return _ended(f"error: {disk_line(error)}", 2)
-    except KeyboardInterrupt:
-        return _ended("interrupted; nothing was written", 130)
-    return 0
-
-
-def _ended(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
-    return code
+    return exit_code(lambda: _export(_parser().parse_args(argv)), "interrupted; nothing was written")
 
 
 def _parser() -> ArgumentParser:
@@ -77,8 +64,10 @@ def _parser() -> ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE",
-        help="a few labelled examples of each class: features.safetensors, npz, npy or pt",
+        help="a few labelled examples of each class: features.safetensors, npz, npy or pt, or a folder with "
+        "a folder of images for each class",
     )
+    add("--backbone", type=Path, metavar="FILE", help="backbone.safetensors of the training, for images")
     add("--out", type=Path, required=True, metavar="FILE", help="what is written: .onnx or .safetensors")
     return parser
 
@@ -88,13 +77,15 @@ def _export(arguments: argparse.Namespace) -> None:
 
     _check_kind(arguments.out)
     check_place(arguments.out)
-    from leo_lightning.data.new_classes import read_images, support_of
+    from leo_lightning.data.new_classes import support_of
+    from leo_lightning.extraction.new_images import reader
     from leo_lightning.quiet import quiet
     from leo_lightning.trained import TrainedModel
 
     quiet()
     trained = TrainedModel.load(arguments.ckpt_path)
-    support = support_of(read_images(arguments.support, labelled=True))
+    read = reader(arguments.backbone, trained.record.provenance.get("weights_sha256"))
+    support = support_of(read(arguments.support, True))
     export(trained.adapt(support), support.class_names, trained, arguments.out)
     print(
         f"{arguments.out}: {support.num_classes} classes by {len(support)} examples, embeddings of size "

@@ -4,6 +4,9 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+import yaml
+
+from leo_lightning.backbones.recipe import BACKBONE_FILE
 from leo_lightning.errors import InputError
 from leo_lightning.parser import NEW_CLASSES_PATH, nearest
 from leo_lightning.run import CONFIG, find_checkpoint, folder_of, read_checkpoint
@@ -56,7 +59,8 @@ def with_defaults(
         root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or name
         path = find_checkpoint(Path(root), name, wanted) if wanted in ("best", "last") else Path(wanted)
         if folder := folder_of(path):
-            return [command, "--config", str(folder / CONFIG), *_chosen(rest, new_classes), *rest]
+            beside = _backbone_of(folder) if new_classes else []
+            return [command, "--config", str(folder / CONFIG), *_chosen(rest, new_classes), *beside, *rest]
         if new_classes and path.is_file():
             return [command, *_learner_in(path), *_chosen(rest, new_classes), *rest]
     if fitting and start:
@@ -70,6 +74,15 @@ def _chosen(rest: list[str], new_classes: bool) -> list[str]:
         return []
     recorded = ["--data.normalize=null", "--data.root=null"] if _value(rest, "--ckpt_path") else []
     return [f"--data={NEW_CLASSES_PATH}", "--data.query=null", *recorded]
+
+
+def _backbone_of(folder: Path) -> list[str]:
+    """The backbone beside the features that a run was trained on, if it is there, for images."""
+    config = yaml.safe_load((folder / CONFIG).read_text())
+    data = config.get("data", {}) if isinstance(config, dict) else {}
+    root = data.get("init_args", data).get("root") if isinstance(data, dict) else None
+    path = Path(root or ".", BACKBONE_FILE)
+    return [f"--data.backbone={path}"] if root and path.is_file() else []
 
 
 def _learner_in(path: Path) -> list[str]:

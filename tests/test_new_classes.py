@@ -21,7 +21,6 @@ from leo_lightning.data.splits import load_split
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.errors import InputError
 from leo_lightning.learners.centroid import NearestCentroid
-from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.sampled import SampledClassifier
 from leo_lightning.metrics import wilson_interval
@@ -389,7 +388,7 @@ def test_a_method_that_needs_equal_shots_says_so():
     """Catches padding that is taken for examples."""
 
     class Equal(NearestCentroid):
-        adapt = Learner.adapt
+        unequal_shots = False
 
     support, valid = torch.ones(1, 2, 2, 3), torch.tensor([[[True, True], [True, False]]])
     with pytest.raises(

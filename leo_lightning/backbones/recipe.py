@@ -12,6 +12,8 @@ Pooling = Literal["mean", "flatten"]
 Interpolation = Literal["bicubic", "bilinear"]
 
 FINAL = "final"
+BACKBONE_FILE = "backbone.safetensors"
+"""What the file of a backbone is called that lies beside the features that it made."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from leo_lightning.data.episode import EpisodeRows
 from leo_lightning.errors import InputError
 
 
@@ -45,7 +44,7 @@ class EpisodeStream(Stream):
     indices, never embeddings.
 
     Args:
-        sample: task numbers to rows.
+        sample: task numbers to rows, or to whatever a batch is.
         batch_size: tasks per batch and process.
         tasks: number of tasks, None for an endless stream.
         length: number of batches that count as an epoch of an endless stream.
@@ -54,7 +53,7 @@ class EpisodeStream(Stream):
 
     def __init__(
         self,
-        sample: Callable[[range], EpisodeRows],
+        sample: Callable[[range], Any],
         batch_size: int,
         tasks: int | None = None,
         length: int | None = None,
@@ -77,7 +76,7 @@ class EpisodeStream(Stream):
         batches = -(-self.tasks // self.batch_size)
         return len(range(self.rank, batches, self.world))
 
-    def batch(self, number: int) -> EpisodeRows | None:
+    def batch(self, number: int) -> Any | None:
         """See `Stream`."""
         start = (number * self.world + self.rank) * self.batch_size
         stop = start + self.batch_size if self.tasks is None else min(start + self.batch_size, self.tasks)

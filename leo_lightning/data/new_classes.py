@@ -104,10 +104,13 @@ class NewClasses(TaskDataModule):
     """New classes by a few labelled examples of each, and images that are to be classified: one task.
 
     Args:
-        support: file of a few labelled examples of each class: features.safetensors, npz, npy or pt.
-        query: file of what is to be classified, of the same kinds; labels may be missing.
+        support: file of a few labelled examples of each class (features.safetensors, npz, npy or pt), or
+            folder with a folder of images for each class.
+        query: what is to be classified, of the same kinds; labels may be missing, and images lie anywhere.
         normalize: none, l2 or center_l2; null: what the checkpoint records, or l2 without a checkpoint.
         root: folder of features whose training split has the mean for center_l2, if there is no checkpoint.
+        backbone: backbone.safetensors that made the features of the training, if there are images; null: the
+            one beside the features of the checkpoint's run.
         ckpt_path: checkpoint whose record of its features is followed; train.py sets it to its --ckpt_path.
     """
 
@@ -119,6 +122,7 @@ class NewClasses(TaskDataModule):
         query: str | None = None,
         normalize: Normalize | None = None,
         root: str | None = None,
+        backbone: str | None = None,
         ckpt_path: str | None = None,
     ) -> None:
         super().__init__(
@@ -129,7 +133,9 @@ class NewClasses(TaskDataModule):
         self.query = _named("query", query, "what is to be classified")
         self.normalize: Normalize | None = normalize
         self.root = None if root is None else Path(root)
+        self.backbone = None if backbone is None else Path(backbone)
         self.ckpt_path = None if ckpt_path is None else Path(ckpt_path)
+        self.read: Callable[[Path, bool], Images] = read_images
 
     @cached_property
     def record(self) -> FeatureRecord | None:
@@ -154,12 +160,12 @@ class NewClasses(TaskDataModule):
     @cached_property
     def examples(self) -> FeatureBank:
         """The labelled examples."""
-        return support_of(read_images(self.support, labelled=True))
+        return support_of(self.read(self.support, True))
 
     @cached_property
     def queries(self) -> Images:
         """What is to be classified."""
-        return read_images(self.query, labelled=False)
+        return self.read(self.query, False)
 
     @cached_property
     def labels(self) -> Int64[Tensor, " n"] | None:
