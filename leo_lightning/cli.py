@@ -170,12 +170,6 @@ class LEOCommand(RunCommand):
     def check_fits(self) -> None:
         """See `RunCommand`."""
         assert self.subcommand is not None
-        if isinstance(self.datamodule, NewClasses):
-            from leo_lightning.extraction.new_images import reader  # images are not every run's
-
-            record = self.datamodule.record
-            sha256 = None if record is None else record.provenance.get("weights_sha256")
-            self.datamodule.read = reader(self.datamodule.backbone, sha256)
         learner, data = self.model.learner, self.datamodule
         if learner.predicts != data.asks:
             raise InputError(

@@ -78,14 +78,14 @@ def _export(arguments: argparse.Namespace) -> None:
     _check_kind(arguments.out)
     check_place(arguments.out)
     from leo_lightning.data.new_classes import support_of
-    from leo_lightning.extraction.new_images import reader
+    from leo_lightning.extraction.new_images import read_any
     from leo_lightning.quiet import quiet
     from leo_lightning.trained import TrainedModel
 
     quiet()
     trained = TrainedModel.load(arguments.ckpt_path)
-    read = reader(arguments.backbone, trained.record.provenance.get("weights_sha256"))
-    support = support_of(read(arguments.support, True))
+    sha256 = trained.record.provenance.get("weights_sha256")
+    support = support_of(read_any(arguments.support, True, arguments.backbone, sha256))
     export(trained.adapt(support), support.class_names, trained, arguments.out)
     print(
         f"{arguments.out}: {support.num_classes} classes by {len(support)} examples, embeddings of size "

@@ -1,6 +1,7 @@
 """The parser of the command line: help that shows the learner's fields, errors of one line."""
 
 import difflib
+import importlib
 import inspect
 import re
 import sys
@@ -14,14 +15,13 @@ from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.data.new_classes import NewClasses
 from leo_lightning.errors import InputError, disk_line, one_line
 from leo_lightning.learners.generated_mlp import MLPRegressor
 from leo_lightning.learners.leo import LEO
 
 LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
 DATA_PATH = f"{EpisodeDataModule.__module__}.{EpisodeDataModule.__name__}"
-NEW_CLASSES_PATH = f"{NewClasses.__module__}.{NewClasses.__name__}"
+NEW_CLASSES_PATH = "leo_lightning.extraction.new_images.NewImages"
 BASE_PATH = f"{MLPRegressor.__module__}.{MLPRegressor.__name__}"
 CHOSEN = {
     "data": ("data module", DATA_PATH),
@@ -96,7 +96,7 @@ class Parser(LightningArgumentParser):
             return text
         shown = [("learner", "model.learner", LEO), ("data", "data", EpisodeDataModule)]
         if "--out " in text:  # of predict
-            shown.append(("data", "data", NewClasses))
+            shown.append(("data", "data", _new_classes()))
         for what, name, default in shown:
             parser = ArgumentParser(add_help=False)
             parser.add_class_arguments(default, name, skip={"embedding_size"} if default is LEO else None)
@@ -252,6 +252,12 @@ def nearest(name: str, known: Iterable[str], otherwise: str = "see --help") -> s
     return f"; did you mean {near[0]}?" if near else f"; {otherwise}"
 
 
+def _new_classes() -> type:
+    """The data of `predict --data.support`, imported when it is asked for."""
+    module, _, name = NEW_CLASSES_PATH.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def _known(parser: ArgumentParser) -> set[str]:
     """Names of all fields of the parser and of its subcommands, and of LEO and its data."""
     names = {action.dest for action in parser._actions}
@@ -261,6 +267,6 @@ def _known(parser: ArgumentParser) -> set[str]:
                 names |= _known(child)
     if "model.learner" not in names:
         return names
-    modules = (EpisodeDataModule, NewClasses)
+    modules = (EpisodeDataModule, _new_classes())
     data = {f"data.{name}" for module in modules for name in inspect.signature(module).parameters}
     return names | data | {f"model.learner.{name}" for name in LEO(1, 1).init_args()}

@@ -55,7 +55,7 @@ def divide(images: Path, root: Path) -> tuple[Path, Path]:
 
 
 def test_images_are_embedded_as_the_features_were(world: Path, checkpoint: Path, tmp_path: Path):
-    """Catches another backbone, size or normalisation for new images: features and images must answer alike."""
+    """Catches another backbone, size or normalisation for new images than for features."""
     support, query = divide(world / "images", tmp_path)
     assert predict(checkpoint, tmp_path / "a.csv", f"--data.support={support}", f"--data.query={query}") == 0
     bank = load_split(world / "features", "test")

@@ -104,13 +104,10 @@ class NewClasses(TaskDataModule):
     """New classes by a few labelled examples of each, and images that are to be classified: one task.
 
     Args:
-        support: file of a few labelled examples of each class (features.safetensors, npz, npy or pt), or
-            folder with a folder of images for each class.
-        query: what is to be classified, of the same kinds; labels may be missing, and images lie anywhere.
+        support: file of a few labelled examples of each class: features.safetensors, npz, npy or pt.
+        query: file of what is to be classified, of the same kinds; labels may be missing.
         normalize: none, l2 or center_l2; null: what the checkpoint records, or l2 without a checkpoint.
         root: folder of features whose training split has the mean for center_l2, if there is no checkpoint.
-        backbone: backbone.safetensors that made the features of the training, if there are images; null: the
-            one beside the features of the checkpoint's run.
         ckpt_path: checkpoint whose record of its features is followed; train.py sets it to its --ckpt_path.
     """
 
@@ -122,7 +119,6 @@ class NewClasses(TaskDataModule):
         query: str | None = None,
         normalize: Normalize | None = None,
         root: str | None = None,
-        backbone: str | None = None,
         ckpt_path: str | None = None,
     ) -> None:
         super().__init__(
@@ -133,9 +129,11 @@ class NewClasses(TaskDataModule):
         self.query = _named("query", query, "what is to be classified")
         self.normalize: Normalize | None = normalize
         self.root = None if root is None else Path(root)
-        self.backbone = None if backbone is None else Path(backbone)
         self.ckpt_path = None if ckpt_path is None else Path(ckpt_path)
-        self.read: Callable[[Path, bool], Images] = read_images
+
+    def read(self, path: Path, labelled: bool) -> Images:
+        """See `read_images`."""
+        return read_images(path, labelled)
 
     @cached_property
     def record(self) -> FeatureRecord | None:

@@ -1,6 +1,5 @@
 """Support and queries that are images: embedded as the features of the training were."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,34 +8,65 @@ import torch
 from leo_lightning.backbones.recipe import BACKBONE_FILE
 from leo_lightning.backbones.weights import digest, read_backbone
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.new_classes import Images, read_images
+from leo_lightning.data.new_classes import Images, NewClasses, read_images
+from leo_lightning.data.normalization import Normalize
 from leo_lightning.errors import InputError
 from leo_lightning.extraction.embedder import Embedder
 from leo_lightning.images.folder import find_classes, find_images, is_image
 
 
-def reader(backbone: Path | None, sha256: str | None) -> Callable[[Path, bool], Images]:
-    """What reads a file of embeddings, or images, as `read_images` does files.
+class NewImages(NewClasses):
+    """New classes by a few labelled examples of each, and what is to be classified: images, or embeddings.
 
     A folder of images in folders is labelled: their names are classes. One of images alone is not, nor is a
     single image.
 
     Args:
+        support: a few labelled examples of each class: a folder with a folder of images for each class, or
+            their embeddings: features.safetensors, npz, npy or pt.
+        query: what is to be classified, of the same kinds; labels may be missing.
+        backbone: for images, the backbone.safetensors that made the features of the training; null: the one
+            beside those of the checkpoint's run.
+        normalize: none, l2 or center_l2; null: what the checkpoint records, or l2 without a checkpoint.
+        root: folder of features whose training split has the mean for center_l2, if there is no checkpoint.
+        ckpt_path: checkpoint whose record of its features is followed; train.py sets it to its --ckpt_path.
+    """
+
+    def __init__(
+        self,
+        support: str | None = None,
+        query: str | None = None,
+        backbone: str | None = None,
+        normalize: Normalize | None = None,
+        root: str | None = None,
+        ckpt_path: str | None = None,
+    ) -> None:
+        super().__init__(support, query, normalize, root, ckpt_path)
+        self.backbone = None if backbone is None else Path(backbone)
+
+    def read(self, path: Path, labelled: bool) -> Images:
+        """See `read_any`."""
+        sha256 = None if self.record is None else self.record.provenance.get("weights_sha256")
+        return read_any(path, labelled, self.backbone, sha256)
+
+
+def read_any(path: Path, labelled: bool, backbone: Path | None, sha256: str | None) -> Images:
+    """Read embeddings as `read_images` does, or images.
+
+    Args:
+        path: file of embeddings, folder of images, or an image.
+        labelled: whether labels must be there, or may be.
         backbone: the file that lies beside the features of the training; None if it is not known.
         sha256: of its weights, if that is recorded.
+
+    Raises:
+        InputError: it cannot be read, or the backbone is missing or another.
     """
-    embedders: list[Embedder] = []
-
-    def read(path: Path, labelled: bool) -> Images:
-        if not path.is_dir() and not is_image(path):
-            return read_images(path, labelled)
-        if not path.exists():
-            raise InputError(f"{path}: no such image or folder")
-        if not embedders:
-            embedders.append(_embedder(backbone, sha256, path))
-        return _embedded(path, labelled, embedders[0])
-
-    return read
+    if not path.is_dir() and not is_image(path):
+        return read_images(path, labelled)
+    if not path.exists():
+        raise InputError(f"{path}: no such image or folder")
+    return _embedded(path, labelled, _embedder(backbone, sha256, path))
 
 
 def _embedder(backbone: Path | None, sha256: str | None, images: Path) -> Embedder:
