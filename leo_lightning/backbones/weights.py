@@ -49,7 +49,7 @@ def known_recipe(name: str | None, weights: str) -> Recipe:
         InputError: the file is not there, is damaged, or says nothing, and no name was given; or the name is
             another than the file's.
     """
-    if _is_published(weights):
+    if is_published(weights):
         if name is None:
             raise InputError(f"--weights {weights} needs --backbone NAME")
         return _published_recipe(name, weights)
@@ -65,6 +65,11 @@ def known_recipe(name: str | None, weights: str) -> Recipe:
     return stored
 
 
+def is_published(weights: str) -> bool:
+    """Whether `--weights` asks for what others have published, and not for a file."""
+    return weights.partition(":")[0] == PRETRAINED and not Path(weights).exists()
+
+
 def load_backbone(recipe: Recipe, weights: str) -> Backbone:
     """Build a backbone with its weights, ready to embed.
 
@@ -77,7 +82,7 @@ def load_backbone(recipe: Recipe, weights: str) -> Backbone:
     Raises:
         InputError: they cannot be had, or do not fit the network.
     """
-    if not _is_published(weights):
+    if not is_published(weights):
         content = _read(Path(weights))
     elif recipe.backbone in _LEARN2LEARN:
         content = _learn2learn(recipe.backbone, weights.partition(":")[2])
@@ -117,7 +122,7 @@ def save_backbone(backbone: Backbone, path: Path) -> None:
 
 def weights_name(backbone: Backbone, weights: str) -> str:
     """What a record calls weights: who published them, or the file's name, never where it lies."""
-    if not _is_published(weights):
+    if not is_published(weights):
         return Path(weights).name
     if backbone.recipe.backbone in _LEARN2LEARN:
         return f"learn2learn {weights.partition(':')[2]}"
@@ -183,10 +188,6 @@ def _header(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except SafetensorError:
         raise InputError(f"{path}: is no whole safetensors file; copy or make it again") from None
-
-
-def _is_published(weights: str) -> bool:
-    return weights.partition(":")[0] == PRETRAINED and not Path(weights).exists()
 
 
 def _published_recipe(name: str, weights: str) -> Recipe:

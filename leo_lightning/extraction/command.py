@@ -5,6 +5,7 @@ What takes long to import is imported inside the functions, so that `--help` ans
 
 import argparse
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace, console: "Console") -> "dict[str, Feature
     Raises:
         InputError: see `leo_lightning.extraction.extract`.
     """
-    from leo_lightning.backbones.weights import load_backbone, weights_name
+    from leo_lightning.backbones.weights import is_published, load_backbone, weights_name
     from leo_lightning.extraction.embedder import Embedder
     from leo_lightning.extraction.extract import extract
     from leo_lightning.extraction.shards import check_free
@@ -105,7 +106,8 @@ def run(arguments: argparse.Namespace, console: "Console") -> "dict[str, Feature
     check_free(arguments.out, arguments.overwrite)
     with console.status("looking for images ..."):
         splits = find_splits(arguments.images, arguments.on_error, note)
-    with console.status("loading the backbone ..."):
+    # downloads have bars of their own
+    with nullcontext() if is_published(arguments.weights) else console.status("loading the backbone ..."):
         backbone = load_backbone(recipe_of(arguments), arguments.weights)
         embedder = Embedder(
             backbone, arguments.batch_size, arguments.workers, arguments.device, arguments.precision

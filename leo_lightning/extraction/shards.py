@@ -105,22 +105,21 @@ class Shards:
             InputError: no image of a class could be read, or the disk is full.
         """
         rows, unread = self.folder / f"{self.split}.rows", list[int]()
-        shape, dtype = torch.Size((0, 0)), torch.float32
+        first, width, dtype = 0, 0, torch.float32
         try:
             with rows.open("wb") as file:
-                for path in sorted(self.folder.glob(f"{self.split}-*.safetensors")):
-                    with safe_open(path, framework="pt") as shard:
+                while first < len(self.images):
+                    with safe_open(self._path(first), framework="pt") as shard:
                         embeddings, gaps = shard.get_tensor("embeddings"), shard.get_tensor("unread")
-                    first = int(path.stem.removeprefix(f"{self.split}-"))
-                    unread += (gaps.nonzero().flatten() + first).tolist()
                     file.write(embeddings[~gaps].numpy().data)
-                    shape, dtype = embeddings.shape, embeddings.dtype
+                    unread += (gaps.nonzero().flatten() + first).tolist()
+                    first, width, dtype = first + len(gaps), embeddings.shape[1], embeddings.dtype
         except OSError as error:
             raise cannot_write(rows, error) from None
         images = self.images.without(unread) if unread else self.images
-        count = len(images) * shape[1]
+        embeddings = torch.from_file(str(rows), size=len(images) * width, dtype=dtype)
         bank = FeatureBank(
-            embeddings=torch.from_file(str(rows), size=count, dtype=dtype).view(len(images), shape[1]),
+            embeddings=embeddings.view(len(images), width),
             labels=torch.from_numpy(images.labels),
             class_names=images.class_names,
             image_names=images.names,

@@ -15,7 +15,7 @@ from leo_lightning.data.splits import load_split
 from leo_lightning.extraction.command import recipe_of
 from leo_lightning.extraction.embedder import Embedder
 from tests.backbones.networks import conv4
-from tests.images.pictures import tree
+from tests.images.pictures import broken_exif, tree
 
 STORED = conv4(1, resize=35, crop="multiview", layer="2").recipe
 
@@ -89,12 +89,13 @@ def test_what_is_skipped_is_said(here: Path, capsys: pytest.CaptureFixture[str])
     """Catches files left out in silence: by their names, and by what is in them."""
     (here / "images" / "train" / "notes.txt").write_text("x")
     (here / "images" / "train" / "dog" / "2.png").write_bytes(b"")
+    broken_exif(here / "images" / "train" / "cat" / "9.jpg")  # which is neither skipped nor remarked upon
     command = f"extract --images images --out out --weights {BACKBONE_FILE} --on-error skip"
     assert features.main(shlex.split(command)) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert notes == [
         "note: images/train: 1 file is no images and skipped: 'notes.txt'",
-        "note: train: 1 of 7 images cannot be read and are left out: 'dog/2.png'",
+        "note: train: 1 of 8 images cannot be read and are left out: 'dog/2.png'",
     ]
 
 

@@ -74,7 +74,7 @@ def test_a_transformers_embedding(paths: list[Path]):
 
 def test_neighbours_do_not_matter(paths: list[Path]):
     """Catches statistics over the batch, and rows that get mixed up."""
-    embedder = Embedder(conv4(), batch_size=4, workers=2, device="cpu")
+    embedder = Embedder(conv4().train(), batch_size=4, workers=2, device="cpu")
     found = embedder.embed(paths[:4])
     others = embedder.embed([paths[4], paths[1], paths[5], paths[3]])
     assert torch.equal(others[[1, 3]], found[[1, 3]])

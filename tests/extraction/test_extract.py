@@ -402,6 +402,23 @@ def test_changed_images_are_embedded_anew(
     assert contents(out) == contents(tmp_path / "new")
 
 
+def test_shards_of_other_lengths_do_not_mix(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches shards of an earlier run that lie between those of this one."""
+    out = tmp_path / "out"
+    killed_before_the_end(root, out)
+    save(root / "train" / "cat" / "0.png", 77)
+    monkeypatch.setattr(shards, "SECONDS", 1e9)
+    monkeypatch.setattr(shards, "BYTES", 2 * BATCH * 8 * 4)
+    killed_before_the_end(root, out)
+    assert sorted(path.name for path in (out / ".extract").glob("train-*")) == [
+        "train-000000000.safetensors",
+        "train-000000004.safetensors",
+    ]
+    Run(root, out)
+    Run(root, tmp_path / "new")
+    assert contents(out) == contents(tmp_path / "new")
+
+
 def killed_before_the_end(root: Path, out: Path) -> None:
     def save_nothing(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -472,6 +489,22 @@ def test_the_answer_to_damaged_images_may_change(root: Path, tmp_path: Path):
     Run(root, tmp_path / "new", on_error="skip")
     assert contents(out) == contents(tmp_path / "new")
     assert run.said[-1] == "note: train: 1 of 7 images cannot be read and are left out: 'cat/1.png'"
+
+
+def test_what_takes_the_place_of_a_damaged_image_does_not_matter(root: Path, tmp_path: Path):
+    """Catches a refusal for the embedding of a black image, which nobody will see."""
+    (root / "train" / "cat" / "1.png").write_bytes(b"")
+
+    class Proud(Counting):
+        def embed_views(self, images: torch.Tensor) -> torch.Tensor:
+            black = (images.flatten(1) == 0).all(1)
+            return torch.where(black[:, None], torch.inf, super().embed_views(images))
+
+    splits = find_splits(root, "skip", print)
+    console = Console(file=StringIO())
+    banks = extract(splits, Proud(conv4(1)), tmp_path / "out", "", "", on_error="skip", console=console)
+    assert len(banks["train"]) == 6
+    assert banks["train"].embeddings.isfinite().all()
 
 
 def test_a_class_without_images_is_refused(root: Path, tmp_path: Path):

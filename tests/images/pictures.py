@@ -34,6 +34,12 @@ def tree(root: Path, splits: Mapping[str, Mapping[str, int]] = TREE) -> Path:
     return root
 
 
+def broken_exif(path: Path) -> Path:
+    """An image whose file says the orientation, but not all of it."""
+    picture(3).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03\0\0\0\x01\0\x06")
+    return path
+
+
 def damaged(folder: Path) -> dict[str, Path]:
     """Files that are named like images and are no whole ones, by what is wrong with them."""
     folder.mkdir(parents=True, exist_ok=True)
