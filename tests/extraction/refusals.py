@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from leo_lightning.backbones.networks import build_network
-from leo_lightning.backbones.weights import BACKBONE_FILE, FORMAT, save_backbone
+from leo_lightning.backbones.recipe import BACKBONE_FILE
+from leo_lightning.backbones.weights import FORMAT, save_backbone
 from leo_lightning.learn2learn import learn2learn_module
 from tests.backbones.networks import conv4
 from tests.data.test_download import Behaviour, serve
