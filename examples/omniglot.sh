@@ -10,6 +10,8 @@ set -e
 PYTHON=${PYTHON:-.venv/bin/python}
 NAME=omniglot${1:+_small}
 IMAGES=data/$NAME RUNS=runs
+# Small matrices: a second thread is in the way of the process that reads images.
+export OMP_NUM_THREADS=1
 
 if [ ! -d "$IMAGES" ]; then
     if [ -n "$1" ]; then
