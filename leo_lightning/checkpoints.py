@@ -10,7 +10,6 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from leo_lightning.data.episode import Episode
 from leo_lightning.errors import Interrupted
 from leo_lightning.stop_signals import StopSignals
 from leo_lightning.whole_file import whole_file
@@ -72,7 +71,7 @@ class LastCheckpoint(Checkpoint):
         self._seen = self.saved = trainer.global_step
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Episode, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Mend the step of log lines: Lightning counts one too many when it resumes at an epoch's end."""
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step

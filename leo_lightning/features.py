@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leo_lightning.arguments import ArgumentParser
-from leo_lightning.errors import InputError, check_least, disk_line
+from leo_lightning.arguments import ArgumentParser, exit_code
+from leo_lightning.errors import InputError, check_least
 from leo_lightning.extraction.command import add_arguments, run
 
 if TYPE_CHECKING:
@@ -32,19 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
     """
-    try:
-        arguments = _parser().parse_args(argv)
-        arguments.run(arguments)
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {disk_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        print(str(error) or "interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _run(_parser().parse_args(argv)))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    arguments.run(arguments)
 
 
 def _parser() -> ArgumentParser:

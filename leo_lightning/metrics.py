@@ -54,6 +54,22 @@ def half_width(values: Float[Tensor, " tasks"]) -> float:
     return 1.96 * values.std().item() / math.sqrt(len(values))
 
 
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """95% confidence interval of a proportion of independent queries, which stays within 0 and 1.
+
+    Wilson: Probable Inference, the Law of Succession, and Statistical Inference. Journal of the American
+    Statistical Association 22, 1927.
+
+    Args:
+        hits: queries that are answered right.
+        count: of so many.
+    """
+    z2, share = 1.96**2, hits / count
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return centre - half, centre + half
+
+
 def calibration_error(reliability: Float64[Tensor, "bins 3"]) -> float:
     """Expected calibration error: mean over queries of |share of hits - mean confidence| of their bin.
 

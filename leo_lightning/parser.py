@@ -1,6 +1,7 @@
 """The parser of the command line: help that shows the learner's fields, errors of one line."""
 
 import difflib
+import importlib
 import inspect
 import re
 import sys
@@ -20,6 +21,7 @@ from leo_lightning.learners.leo import LEO
 
 LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
 DATA_PATH = f"{EpisodeDataModule.__module__}.{EpisodeDataModule.__name__}"
+NEW_CLASSES_PATH = "leo_lightning.extraction.new_images.NewImages"
 BASE_PATH = f"{MLPRegressor.__module__}.{MLPRegressor.__name__}"
 CHOSEN = {
     "data": ("data module", DATA_PATH),
@@ -79,7 +81,7 @@ class Parser(LightningArgumentParser):
         self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
     ) -> list[str]:
         """See `LightningArgumentParser`. With a default in place of None, a class of data is not optional."""
-        if nested_key != "data":
+        if nested_key != "data" or not subclass_mode:
             return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required)
         default = {"class_path": DATA_PATH}
         self.add_subclass_arguments(
@@ -92,7 +94,10 @@ class Parser(LightningArgumentParser):
         text = super().format_help()
         if "--model.learner " not in text:
             return text
-        for what, name, default in (("learner", "model.learner", LEO), ("data", "data", EpisodeDataModule)):
+        shown = [("learner", "model.learner", LEO), ("data", "data", EpisodeDataModule)]
+        if "--out " in text:  # of predict
+            shown.append(("data", "data", _new_classes()))
+        for what, name, default in shown:
             parser = ArgumentParser(add_help=False)
             parser.add_class_arguments(default, name, skip={"embedding_size"} if default is LEO else None)
             fields = parser.format_help()
@@ -213,6 +218,8 @@ def essence(message: str, known: list[str]) -> str:
         return f"{field}: {match[1]} is no value that it takes; see --help"
     if match := re.search(r"arguments are required: \w+\.(data|model\.learner)$", text):
         return f"{match[1]}: is not set; give the path of a class, like {CHOSEN[match[1]][1]}"
+    if match := re.search(r"arguments are required: \w+\.([\w.]+)$", text):
+        return f"{match[1]}: is not set; write --{match[1]} VALUE"
     if field in CHOSEN:
         name = re.sub(r".*(?:Expected a path but|string:|value:) (\S+).*", r"\1", text)
         if field == "data" and "." not in name:
@@ -245,6 +252,12 @@ def nearest(name: str, known: Iterable[str], otherwise: str = "see --help") -> s
     return f"; did you mean {near[0]}?" if near else f"; {otherwise}"
 
 
+def _new_classes() -> type:
+    """The data of `predict --data.support`, imported when it is asked for."""
+    module, _, name = NEW_CLASSES_PATH.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def _known(parser: ArgumentParser) -> set[str]:
     """Names of all fields of the parser and of its subcommands, and of LEO and its data."""
     names = {action.dest for action in parser._actions}
@@ -254,5 +267,6 @@ def _known(parser: ArgumentParser) -> set[str]:
                 names |= _known(child)
     if "model.learner" not in names:
         return names
-    data = {f"data.{name}" for name in inspect.signature(EpisodeDataModule).parameters}
+    modules = (EpisodeDataModule, _new_classes())
+    data = {f"data.{name}" for module in modules for name in inspect.signature(module).parameters}
     return names | data | {f"model.learner.{name}" for name in LEO(1, 1).init_args()}

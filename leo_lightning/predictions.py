@@ -15,24 +15,27 @@ from leo_lightning.data.episode import Episode
 from leo_lightning.predictive import Predictive
 from leo_lightning.whole_file import whole_file
 
+ROWS = 4096
+"""Queries that are written at once; as numbers of Python's they take much memory."""
+
 
 class PredictionsCSV(Callback, ABC):
     """Writes predictions.csv when all tasks are answered, in the order of the tasks.
 
     Args:
-        folder: the run folder.
+        path: the file.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "predictions.csv"
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._batches: list[list[Tensor]] = []
 
     @abstractmethod
-    def columns(self, trainer: pl.Trainer, outputs: Any, batch: Episode) -> list[Tensor]:
-        """Numbers of each query of a meta-batch, that of its task first."""
+    def columns(self, trainer: pl.Trainer, outputs: Any, batch: Any) -> list[Tensor]:
+        """Numbers of each query of a meta-batch, first what they are sorted by: that of its task."""
 
     @abstractmethod
-    def head(self, columns: int) -> list[str]:
+    def head(self, trainer: pl.Trainer, columns: int) -> list[str]:
         """Names of what is written of so many columns."""
 
     @abstractmethod
@@ -44,7 +47,7 @@ class PredictionsCSV(Callback, ABC):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Episode,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -63,11 +66,16 @@ class PredictionsCSV(Callback, ABC):
             return
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         order = columns[0].argsort(stable=True)
-        with whole_file(self.path) as part, part.open("w", newline="") as file:
+        self.write(trainer, [column[order] for column in columns])
+
+    def write(self, trainer: pl.Trainer, columns: list[Tensor]) -> None:
+        """Write all queries, which are in order."""
+        with whole_file(self.path) as path, path.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(self.head(len(columns)))
-            for numbers in zip(*(column[order].tolist() for column in columns), strict=True):
-                writer.writerow(self.row(trainer, list(numbers)))
+            writer.writerow(self.head(trainer, len(columns)))
+            for part in zip(*(column.split(ROWS) for column in columns), strict=True):
+                for numbers in zip(*(column.tolist() for column in part), strict=True):
+                    writer.writerow(self.row(trainer, list(numbers)))
 
 
 class ClassesCSV(PredictionsCSV):
@@ -88,7 +96,7 @@ class ClassesCSV(PredictionsCSV):
         valid = torch.ones_like(choice, dtype=torch.bool) if batch.valid is None else batch.valid.cpu()
         return [column[valid] for column in columns]
 
-    def head(self, columns: int) -> list[str]:
+    def head(self, trainer: pl.Trainer, columns: int) -> list[str]:
         """See `PredictionsCSV`."""
         return ["task", "image", "class", "predicted", "probability", "spread"][:columns]
 
@@ -111,7 +119,7 @@ class ValuesCSV(PredictionsCSV):
         columns = [batch.rows.task[:, None].expand_as(x), x, value, mean.cpu(), outputs.spread().cpu()]
         return [column.flatten() for column in columns]
 
-    def head(self, columns: int) -> list[str]:
+    def head(self, trainer: pl.Trainer, columns: int) -> list[str]:
         """See `PredictionsCSV`."""
         return ["task", "x", "value", "predicted", "std"]
 

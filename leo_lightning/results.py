@@ -93,10 +93,17 @@ def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[s
         "protocol": data.protocol(),
         "stages": {stage: _numbers(scores, system) for stage, scores in system.test_scores.items()},
         "data": {"dataset": "unknown", **data.provenance("test")},
+        "eval_seed": data.eval_seed,
+        **circumstances(trainer, system, seconds),
+    }
+
+
+def circumstances(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[str, Any]:
+    """What was run, and where."""
+    return {
         "checkpoint": None if trainer.ckpt_path is None else os.path.relpath(trainer.ckpt_path),
         "steps": system.steps_trained,
         "seed": system.seed,
-        "eval_seed": data.eval_seed,
         "seconds": round(seconds, 2),
         "commit": git_commit(),
         "command": shlex.join(["python", *sys.argv]),

@@ -1,47 +1,98 @@
-"""What may be left out on the command line of train.py: the subcommand and the configuration."""
+"""What may be left out on a command line: the subcommand and the configuration."""
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 
+import yaml
+
+from leo_lightning.backbones.recipe import BACKBONE_FILE
 from leo_lightning.errors import InputError
-from leo_lightning.parser import nearest
-from leo_lightning.run import CONFIG, find_checkpoint, folder_of
+from leo_lightning.parser import NEW_CLASSES_PATH, nearest
+from leo_lightning.run import CONFIG, find_checkpoint, folder_of, read_checkpoint
+from leo_lightning.stored_learner import builder, stored_learner
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 
 
-def with_defaults(args: list[str], commands: Collection[str]) -> list[str]:
+def with_defaults(
+    args: list[str],
+    commands: Collection[str],
+    fits: Collection[str] = ("fit_test", "fit"),
+    start: Path | None = QUICKSTART,
+    name: str = QUICKSTART.stem,
+) -> list[str]:
     """The command line spelled out.
 
-    Without a subcommand it is `fit_test`. Without a configuration, training starts from the quickstart, and
-    what has a checkpoint, be it evaluation or resumed training, takes what was saved beside that.
+    Without a subcommand it is the first that trains. Without a configuration, training starts from a given
+    one, and what has a checkpoint, be it evaluation or resumed training, takes what was saved beside that.
+    With `data.support` it is new classes that are predicted, for which a checkpoint alone suffices.
 
     Args:
-        args: what was typed after `train.py`.
+        args: what was typed after the program.
         commands: names of its subcommands.
+        fits: those that train.
+        start: configuration that training starts from, if there is one.
+        name: of a run that has no other.
 
     Raises:
         InputError: there is no such subcommand, or no checkpoint to go on from.
     """
     if args and not args[0].startswith("-") and args[0] not in commands:
         raise InputError(f"unknown command {args[0]}{nearest(args[0], commands)}")
-    command, *rest = args if args and args[0] in commands else ["fit_test", *args]
+    command, *rest = args if args and args[0] in commands else [next(iter(fits)), *args]
+    new_classes = bool(flag_values(rest, "--data.support"))
+    if new_classes and command != "predict":
+        raise InputError(f"data.support is for `predict`, not for `{command}`; leave it out")
     configs = flag_values(rest, "--config", "-c")
     if configs and not all(configs):
         return [command, *rest]
     if configs:
         # in front, so that flags win over them wherever they stand
-        return [command, *(f"--config={path}" for path in configs), *_without(rest, "--config", "-c")]
-    fitting = command in ("fit", "fit_test")
+        rest = _without(rest, "--config", "-c")
+        return [command, *(f"--config={path}" for path in configs), *_chosen(rest, new_classes), *rest]
+    fitting = command in fits
     wanted = _value(rest, "--ckpt_path")
     if fitting and wanted is None and _value(rest, "--resume") == "auto":
         wanted = "last"
     if wanted is not None:
-        root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or QUICKSTART.stem
+        root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or name
         path = find_checkpoint(Path(root), name, wanted) if wanted in ("best", "last") else Path(wanted)
         if folder := folder_of(path):
-            return [command, "--config", str(folder / CONFIG), *rest]
-    return [command, "--config", str(QUICKSTART), *rest] if fitting else [command, *rest]
+            beside = _backbone_of(folder) if new_classes else []
+            return [command, "--config", str(folder / CONFIG), *_chosen(rest, new_classes), *beside, *rest]
+        if new_classes and path.is_file():
+            return [command, *_learner_in(path), *_chosen(rest, new_classes), *rest]
+    if fitting and start:
+        return [command, "--config", str(start), *rest]
+    return [command, *_chosen(rest, new_classes), *rest]
+
+
+def _chosen(rest: list[str], new_classes: bool) -> list[str]:
+    """What puts new classes in place of the data of a configuration; a checkpoint says how to normalise."""
+    if not new_classes:
+        return []
+    recorded = ["--data.normalize=null", "--data.root=null"] if _value(rest, "--ckpt_path") else []
+    return [f"--data={NEW_CLASSES_PATH}", "--data.query=null", *recorded]
+
+
+def _backbone_of(folder: Path) -> list[str]:
+    """The backbone beside the features that a run was trained on, if it is there, for images."""
+    config = yaml.safe_load((folder / CONFIG).read_text())
+    data = config.get("data", {}) if isinstance(config, dict) else {}
+    root = data.get("init_args", data).get("root") if isinstance(data, dict) else None
+    path = Path(root or ".", BACKBONE_FILE)
+    return [f"--data.backbone={path}"] if root and path.is_file() else []
+
+
+def _learner_in(path: Path) -> list[str]:
+    """The learner of a checkpoint that has no configuration beside it."""
+    name, arguments = stored_learner(read_checkpoint(path))
+    given = {key: value for key, value in arguments.items() if key != "embedding_size"}
+    builder(name, given)  # refuses what is no learner, before the parser would import it
+    if any(isinstance(value, dict) for value in given.values()):
+        raise InputError(f"{path}: lies in no run folder, whose {CONFIG} builds its {name}; copy it, too")
+    return [f"--model.learner={json.dumps({'class_path': name, 'init_args': given})}"]
 
 
 def _value(args: list[str], flag: str) -> str | None:

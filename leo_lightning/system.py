@@ -14,10 +14,12 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from leo_lightning.adapted import AdaptedClassifier, Answer
 from leo_lightning.classification import Classification
 from leo_lightning.clipping import clip_, gradient_norm
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.hashes import fold_tasks
+from leo_lightning.data.new_classes import NewClasses, Queries
 from leo_lightning.errors import DivergedError, InputError, check_least
 from leo_lightning.evaluation import Evaluation
 from leo_lightning.learners.learner import Learner, Outcome, class_path
@@ -117,6 +119,7 @@ class MetaLearner(pl.LightningModule):
         self._measured = self.evaluation()
         self._diagnostics: dict[str, torch.Tensor] = {}
         self.test_scores: dict[str, TaskScores] = {}
+        self._adapted: AdaptedClassifier | None = None
 
     def setup(self, stage: str) -> None:
         """Compile the learner if asked to; a GPU then replays its kernels as one graph."""
@@ -256,8 +259,24 @@ class MetaLearner(pl.LightningModule):
             rank_zero_warn("the answers are no numbers, since weights of this model are none")
         self.log_dict({f"test/{name}": number for name, number in extra.items()}, rank_zero_only=True)
 
-    def predict_step(self, batch: Episode, batch_idx: int) -> Prediction | Predictive:
+    def on_predict_start(self) -> None:
+        """Learn new classes, if it is these that are predicted, once for all queries."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(data, NewClasses):
+            dtype = cast(torch.dtype, self.dtype)
+            self._adapted = AdaptedClassifier(
+                self.learner, data.normalization, data.examples, device=self.device, dtype=dtype
+            )
+
+    def on_predict_end(self) -> None:
+        """Forget them."""
+        self._adapted = None
+
+    def predict_step(self, batch: Episode | Queries, batch_idx: int) -> Prediction | Predictive | Answer:
         """Answer the queries."""
+        if isinstance(batch, Queries):
+            assert self._adapted is not None
+            return self._adapted.answer(batch.embeddings)
         batch = self._cast(batch)
         if isinstance(self.learner, Regressor) and self.learner.predicts == "values":
             return self.learner.predictive(batch, self.learner.adapt(batch.support))

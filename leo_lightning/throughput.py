@@ -6,15 +6,18 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from leo_lightning.data.episode import Episode
-
 
 class Throughput(Callback):
-    """Logs train/tasks_per_second, over the steps between two log lines, validation not counted."""
+    """Logs train/tasks_per_second, over the steps between two log lines, validation not counted.
 
-    def __init__(self) -> None:
+    Args:
+        what: what a batch, a tuple, has as many of as its first tensor has rows.
+    """
+
+    def __init__(self, what: str = "tasks") -> None:
+        self.what = what
         self._since = 0.0
-        self._tasks = 0
+        self._count = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -25,15 +28,15 @@ class Throughput(Callback):
         self._restart()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Episode, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count; log where Lightning logs."""
-        self._tasks += len(batch.support) * trainer.world_size
+        self._count += len(batch[0]) * trainer.world_size
         every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if every and trainer.global_step % every == 0:
             seconds = time.perf_counter() - self._since
-            pl_module.log("train/tasks_per_second", self._tasks / seconds, rank_zero_only=True)
+            pl_module.log(f"train/{self.what}_per_second", self._count / seconds, rank_zero_only=True)
             self._restart()
 
     def _restart(self) -> None:
-        self._since, self._tasks = time.perf_counter(), 0
+        self._since, self._count = time.perf_counter(), 0

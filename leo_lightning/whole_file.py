@@ -1,5 +1,6 @@
 """whole_file: a file appears under its name complete, or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,24 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # on a disk that has become read-only; the error above says so
             part.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Check that a file can be written, before what is to be in it is made.
+
+    Raises:
+        InputError: says why it cannot.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        part.touch()
+        part.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); name another place with --out"
+        ) from None
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

@@ -1,6 +1,7 @@
 """Kinds of bad input and the lines that they give, for test_refusals.py and docs/errors.md.
 
-Those of the other commands are in compare/, extraction/, figures/ and sweep/refusals.py.
+Those of new classes are in new_classes_refusals.py, those of the other commands in compare/, extraction/,
+figures/, images/ and sweep/refusals.py.
 """
 
 import json
@@ -60,7 +61,7 @@ class Case:
     """One bad input."""
 
     command: str
-    """What follows `python train.py`, or `python -m leo_lightning.`: features, compare, figures, sweep."""
+    """What follows `python train.py`, or `python -m leo_lightning.`: features, compare, export and others."""
     line: str
     """What stderr says after `error: `; … stands for a date, or for words of another library."""
     arrange: Callable[[World], object] = lambda world: None
@@ -670,7 +671,7 @@ IMPORTERS = {
     ),
     "archive that fills the memory": Case(
         FROM_ZIP,
-        "a.zip:train_embeddings.pkl: refused to unpack 33,554,432 bytes from …; no real features compress "
+        "a.zip:train_embeddings.pkl: refused to unpack 33,554,432 bytes from …; no real data compress "
         "like that",
         lambda world: zip_bomb(world.folder / "a.zip"),
     ),

@@ -305,7 +305,7 @@ def test_two_runs_never_share_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Catches two runs of a job array that begin in the same second and write over each other."""
-    monkeypatch.setattr("leo_lightning.cli.fresh_folder", lambda root, name: tmp_path / "taken")
+    monkeypatch.setattr("leo_lightning.command.fresh_folder", lambda root, name: tmp_path / "taken")
     (tmp_path / "taken").mkdir()
     assert tiny(tmp_path, command="fit") == 2
     assert "another run has begun here this very second" in capsys.readouterr().err

@@ -14,14 +14,17 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from leo_lightning import cli, features
+from leo_lightning import cli, export, features
 from leo_lightning.compare import __main__ as compare
 from leo_lightning.figures import __main__ as figures
+from leo_lightning.images import __main__ as images
 from leo_lightning.sweep import __main__ as sweep
 from tests import refusals
 from tests.compare.refusals import COMPARISON
 from tests.extraction.refusals import EXTRACTION
 from tests.figures.refusals import FIGURES
+from tests.images.refusals import IMAGES
+from tests.new_classes_refusals import NEW_CLASSES
 from tests.refusals import Case, World, locked
 from tests.runs import files, folders, tiny
 from tests.sweep.refusals import SEARCH
@@ -29,12 +32,21 @@ from tests.sweep.refusals import SEARCH
 ROOT = Path(__file__).resolve().parents[1]
 MANUAL = ROOT / "docs" / "errors.md"
 PLACEHOLDERS = re.compile(r"\b(?:PATH|NAME|VALUE|NUMBER|LIST|REASON|URL)\b")
-COMMANDS = {"features": features.main, "compare": compare.main, "sweep": sweep.main, "figures": figures.main}
+COMMANDS = {
+    "features": features.main,
+    "compare": compare.main,
+    "sweep": sweep.main,
+    "figures": figures.main,
+    "images": images.main,
+    "export": export.main,
+}
 SECTIONS = refusals.SECTIONS | {
     "Comparison": COMPARISON,
     "Search": SEARCH,
     "Figures": FIGURES,
+    "Images": IMAGES,
     "Extraction": EXTRACTION,
+    "New classes": NEW_CLASSES,
 }
 CASES = [(section, name) for section, cases in SECTIONS.items() for name in cases]
 IN_PROCESSES = [(section, name) for section, name in CASES if SECTIONS[section][name].environment is not None]

@@ -15,7 +15,8 @@ import sys
 from leo_lightning.startup import import_torchmetrics
 import_torchmetrics()
 import leo_lightning.cli, torchmetrics
-slow = {"learn2learn", "wandb", "timm", "torchvision", "scipy", "matplotlib", "sklearn"} & sys.modules.keys()
+slow = {"learn2learn", "onnx", "timm", "torchvision", "wandb"} & sys.modules.keys()
+slow |= {"matplotlib", "scipy", "sklearn"} & sys.modules.keys()
 from lightning_utilities.core.imports import RequirementCache, package_available
 import scipy.signal, matplotlib
 print(sorted(slow), bool(RequirementCache("scipy")), package_available("scipy"), torchmetrics.Metric.__name__)

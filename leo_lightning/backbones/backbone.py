@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from leo_lightning.backbones.networks import build_network
+from leo_lightning.backbones.networks import build_network, check_blocks
 from leo_lightning.backbones.recipe import FINAL, Recipe
 from leo_lightning.data.bank import listed
 from leo_lightning.errors import InputError, one_line
@@ -33,9 +33,11 @@ class Backbone(nn.Module):
     def __init__(self, recipe: Recipe, network: nn.Module | None = None) -> None:
         super().__init__()
         self.recipe = recipe
-        self.network = (
-            build_network(recipe.backbone, recipe.channels, recipe.options) if network is None else network
-        )
+        if network is None:
+            network = build_network(recipe.backbone, recipe.channels, recipe.options)
+        if recipe.backbone == "resnet-12":
+            check_blocks(network, recipe.image_size)
+        self.network = network
         for name, values in (("mean", recipe.mean), ("std", recipe.std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         layers = dict(self.network.named_modules())

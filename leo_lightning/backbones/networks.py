@@ -40,6 +40,23 @@ def build_network(name: str, channels: int, options: Mapping[str, Any]) -> nn.Mo
         raise InputError(f"backbone {name} cannot be built with {given}: {one_line(error)}") from None
 
 
+def check_blocks(network: nn.Module, image_size: int) -> None:
+    """Check that the blocks that a ResNet-12 drops of its maps (DropBlock) fit into them.
+
+    Raises:
+        InputError: they are larger, of which learn2learn makes a division by zero, or numbers below it.
+    """
+    for layer, scale in (("layer3", 8), ("layer4", 16)):
+        size = image_size // scale
+        for block in network.get_submodule(layer).children():
+            if getattr(block, "drop_rate", 0) > 0 and getattr(block, "block_size", 0) > size:
+                raise InputError(
+                    f"resnet-12 drops blocks of {block.block_size} × {block.block_size} places, and images "
+                    f"of {image_size} × {image_size} pixels leave it {size} × {size}; set the option "
+                    f"dropblock_size to {max(1, image_size // 16)}, or take larger images"
+                )
+
+
 def set_steps(network: nn.Module, steps: int) -> None:
     """Tell a ResNet-12 how many training steps it has made.
 

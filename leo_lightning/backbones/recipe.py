@@ -12,7 +12,37 @@ Pooling = Literal["mean", "flatten"]
 Interpolation = Literal["bicubic", "bilinear"]
 
 FINAL = "final"
+BACKBONE_FILE = "backbone.safetensors"
+"""What the file of a backbone is called that lies beside the features that it made."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a network sees of an image: see `Recipe`.
+
+    Raises:
+        InputError: the numbers do not fit together.
+    """
+
+    channels: int = 3
+    image_size: int = 84
+    resize: int = 96
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise InputError(f"channels is {self.channels}: it must be 1 (grey) or 3 (colour)")
+        check_least(1, {"image_size": self.image_size})
+        check_least(self.image_size, {"resize": self.resize})
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise InputError(
+                    f"{name} has {len(values)} numbers for {self.channels} channels; give one for each"
+                )
+        if not all(value > 0 for value in self.std):
+            raise InputError(f"std is {list(self.std)}: each must be above 0")
 
 
 @dataclass(frozen=True)
@@ -47,22 +77,12 @@ class Recipe:
     crop: Crop = "center"
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise InputError(f"channels is {self.channels}: it must be 1 (grey) or 3 (colour)")
-        check_least(1, {"image_size": self.image_size})
-        check_least(self.image_size, {"resize": self.resize})
+        Preparation(self.channels, self.image_size, self.resize, self.mean, self.std)  # checks them
         if self.crop == "multiview" and self.resize == self.image_size:
             raise InputError(
                 f"resize is {self.resize}, as image_size: the ten views would coincide; raise resize, to "
                 f"{round(self.image_size * 8 / 7)} for example"
             )
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.channels:
-                raise InputError(
-                    f"{name} has {len(values)} numbers for {self.channels} channels; give one for each"
-                )
-        if not all(value > 0 for value in self.std):
-            raise InputError(f"std is {list(self.std)}: each must be above 0")
 
     def dumps(self) -> str:
         """The recipe as JSON, on one line."""

@@ -26,7 +26,6 @@ from leo_lightning.errors import InputError, one_line, printable
 from leo_lightning.learn2learn import learn2learn_module
 
 FORMAT, FORMAT_VERSION = "leo-lightning backbone", "1"
-BACKBONE_FILE = "backbone.safetensors"
 PRETRAINED = "pretrained"
 RUN_RECIPE = "recipe"
 """Name of the recipe among the hyperparameters of a checkpoint of pre-training."""

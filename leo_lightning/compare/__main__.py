@@ -3,13 +3,13 @@
 What takes long to import is imported inside the functions, so that `--help` answers at once.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from leo_lightning.arguments import ArgumentParser
-from leo_lightning.errors import InputError, Interrupted, disk_line
+from leo_lightning.arguments import ArgumentParser, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,35 +21,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 1 if a method failed, 2 after a user's mistake, 128 + n if signal n ended it.
     """
-    try:
-        arguments = _parser().parse_args(argv)
-        from leo_lightning.compare.comparison import compare
-        from leo_lightning.compare.plan import read_plan
-        from leo_lightning.quiet import quiet
-
-        quiet()
-        plan = read_plan(
-            arguments.config,
-            steps=arguments.steps,
-            tasks=arguments.tasks,
-            root=arguments.root,
-            out=arguments.out,
-            reference=arguments.reference,
-        )
-        return 0 if compare(plan, arguments.only, plot=not arguments.no_plot) else 1
-    except InputError as error:
-        return _ended(f"error: {' '.join(str(error).split())}", 2)
-    except OSError as error:
-        return _ended(f"error: {disk_line(error)}", 2)
-    except Interrupted as stop:
-        return _ended("interrupted; the same command goes on from here", 128 + stop.signal)
-    except KeyboardInterrupt:
-        return _ended("interrupted; the same command goes on from here", 130)
+    return exit_code(
+        lambda: _compare(_parser().parse_args(argv)), "interrupted; the same command goes on from here"
+    )
 
 
-def _ended(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
-    return code
+def _compare(arguments: argparse.Namespace) -> int:
+    from leo_lightning.compare.comparison import compare
+    from leo_lightning.compare.plan import read_plan
+    from leo_lightning.quiet import quiet
+
+    quiet()
+    plan = read_plan(
+        arguments.config,
+        steps=arguments.steps,
+        tasks=arguments.tasks,
+        root=arguments.root,
+        out=arguments.out,
+        reference=arguments.reference,
+    )
+    return 0 if compare(plan, arguments.only, plot=not arguments.no_plot) else 1
 
 
 def _parser() -> ArgumentParser:

@@ -75,14 +75,8 @@ class FeatureBank:
         Raises:
             InputError: the arrays do not fit together, or hold numbers that are not finite.
         """
-        _check_embeddings(embeddings, source)
-        _check_vector(labels, source)
-        for values, what in ((labels, "labels"), (image_names, "image names")):
-            if values is not None and len(values) != len(embeddings):
-                raise InputError(
-                    f"{source}: {len(embeddings)} embeddings but {len(values)} {what}; give one per row"
-                )
-        class_names, classes = _classes(labels, source)
+        check_lengths(embeddings, labels, image_names, source)
+        class_names, classes = class_numbers(labels, source)
         order = np.argsort(classes, kind="stable")
         rows = _sorted_rows(embeddings, order, source)
         _check_finite(rows, source, order)
@@ -133,6 +127,27 @@ def listed(items: Sequence[object], most: int = 5) -> str:
     return ", ".join(repr(item) for item in items[:most]) + more
 
 
+def check_lengths(
+    embeddings: Tensor | np.ndarray,
+    labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor | None,
+    image_names: Sequence[str] | None,
+    source: str,
+) -> None:
+    """Check that there is one row of numbers, one label and one name per image, if there are any.
+
+    Raises:
+        InputError: some have another shape.
+    """
+    _check_embeddings(embeddings, source)
+    if isinstance(labels, Tensor | np.ndarray) and labels.ndim != 1:
+        raise InputError(f"{source}: labels have shape {tuple(labels.shape)}; give one label per row")
+    for values, what in ((labels, "labels"), (image_names, "image names")):
+        if values is not None and len(values) != len(embeddings):
+            raise InputError(
+                f"{source}: {len(embeddings)} embeddings but {len(values)} {what}; give one per row"
+            )
+
+
 def _check_embeddings(embeddings: Tensor | np.ndarray, source: str) -> None:
     shape = tuple(embeddings.shape)
     if len(shape) != 2:
@@ -177,15 +192,18 @@ def _check_finite(
         )
 
 
-def _check_vector(labels: object, source: str) -> None:
-    if isinstance(labels, Tensor | np.ndarray) and labels.ndim != 1:
-        raise InputError(f"{source}: labels have shape {tuple(labels.shape)}; give one label per row")
-
-
-def _classes(
+def class_numbers(
     labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor, source: str
 ) -> tuple[tuple[str, ...], Int64[np.ndarray, " n"]]:
-    """Return the class names in order, and the class of every row."""
+    """Return the class names in order, and the class of every row.
+
+    Args:
+        labels: whole numbers (sorted as numbers) or names (sorted as text).
+        source: what messages call them.
+
+    Raises:
+        InputError: they are neither.
+    """
     if isinstance(labels, Tensor | np.ndarray):
         labels = labels.tolist()
     values: list[Any] = [_plain(label) for label in labels]
@@ -216,15 +234,24 @@ def _sorted_rows(
 ) -> Float[Tensor, "n E"]:
     """Return a copy of the rows in the given order, float64 as float32."""
     if isinstance(embeddings, Tensor):
+        return stored_rows(embeddings.detach()[torch.from_numpy(order)], source)
+    return stored_rows(embeddings[order], source)
+
+
+def stored_rows(embeddings: Tensor | np.ndarray, source: str) -> Float[Tensor, "n E"]:
+    """Return rows as a bank holds them: float64 as float32; all else as it is, and not copied.
+
+    Raises:
+        InputError: they are no floating point numbers.
+    """
+    if isinstance(embeddings, Tensor):
         floating = embeddings.is_floating_point()
     else:
         floating = embeddings.dtype.kind == "f"
     if not floating:
         raise InputError(f"{source}: embeddings are {embeddings.dtype}; they must be floating point numbers")
     if isinstance(embeddings, Tensor):
-        rows = embeddings.detach()[torch.from_numpy(order)]
-        return rows.float() if rows.dtype == torch.float64 else rows
+        return embeddings.float() if embeddings.dtype == torch.float64 else embeddings
     dtype = np.float16 if embeddings.dtype.itemsize == 2 else np.float32
     with np.errstate(over="ignore"):  # what overflows is infinite, and the check of finiteness says so
-        # Indexing copies; only another precision or byte order needs a second copy.
-        return torch.from_numpy(embeddings[order].astype(dtype, copy=False))
+        return torch.from_numpy(embeddings.astype(dtype, copy=False))

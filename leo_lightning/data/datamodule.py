@@ -3,23 +3,21 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
+from leo_lightning.data.normalization import FeatureRecord, Normalization, Normalize, mean_of
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, present_splits, split_path, union
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.errors import InputError, check_least
-
-Normalize = Literal["none", "l2", "center_l2"]
 
 
 class EpisodeDataModule(TaskDataModule):
@@ -94,7 +92,7 @@ class EpisodeDataModule(TaskDataModule):
         self.train_on_val = train_on_val
         self.in_memory = in_memory
         self._banks: dict[str, FeatureBank] = {}
-        self._mean: Tensor | None = None
+        self._normalization: Normalization | None = None
         self._tables: dict[str, Tensor] = {}
         self._files: dict[str, RowFile] = {}
 
@@ -132,7 +130,14 @@ class EpisodeDataModule(TaskDataModule):
             if self.in_memory and split not in self._tables:
                 bank = self.bank(split)
                 bank.check_finite()
-                self._tables[split] = self._normalized(bank.embeddings)
+                self._tables[split] = self.normalization(bank.embeddings)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps, under this class's name: how embeddings are made and normalised.
+
+        Nothing of it is loaded again: a run may be resumed, and a checkpoint tested, with another setting.
+        """
+        return FeatureRecord(self.normalization, self.provenance("train")).state()
 
     def transfer_batch_to_device(
         self, batch: EpisodeRows, device: torch.device, dataloader_idx: int
@@ -174,7 +179,7 @@ class EpisodeDataModule(TaskDataModule):
     def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:
         """Embeddings as the learner sees them, on the device: out of a table there, or read from the disk."""
         if not self.in_memory:
-            return self._normalized(self._read(split, rows)).to(device)
+            return self.normalization(self._read(split, rows)).to(device)
         if self._tables[split].device != device:
             self._tables[split] = self._tables[split].to(device)
         table = self._tables[split]
@@ -272,21 +277,11 @@ class EpisodeDataModule(TaskDataModule):
                 f"{needed} ({shot} support + {needed - shot} query); lower --data.shot or the queries"
             )
 
-    def _normalized(self, embeddings: Float[Tensor, "n E"]) -> Float[Tensor, "n E"]:
-        """Rows as the learner sees them, float32."""
-        rows = embeddings.float()
-        if self.normalize == "none":
-            return rows
-        if self.normalize == "center_l2":
-            rows = rows - self._train_mean()
-        return F.normalize(rows, dim=-1)
-
-    def _train_mean(self) -> Float[Tensor, " E"]:
-        """Mean embedding of the training split (without val, whatever is trained on)."""
-        if self._mean is None:
-            embeddings = self._load("train").embeddings
-            total = torch.zeros(embeddings.shape[1], dtype=torch.float64)
-            for chunk in embeddings.split(65536):
-                total += chunk.double().sum(0)
-            self._mean = (total / len(embeddings)).float()
-        return self._mean
+    @property
+    def normalization(self) -> Normalization:
+        """From embeddings to rows; a mean is that of train (without val, whatever is trained on)."""
+        if self._normalization is None:
+            centred = self.normalize == "center_l2"
+            mean = mean_of(self._load("train").embeddings) if centred else None
+            self._normalization = Normalization(self.normalize, mean)
+        return self._normalization

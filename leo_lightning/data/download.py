@@ -2,9 +2,13 @@
 
 The bytes go to `PATH.part`; what is needed to continue (the address, the size, the server's name for this
 version of the file) goes to `PATH.part.json`. Both are gone when the download is complete.
+
+What has arrived is kept where it is of use: after a cut connection, Ctrl-C or a full disk. Nothing is kept of
+a file that the server does not have, nor of one whose checksum is wrong.
 """
 
 import errno
+import hashlib
 import http.client
 import json
 import os
@@ -43,24 +47,26 @@ class _State(NamedTuple):
     validator: str | None
 
 
-def download(url: str, path: Path) -> Path:
+def download(url: str, path: Path, md5: str | None = None) -> Path:
     """Download `url` to `path`, continuing an earlier attempt if the file has not changed since.
 
-    A file that is there already is left as it is.
+    A file that is there already is left as it is, if its checksum is right.
 
     Args:
         url: an http or https address.
-        path: where the file goes; it appears there only when complete.
+        path: where the file goes; it appears there only when complete and checked.
+        md5: checksum of the file, in lower case; None: there is none to compare with.
 
     Returns:
         `path`.
 
     Raises:
         InputError: the address is wrong, the connection was cut, or the disk is full. What has arrived is
-            kept if it is of use.
+            kept if it is of use. Or the checksum is another one: then the file is removed.
     """
     path = Path(path)
     if path.is_file():
+        _check_md5(path, url, md5)
         return path
     if not re.match(r"https?://[^/\s]+", url):
         raise InputError(f"'{url}' is not a web address; give one that starts with http:// or https://")
@@ -71,6 +77,7 @@ def download(url: str, path: Path) -> Path:
         if not complete:
             with _open(url, part, start) as response:
                 _receive(url, response, part)
+        _check_md5(part, url, md5)
         os.replace(part, path)
         _state_path(part).unlink(missing_ok=True)
     except OSError as error:
@@ -78,6 +85,31 @@ def download(url: str, path: Path) -> Path:
             raise InputError(f"{path.parent}: the disk is full; make room, then {_AGAIN}") from None
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     return path
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file, in lower case."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file, _progress() as progress:
+        task = progress.add_task(f"checking {path.name.removesuffix('.part')}", total=path.stat().st_size)
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            progress.advance(task, len(block))
+    return digest.hexdigest()
+
+
+def _check_md5(file: Path, url: str, md5: str | None) -> None:
+    """Remove what has another checksum than it should have."""
+    if md5 is None:
+        return
+    found = md5_of(file)
+    if found != md5:
+        file.unlink()
+        _state_path(file).unlink(missing_ok=True)
+        raise InputError(
+            f"{url}: the file was damaged on its way, or has changed (its MD5 is {found}, not {md5}), and "
+            "was removed; run the same command again to download it anew"
+        )
 
 
 def _resumable(url: str, part: Path) -> tuple[int, bool]:

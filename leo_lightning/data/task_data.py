@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 
-from leo_lightning.data.loader import EpisodeLoader, EpisodeStream
+from leo_lightning.data.loader import EpisodeStream, StreamLoader
 from leo_lightning.errors import InputError, check_least
 
 SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
@@ -96,26 +96,26 @@ class TaskDataModule(pl.LightningDataModule, ABC):
 
     # Lightning's hooks
 
-    def train_dataloader(self) -> EpisodeLoader:
+    def train_dataloader(self) -> StreamLoader:
         """Meta-batches without end; an epoch is `steps_per_epoch` of them."""
         stream = EpisodeStream(
             self.sampler("fit"), self.batch_size, length=self.steps_per_epoch, **self._processes()
         )
-        return EpisodeLoader(stream, self.num_workers, self._batches_done)
+        return StreamLoader(stream, self.num_workers, self._batches_done)
 
-    def val_dataloader(self) -> EpisodeLoader | list:
+    def val_dataloader(self) -> StreamLoader | list:
         """The validation tasks; none with `train_on_val`."""
         return [] if self.train_on_val else self._eval_loader("validate", self.val_tasks)
 
-    def test_dataloader(self) -> EpisodeLoader:
+    def test_dataloader(self) -> StreamLoader:
         """The test tasks."""
         return self._eval_loader("test", self.test_tasks)
 
-    def predict_dataloader(self) -> EpisodeLoader:
+    def predict_dataloader(self) -> StreamLoader:
         """The first test tasks."""
         return self._eval_loader("predict", self.predict_tasks)
 
-    def _eval_loader(self, stage: str, tasks: int) -> EpisodeLoader:
+    def _eval_loader(self, stage: str, tasks: int) -> StreamLoader:
         processes = self._processes()
         share = tasks // processes["world"]
         if share == 0:
@@ -127,7 +127,7 @@ class TaskDataModule(pl.LightningDataModule, ABC):
         # the smaller batch gives every process something to do
         size = min(self.eval_batch_size or self.usual_batch(stage), share)
         stream = EpisodeStream(self.sampler(stage), size, tasks=tasks, **processes)
-        return EpisodeLoader(stream, self.num_workers)
+        return StreamLoader(stream, self.num_workers)
 
     def _processes(self) -> dict[str, int]:
         """Number of this process, and of all."""

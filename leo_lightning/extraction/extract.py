@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from leo_lightning.backbones.weights import BACKBONE_FILE, digest, save_backbone
+from leo_lightning.backbones.recipe import BACKBONE_FILE
+from leo_lightning.backbones.weights import digest, save_backbone
 from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.splits import load_split, present_splits, save_splits
 from leo_lightning.errors import InputError

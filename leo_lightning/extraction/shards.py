@@ -25,7 +25,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from leo_lightning.backbones.weights import BACKBONE_FILE
+from leo_lightning.backbones.recipe import BACKBONE_FILE
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.splits import SPLITS, check_vacant, split_path
 from leo_lightning.errors import InputError

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leo_lightning.arguments import ArgumentParser
-from leo_lightning.errors import InputError, check_least, disk_line
+from leo_lightning.arguments import ArgumentParser, exit_code
+from leo_lightning.errors import InputError, check_least
 from leo_lightning.figure_style import figure_style, save_figure
 from leo_lightning.whole_file import whole_file
 
@@ -36,20 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
     """
-    try:
-        _draw(_parser().parse_args(argv))
-    except InputError as error:
-        return _ended(f"error: {' '.join(str(error).split())}", 2)
-    except OSError as error:
-        return _ended(f"error: {disk_line(error)}", 2)
-    except KeyboardInterrupt:
-        return _ended("interrupted; nothing was written", 130)
-    return 0
-
-
-def _ended(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
-    return code
+    return exit_code(lambda: _draw(_parser().parse_args(argv)), "interrupted; nothing was written")
 
 
 def _parser() -> ArgumentParser:

@@ -15,12 +15,36 @@ MODES = {1: "L", 3: "RGB"}
 """What Pillow calls grey and colour, by number of channels."""
 
 
+def open_image(path: Path, channels: int) -> Image.Image:
+    """Read an image, turned as the camera meant it.
+
+    What is transparent becomes white; 16-bit grey is scaled to 8 bits.
+
+    Args:
+        path: any format that Pillow knows.
+        channels: 1 for grey, 3 for colour.
+
+    Raises:
+        InputError: it is damaged, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return _in_mode(ImageOps.exif_transpose(image), MODES[channels])
+    # A damaged file can fail in many ways: struct.error, SyntaxError, EOFError, …
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from None
+        reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
+        reason = printable(" ".join(reason.split()))
+        raise InputError(
+            f"{path}: is no whole image ({reason}); remove it, or put a good copy there"
+        ) from None
+
+
 def read_image(
     path: Path, channels: int, shorter_side: int, interpolation: str = "bicubic"
 ) -> UInt8[Tensor, "channels height width"]:
     """Read an image and resize it, its proportions kept, as torchvision's `Resize` does.
-
-    What is transparent becomes white; 16-bit grey is scaled to 8 bits.
 
     Args:
         path: any format that Pillow knows.
@@ -31,25 +55,19 @@ def read_image(
     Raises:
         InputError: it is damaged, or no image.
     """
-    try:
-        with Image.open(path) as image:
-            image = _in_mode(ImageOps.exif_transpose(image), MODES[channels])
-            width, height = image.size
-            shorter = min(width, height)
-            size = int(shorter_side * width / shorter), int(shorter_side * height / shorter)
-            if size != image.size:
-                image = image.resize(size, Image.Resampling[interpolation.upper()])
-            pixels = torch.from_numpy(np.array(image))
-    # A damaged file can fail in many ways: struct.error, SyntaxError, EOFError, …
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from None
-        reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
-        reason = printable(" ".join(reason.split()))
-        raise InputError(
-            f"{path}: is no whole image ({reason}); remove it, or put a good copy there"
-        ) from None
-    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1).contiguous()
+    image = open_image(path, channels)
+    width, height = image.size
+    shorter = min(width, height)
+    size = int(shorter_side * width / shorter), int(shorter_side * height / shorter)
+    return pixels(
+        image if size == image.size else image.resize(size, Image.Resampling[interpolation.upper()])
+    )
+
+
+def pixels(image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+    """The numbers of an image in grey or colour."""
+    values = torch.from_numpy(np.array(image))
+    return values[None] if values.dim() == 2 else values.permute(2, 0, 1).contiguous()
 
 
 def quiet_pillow() -> None:

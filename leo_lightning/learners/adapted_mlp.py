@@ -14,10 +14,11 @@ that of LEO is a sum.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
@@ -26,6 +27,7 @@ from leo_lightning.learners.dropout import Masks, check_dropout, draw_masks
 from leo_lightning.learners.fast_weights import Layer, MLPClassifier
 from leo_lightning.learners.learner import Learner, Outcome
 from leo_lightning.learners.objectives import one_hot, query_cross_entropy
+from leo_lightning.learners.shots import present
 
 
 class AdaptedMLP(Learner):
@@ -38,6 +40,8 @@ class AdaptedMLP(Learner):
         test_steps: inner steps in evaluation; null: as many as in training.
         dropout: dropout rate of embeddings in training.
     """
+
+    unequal_shots = True
 
     def __init__(
         self, embedding_size: int, hidden_size: int, steps: int, test_steps: int | None, dropout: float
@@ -53,8 +57,10 @@ class AdaptedMLP(Learner):
         self.hidden = nn.Linear(embedding_size, hidden_size)
 
     @abstractmethod
-    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
-        """Hidden layer and head after adaptation."""
+    def adapted(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> list[Layer]:
+        """Hidden layer and head after adaptation; shots as in `Learner.stages`."""
 
     def every_step(self, support: Float[Tensor, "B N K E"]) -> list[list[Layer]]:
         """Hidden layer and head before adaptation and after each step of evaluation; call `.eval()` first."""
@@ -77,10 +83,12 @@ class AdaptedMLP(Learner):
         weight, bias = self.hidden.weight[None], self.hidden.bias[None]
         return [Layer(weight, bias), Layer(weight.new_zeros(1, N, self.hidden_size), bias.new_zeros(1, N))]
 
-    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, MLPClassifier]:
+    def stages(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> dict[str, MLPClassifier]:
         """See `Learner.stages`. Before adaptation there is nothing to see: all classes are alike."""
         with torch.autocast(support.device.type, enabled=False):
-            return {"final": MLPClassifier(self.adapted(support))}
+            return {"final": MLPClassifier(self.adapted(support, shots))}
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Masks:
         """See `Learner.draw_noise`. One mask for all inner steps."""
@@ -112,6 +120,14 @@ def check_rate(name: str, rate: float) -> None:
         raise InputError(f"{name} is {rate}: it must be above 0")
 
 
+def inner_slope(
+    support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None
+) -> Callable[[Float[Tensor, "B M N"]], Float[Tensor, "B M N"]]:
+    """`mean_cross_entropy_slope` of a support: logits to the gradient of its mean cross-entropy."""
+    valid = None if shots is None else present(support, shots).flatten(1)
+    return partial(mean_cross_entropy_slope, valid=valid)
+
+
 def mean_cross_entropy_slope(
     logits: Float[Tensor, "B M N"], valid: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B M N"]:
@@ -125,4 +141,4 @@ def mean_cross_entropy_slope(
     residual = logits.softmax(-1) - one_hot(N, M // N, logits).T
     if valid is None:
         return residual / M
-    return residual * (valid / valid.sum(1, keepdim=True)).to(logits.dtype)[:, :, None]
+    return residual * (valid.to(logits.dtype) / valid.sum(1, keepdim=True))[:, :, None]

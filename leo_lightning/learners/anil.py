@@ -4,10 +4,10 @@ Raghu, Raghu, Bengio, Vinyals: Rapid Learning or Feature Reuse? Towards Understa
 MAML. ICLR 2020, arXiv:1909.09157, Section 4. The network on the embeddings: see `adapted_mlp`.
 """
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, mean_cross_entropy_slope
+from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, inner_slope
 from leo_lightning.learners.fast_weights import Layer, Rate, activations, descend
 
 
@@ -36,9 +36,12 @@ class ANIL(AdaptedMLP):
         check_rate("inner_lr", inner_lr)
         self.inner_lr = inner_lr
 
-    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
+    def adapted(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> list[Layer]:
         """See `AdaptedMLP.adapted`."""
         hidden, head = self.start(support.shape[1])
         _, features, _ = activations([hidden, head], support.flatten(1, 2))
         rates = [Rate(self.inner_lr, self.inner_lr)]
-        return [hidden, *descend([head], features, mean_cross_entropy_slope, rates, self.current_steps)]
+        slope = inner_slope(support, shots)
+        return [hidden, *descend([head], features, slope, rates, self.current_steps)]

@@ -6,11 +6,12 @@ Few-Shot Learning. arXiv:1911.04623. The centroids are those of Prototypical Net
 2017, Eq. 1) without an embedding of their own.
 """
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from leo_lightning.learners.learner import LinearClassifier
 from leo_lightning.learners.not_trained import NotTrained
+from leo_lightning.learners.shots import class_mean
 
 
 class NearestCentroid(NotTrained):
@@ -19,7 +20,9 @@ class NearestCentroid(NotTrained):
     def __init__(self) -> None:
         super().__init__()
 
-    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+    def stages(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> dict[str, LinearClassifier]:
         """See `Learner.stages`. -‖x - c‖² = 2x·c - ‖c‖² - ‖x‖², and ‖x‖² is the same for all classes."""
-        centroids = support.mean(2)
+        centroids = class_mean(support, shots)
         return {"final": LinearClassifier(2 * centroids, -centroids.square().sum(-1))}

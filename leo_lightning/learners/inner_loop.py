@@ -11,7 +11,7 @@ from leo_lightning.errors import InputError
 def adapt(
     start: Float[Tensor, "*shape D"],
     gradient: Callable[[Float[Tensor, "*shape D"], int], Float[Tensor, "*shape D"]],
-    rate: Float[Tensor, " D"],
+    rate: Float[Tensor, "*#shape D"],
     steps: int,
 ) -> list[Float[Tensor, "*shape D"]]:
     """Adapt `start` to every task by differentiable gradient descent (Algorithm 1, lines 10-15; Eq. 6).

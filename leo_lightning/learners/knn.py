@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from leo_lightning.errors import check_least
 from leo_lightning.learners.not_trained import NotTrained
+from leo_lightning.learners.shots import present
 
 
 class NeighborClassifier(NamedTuple):
@@ -22,6 +23,8 @@ class NeighborClassifier(NamedTuple):
     support: Float[Tensor, "B N K E"]
     """Of length 1."""
     k: int
+    valid: Bool[Tensor, "B M"] | None = None
+    """False where `support`, class by class, is no image; None: nowhere."""
 
     def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
         """See `Classifier`. A class's logit is its number of votes, plus a fraction that only breaks ties."""
@@ -29,15 +32,22 @@ class NeighborClassifier(NamedTuple):
         images = F.normalize(query.flatten(1, -2), dim=-1)
         similarity = images @ self.support.flatten(1, 2).transpose(1, 2)
         k = min(self.k, N * K)
+        voters: int | Tensor = k
+        if self.valid is not None:
+            voters = self.valid.sum(1)[:, None, None].clamp_max(k)
+            similarity = similarity.masked_fill(~self.valid[:, None], -torch.inf)
         # stable: of images that are equally near, the first
         nearest, index = similarity.sort(dim=-1, descending=True, stable=True)
-        votes = 1 + (1 + nearest[..., :k]) / (2 * (k + 1))
+        votes = 1 + (1 + nearest[..., :k]) / (2 * (voters + 1))
+        if self.valid is not None:
+            votes = votes.clamp_min(0)  # of what is no image
         logits = torch.zeros_like(similarity).scatter(-1, index[..., :k], votes)
         return logits.unflatten(-1, (N, K)).sum(-1).unflatten(1, query.shape[1:-1])
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "NeighborClassifier":
         """See `Classifier`."""
-        return self._replace(support=self.support[tasks])
+        valid = None if self.valid is None else self.valid[tasks]
+        return self._replace(support=self.support[tasks], valid=valid)
 
 
 class NearestNeighbors(NotTrained):
@@ -48,7 +58,7 @@ class NearestNeighbors(NotTrained):
     order is the answer, and its softmax no calibrated probability.
 
     Args:
-        k: number of images that vote; all of a task's N·K if it has fewer.
+        k: number of images that vote; all of a task's if it has fewer.
     """
 
     def __init__(self, k: int = 1) -> None:
@@ -56,6 +66,9 @@ class NearestNeighbors(NotTrained):
         check_least(1, {"k": k})
         self.k = k
 
-    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, NeighborClassifier]:
+    def stages(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> dict[str, NeighborClassifier]:
         """See `Learner.stages`."""
-        return {"final": NeighborClassifier(F.normalize(support, dim=-1), self.k)}
+        valid = None if shots is None else present(support, shots).flatten(1)
+        return {"final": NeighborClassifier(F.normalize(support, dim=-1), self.k, valid)}

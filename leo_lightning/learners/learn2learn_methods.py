@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.errors import InputError
@@ -21,18 +21,21 @@ from leo_lightning.learners.fast_weights import Layer
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.maml import MAML
 from leo_lightning.learners.meta_sgd import MetaSGD
+from leo_lightning.learners.shots import present
 
 
 class Learn2LearnMAML(MAML):
     """`MAML` by learn2learn.algorithms.MAML."""
 
-    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
+    def adapted(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> list[Layer]:
         """See `AdaptedMLP.adapted`."""
 
         def wrap(network: nn.Module) -> Any:
             return _algorithms().MAML(network, lr=self.inner_lr, first_order=self.first_order)
 
-        return _adapted(wrap, self.hidden, support, self.current_steps)
+        return _adapted(wrap, self.hidden, support, shots, self.current_steps)
 
     def check_compilable(self) -> None:
         """Refuse: learn2learn's loop is no graph."""
@@ -42,7 +45,9 @@ class Learn2LearnMAML(MAML):
 class Learn2LearnMetaSGD(MetaSGD):
     """`MetaSGD` by learn2learn.algorithms.MetaSGD."""
 
-    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
+    def adapted(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> list[Layer]:
         """See `AdaptedMLP.adapted`."""
         N = support.shape[1]
 
@@ -51,7 +56,7 @@ class Learn2LearnMetaSGD(MetaSGD):
             rates = [self.hidden_weight_rate, self.hidden_bias_rate, *head]
             return _algorithms().MetaSGD(network, lrs=rates, first_order=self.first_order)
 
-        return _adapted(wrap, self.hidden, support, self.current_steps)
+        return _adapted(wrap, self.hidden, support, shots, self.current_steps)
 
     def check_compilable(self) -> None:
         """Refuse: learn2learn's loop is no graph."""
@@ -59,7 +64,11 @@ class Learn2LearnMetaSGD(MetaSGD):
 
 
 def _adapted(
-    wrap: Callable[[nn.Module], Any], hidden: nn.Linear, support: Float[Tensor, "B N K E"], steps: int
+    wrap: Callable[[nn.Module], Any],
+    hidden: nn.Linear,
+    support: Float[Tensor, "B N K E"],
+    shots: Int64[Tensor, "B N"] | None,
+    steps: int,
 ) -> list[Layer]:
     """Adapt a clone of the network to each task in turn.
 
@@ -76,10 +85,14 @@ def _adapted(
         learner = wrap(nn.Sequential(hidden, nn.ReLU(), head))
         labels = torch.arange(N, device=support.device).repeat_interleave(K)
         tasks = []
-        for images in support.clone().flatten(1, 2):
+        for task, images in enumerate(support.clone().flatten(1, 2)):
+            targets = labels
+            if shots is not None:
+                there = present(support, shots)[task].flatten()
+                images, targets = images[there], labels[there]
             clone = learner.clone()
             for _ in range(steps):
-                clone.adapt(F.cross_entropy(clone(images), labels))
+                clone.adapt(F.cross_entropy(clone(images), targets))
             tasks.append(list(clone.module.parameters()))
         stacked = [torch.stack(each) for each in zip(*tasks, strict=True)]
     if not graph:

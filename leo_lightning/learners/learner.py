@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
+from leo_lightning.errors import InputError
+from leo_lightning.learners.shots import packed
 
 
 class Outcome(NamedTuple):
@@ -89,6 +91,8 @@ class Learner(nn.Module, ABC):
     """What the answers are: logits of the N classes, or, with N = 1, the value at each point (regression)."""
     trained: ClassVar[bool] = True
     """False for a method that has no parameters, and so is tested without a checkpoint."""
+    unequal_shots: ClassVar[bool] = False
+    """Whether `stages` takes `shots`: classes of unequal numbers of images."""
 
     def init_args(self) -> dict[str, Any]:
         """The arguments that build this learner, as plain types; a part's, with its class path."""
@@ -128,12 +132,38 @@ class Learner(nn.Module, ABC):
         """What `forward` returns, with the given random numbers."""
 
     @abstractmethod
-    def stages(self, support: Float[Tensor, "B N K E"]) -> Mapping[str, Classifier]:
+    def stages(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> Mapping[str, Classifier]:
         """Classifiers for new classes by stage of adaptation, in order; the last one is `final`.
 
         Deterministic: call `.eval()` first.
+
+        Args:
+            support: the images of each class.
+            shots: how many each class has, where that differs: the first of its row, which is zeros behind
+                them (`adapt` sees to it). None: K.
         """
 
-    def adapt(self, support: Float[Tensor, "B N K E"]) -> Classifier:
-        """Classifiers for new classes, for use after training (call `.eval()` first)."""
-        return self.stages(support)["final"]
+    def adapt(
+        self, support: Float[Tensor, "B N K E"], valid: Bool[Tensor, "B N K"] | None = None
+    ) -> Classifier:
+        """Classifiers for new classes, for use after training (call `.eval()` first).
+
+        Args:
+            support: the images of each class.
+            valid: False where there is none: classes may have unequal numbers of images, and what stands in
+                the place of others has no influence. None: all are images.
+
+        Raises:
+            InputError: a class has no image, or their numbers differ and the method cannot do with that.
+        """
+        images, shots = packed(support, valid)
+        if shots is None:
+            return self.stages(images)["final"]
+        if not self.unequal_shots:
+            raise InputError(
+                f"{type(self).__name__} cannot adapt to classes with unequal numbers of examples; "
+                "give every class the same number, or use LEO"
+            )
+        return self.stages(images, shots)["final"]

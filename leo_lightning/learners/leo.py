@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from leo_lightning.data.episode import Episode
 from leo_lightning.errors import InputError, check_choice, check_least
@@ -23,6 +24,7 @@ from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier
 from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
 from leo_lightning.learners.noise import divided, draw
 from leo_lightning.learners.sampled import SampledClassifier
+from leo_lightning.learners.shots import class_mean, present
 
 DEAD_SPREAD = 1e-6
 """A latent dimension whose code varies less than this over the classes of a meta-batch carries nothing."""
@@ -51,7 +53,7 @@ class Adaptation(NamedTuple):
     """The inner loop of a meta-batch, step by step.
 
     C is the number of copies of a class's code: while sampling K, or 1 with `one_latent_per_class`; otherwise
-    1, when all copies are equal.
+    1, when all copies are equal. Of a class with fewer than K images the last copies count for nothing.
     """
 
     code_mean: Float[Tensor, "B N H"]
@@ -105,6 +107,8 @@ class LEO(Learner):
             logits -½ ‖A √s (x - c)‖².
         test_samples: samples of (z, w) whose probabilities are averaged in evaluation; 0: the means of both.
     """
+
+    unequal_shots = True
 
     def __init__(
         self,
@@ -183,11 +187,14 @@ class LEO(Learner):
         if self.test_samples:
             raise InputError("model.compile cannot compile test_samples; leave one of the two out")
 
-    def stages(self, support: Float[Tensor, "B N K E"]) -> Mapping[str, Classifier]:
+    def stages(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> Mapping[str, Classifier]:
         """See `Learner.stages`."""
         if not self.test_samples:
-            return self.adaptation(support, NO_NOISE).stages()
-        samples = [self.adaptation(support, noise).stages() for noise in self._samples(support)]
+            return self.adaptation(support, NO_NOISE, shots).stages()
+        noises = self._samples(support) if shots is None else self._samples_by_size(support, shots)
+        samples = [self.adaptation(support, noise, shots).stages() for noise in noises]
         return {
             stage: SampledClassifier(torch.stack([each[stage].weight for each in samples], 1), first.bias)
             for stage, first in samples[0].items()
@@ -201,6 +208,19 @@ class LEO(Learner):
         for latents, weights in zip(*divided(drawn, shapes), strict=True):
             tasks = len(support)
             yield Noise(latents.expand(tasks, -1, -1, -1), weights[:, None].expand(-1, tasks, -1, -1, -1))
+
+    def _samples_by_size(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"]
+    ) -> Iterator[Noise]:
+        """`_samples` for the largest class of each task, so that none hangs on the tasks beside it."""
+        sizes, size = shots.amax(1).unique(return_inverse=True)
+        for noises in zip(*(self._samples(support[:1, :, :most]) for most in sizes.tolist()), strict=True):
+            copies = max(noise.latents.shape[2] for noise in noises)
+            latents, weights = (
+                torch.cat([pad(x, (0, 0, 0, copies - x.shape[-2])) for x in field], dim=-4)
+                for field in zip(*((noise.latents, noise.weights) for noise in noises), strict=True)
+            )
+            yield Noise(latents[size], weights[:, size])
 
     def _normal_shapes(self, support: Float[Tensor, "B N K E"]) -> list[tuple[int, ...]]:
         """Shapes of a task's normal numbers: those of z, and those of w at each of the T + 1 decodes."""
@@ -267,35 +287,50 @@ class LEO(Learner):
             "orthogonality_penalty": self.orthogonality_penalty_weight * orthogonality,
         }
 
-    def adaptation(self, support: Float[Tensor, "B N K E"], noise: Noise) -> Adaptation:
-        """Algorithm 1, lines 4-15: encode, adapt the code, decode, fine-tune."""
+    def adaptation(
+        self, support: Float[Tensor, "B N K E"], noise: Noise, shots: Int64[Tensor, "B N"] | None = None
+    ) -> Adaptation:
+        """Algorithm 1, lines 4-15: encode, adapt the code, decode, fine-tune.
+
+        The paper knows equal shots only. Where `shots` differ (see `Learner.stages`), a class has as many
+        copies of its code as it has images. With C images per class on average the rates are α / C and η / C,
+        and in the sum of the support loss an image of a class that has k counts C / k: all classes weigh the
+        same in it, and all of it as much as with equal shots. If all images counted 1, adaptation would take
+        the numbers of images for the frequencies of the classes.
+        """
         (_, N, K, E), H, T, F = support.shape, self.num_latents, self.latent_steps, self.finetuning_steps
-        copies = 1 if self.one_latent_per_class else K
-        code = self._code(support, noise)
+        copies, share, counted = (1 if self.one_latent_per_class else K), None, None
+        if shots is not None:
+            images = shots.to(support.dtype)[..., None]
+            average = images.mean(1, keepdim=True)
+            counted = (average / images).expand(-1, -1, K).flatten(1)[:, None]
+            if not self.one_latent_per_class:
+                copies, share = average, (present(support, shots) / images)[..., None]
+        code = self._code(support, noise, shots)
         # under autocast the networks above may run in low precision; gradients, exp and KL may not
         with torch.autocast(support.device.type, enabled=False):
             mean, raw_std = code.to(support.dtype).chunk(2, dim=-1)
             std, _ = objectives.std_from_raw(raw_std, offset=1.0 if self.random_prior else 0.0)
-            masks, beside = noise.support_masks, self._nearest_centroid(support)
+            masks, beside = noise.support_masks, self._nearest_centroid(support, shots)
             bias = None if beside is None or beside.bias is None else beside.bias[:, :, None]
             z = mean[:, :, None]
             if noise.latents is not None:
                 z = z + noise.latents * std[:, :, None]
             # each copy enters the logits through the mean over the copies, 1 / C of the gradient is its own
-            alpha = mean.new_zeros(H) if self.alpha is None else self.alpha / copies
-            eta = mean.new_zeros(E) if self.eta is None else self.eta / copies
+            alpha = (mean.new_zeros(H) if self.alpha is None else self.alpha) / copies
+            eta = (mean.new_zeros(E) if self.eta is None else self.eta) / copies
             if noise.weights is None:
-                latents, decoded = self._exact_latent_steps(z, alpha, support, masks, beside)
+                latents, decoded = self._exact_latent_steps(z, alpha, support, masks, beside, counted)
             else:
-                z = z.expand(-1, -1, copies, -1)
+                z = z.expand(-1, -1, noise.weights.shape[3], -1)
                 offset = math.sqrt(2.0 / (N + E))
+                rate = alpha if share is None else alpha[:, None]
                 mean_weight, raw_std_weight = self.decoder.weight.chunk(2)
-                weight, latents, decoded = latent_steps(
-                    z, alpha, mean_weight, raw_std_weight, support, masks, noise.weights, offset, beside
-                )
+                rest = support, masks, noise.weights, offset, beside, share, counted
+                weight, latents, decoded = latent_steps(z, rate, mean_weight, raw_std_weight, *rest)
                 latents, decoded = [z, *latents[1:]], [*decoded[:-1], weight]
             if masks is None:
-                weights = self._exact_finetuning(decoded[-1], eta, support, bias)
+                weights = self._exact_finetuning(decoded[-1], eta, support, bias, counted)
             else:
                 # all copies take the same step, so their mean takes it too
                 weights = adapt(
@@ -319,18 +354,22 @@ class LEO(Learner):
             decoded = [weight + beside.weight for weight in decoded]
         return found._replace(decoded=decoded)
 
-    def _code(self, support: Float[Tensor, "B N K E"], noise: Noise) -> Float[Tensor, "B N codes"]:
+    def _code(
+        self, support: Float[Tensor, "B N K E"], noise: Noise, shots: Int64[Tensor, "B N"] | None
+    ) -> Float[Tensor, "B N codes"]:
         """Mean and raw standard deviation of every class's z: zeros for p(z)."""
         if self.encoder is None or self.relation_net is None:
             B, N, _, _ = support.shape
             return support.new_zeros(B, N, 2 * self.num_latents)
-        return self.relation_net(self.encoder(masked(support, noise.encoder_mask)))
+        return self.relation_net(self.encoder(masked(support, noise.encoder_mask)), shots)
 
-    def _nearest_centroid(self, support: Float[Tensor, "B N K E"]) -> LinearClassifier | None:
+    def _nearest_centroid(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> LinearClassifier | None:
         """What decoded classifiers are added to: -½ ‖A √s (x - c)‖², less what is equal for all classes."""
         if self.log_scale is None:
             return None
-        scale, centroids = self.log_scale.exp(), support.mean(2)
+        scale, centroids = self.log_scale.exp(), class_mean(support, shots)
         if self.map is None:
             return LinearClassifier(scale * centroids, -0.5 * (centroids.square() @ scale))
         root = scale.sqrt()
@@ -340,10 +379,11 @@ class LEO(Learner):
     def _exact_latent_steps(
         self,
         z: Float[Tensor, "B N 1 H"],
-        rate: Float[Tensor, " H"],
+        rate: Float[Tensor, "*#tasks H"],
         support: Float[Tensor, "B N K E"],
         masks: Float[Tensor, "steps B N K E"] | None,
         beside: LinearClassifier | None,
+        counted: Float[Tensor, "B 1 M"] | None,
     ) -> tuple[list[Float[Tensor, "B N 1 H"]], list[Float[Tensor, "B N E"]]]:
         """Latent steps without sampling of weights. They stay in H dimensions: x · W_μ z = (x W_μ) · z.
 
@@ -353,7 +393,8 @@ class LEO(Learner):
 
         def gradient(z: Tensor, step: int) -> Tensor:
             each = step if masks is not None else 0
-            return objectives.support_gradient(projected[each], z, None if known is None else known[each])
+            beside_z = None if known is None else known[each]
+            return objectives.support_gradient(projected[each], z, beside_z, counted)
 
         images = support[None] if masks is None else support * masks[: self.latent_steps]
         projected = images @ mean_weight
@@ -370,9 +411,10 @@ class LEO(Learner):
     def _exact_finetuning(
         self,
         weight: Float[Tensor, "B N E"],
-        rate: Float[Tensor, " E"],
+        rate: Float[Tensor, "*#tasks E"],
         support: Float[Tensor, "B N K E"],
         bias: Float[Tensor, "B N 1"] | None,
+        counted: Float[Tensor, "B 1 M"] | None,
     ) -> list[Float[Tensor, "B N E"]]:
         """Fine-tuning without dropout, by way of the Gram matrix of the support.
 
@@ -393,6 +435,8 @@ class LEO(Learner):
         target = objectives.one_hot(support.shape[1], support.shape[2], logits)
         for _ in range(self.finetuning_steps):
             residual = logits.softmax(1) - target
+            if counted is not None:
+                residual = residual * counted
             residuals = residuals + residual
             logits = logits - torch.bmm(residual, gram)
         return [weight, weight - torch.bmm(residuals, moved)]

@@ -7,7 +7,7 @@ through a multi-class machine; here nothing is trained, and each class has a mac
 
 from functools import partial
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
@@ -29,9 +29,11 @@ class LinearSVM(TaskByTask):
     def __init__(self, C: float = 1.0) -> None:
         super().__init__(C)
 
-    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+    def stages(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> dict[str, LinearClassifier]:
         """See `Learner.stages`."""
         # "auto" is the primal here, whose solver draws no random numbers: `fit_each` leaves at most as many
         # dimensions as images
         make = partial(LinearSVC, C=self.C, dual="auto", tol=1e-6, max_iter=10_000)
-        return {"final": fit_each(support, make, pair=(-1.0, 1.0))}
+        return {"final": fit_each(support, make, (-1.0, 1.0), shots)}

@@ -6,7 +6,7 @@ Need? ECCV 2020, arXiv:2003.11539. As there, embeddings should be of length 1 (`
 
 from functools import partial
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from sklearn.linear_model import LogisticRegression as Estimator
 from torch import Tensor
 
@@ -27,7 +27,9 @@ class LogisticRegression(TaskByTask):
     def __init__(self, C: float = 1.0) -> None:
         super().__init__(C)
 
-    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, LinearClassifier]:
+    def stages(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> dict[str, LinearClassifier]:
         """See `Learner.stages`."""
         make = partial(Estimator, C=self.C, tol=1e-6, max_iter=10_000)
-        return {"final": fit_each(support, make, pair=(-0.5, 0.5))}
+        return {"final": fit_each(support, make, (-0.5, 0.5), shots)}

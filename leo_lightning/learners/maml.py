@@ -4,10 +4,10 @@ Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep N
 arXiv:1703.03400, Algorithm 2. The network on the embeddings: see `adapted_mlp`.
 """
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, mean_cross_entropy_slope
+from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, inner_slope
 from leo_lightning.learners.fast_weights import Layer, Rate, descend
 
 
@@ -39,12 +39,14 @@ class MAML(AdaptedMLP):
         self.inner_lr = inner_lr
         self.first_order = first_order
 
-    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
+    def adapted(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> list[Layer]:
         """See `AdaptedMLP.adapted`."""
         return descend(
             self.start(support.shape[1]),
             support.flatten(1, 2),
-            mean_cross_entropy_slope,
+            inner_slope(support, shots),
             2 * [Rate(self.inner_lr, self.inner_lr)],
             self.current_steps,
             self.first_order,

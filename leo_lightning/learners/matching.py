@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from leo_lightning.errors import InputError, check_least
 from leo_lightning.learners.embedding import Embedded
 from leo_lightning.learners.metric import MetricLearner
+from leo_lightning.learners.shots import images_first, present
 
 
 class FullContext(nn.Module):
@@ -31,18 +33,36 @@ class FullContext(nn.Module):
         self.support_lstm = nn.LSTM(size, size, batch_first=True, bidirectional=True)
         self.query_lstm = nn.LSTMCell(2 * size, size)
 
-    def support(self, images: Float[Tensor, "B N K D"]) -> Float[Tensor, "B N K D"]:
+    def support(
+        self, images: Float[Tensor, "B N K D"], valid: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "B N K D"]:
         """g(x, S) (A.2): a bidirectional LSTM over the support, both outputs added to its input.
 
         It reads class by class, so that a class's place has an influence; the places of a task are drawn.
+
+        Args:
+            images: g'(x).
+            valid: False for what is no image, which it does not read; None: all are.
         """
-        outputs, _ = self.support_lstm(images.flatten(1, 2))
+        if valid is None:
+            outputs, _ = self.support_lstm(images.flatten(1, 2))
+        else:
+            order = images_first(valid)[..., None]
+            sequence = images.flatten(1, 2).take_along_dim(order, 1)
+            read = pack_padded_sequence(sequence, valid.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+            outputs, _ = pad_packed_sequence(
+                self.support_lstm(read)[0], batch_first=True, total_length=valid.shape[1]
+            )
+            outputs = outputs.take_along_dim(order.argsort(dim=1), 1)
         forth, back = outputs.unflatten(1, images.shape[1:3]).chunk(2, dim=-1)
         return images + forth + back
 
     def query(
-        self, images: Float[Tensor, "#B M D"], support: Float[Tensor, "B I D"]
-    ) -> Float[Tensor, "B M D"]:
+        self,
+        images: Float[Tensor, "#B images D"],
+        support: Float[Tensor, "B M D"],
+        valid: Bool[Tensor, "B M"] | None = None,
+    ) -> Float[Tensor, "B images D"]:
         """f(x, S) (A.1): an LSTM that at each step sees the query, and what it reads from the support.
 
         The paper does not say where h begins. Here ĥ₀ is 0, and so h₀, with its connection past the LSTM,
@@ -51,16 +71,24 @@ class FullContext(nn.Module):
         Args:
             images: f'(x).
             support: g(x, S) of all of a task's support images.
+            valid: see `support`.
         """
         images = images.expand(len(support), -1, -1)
         hidden, cell = images, torch.zeros_like(images).flatten(0, 1)
         for _ in range(self.processing_steps):
-            read = (hidden @ support.transpose(1, 2)).softmax(-1) @ support
+            read = _masked(hidden @ support.transpose(1, 2), valid).softmax(-1) @ support
             # the paper's LSTM takes x as its input and [h, r] as its state: the same sums as for [x, r] and h
             seen = torch.cat([images, read], dim=-1).flatten(0, 1)
             step, cell = self.query_lstm(seen, (hidden.flatten(0, 1), cell))
             hidden = images + step.unflatten(0, images.shape[:2])
         return hidden
+
+
+def _masked(
+    similarity: Float[Tensor, "B images M"], valid: Bool[Tensor, "B M"] | None
+) -> Float[Tensor, "B images M"]:
+    """No attention to what is no image."""
+    return similarity if valid is None else similarity.masked_fill(~valid[:, None], -torch.inf)
 
 
 class AttentionClassifier(NamedTuple):
@@ -70,20 +98,23 @@ class AttentionClassifier(NamedTuple):
     """g(x, S)."""
     temperature: Float[Tensor, ""]
     context: FullContext | None
+    valid: Bool[Tensor, "B M"] | None = None
+    """False where `support`, class by class, is no image; None: nowhere."""
 
     def __call__(self, query: Float[Tensor, "#B *images D"]) -> Float[Tensor, "B *images N"]:
         """See `Classifier`. Logarithm of the attention to a class's images, up to a constant."""
         images, support = query.flatten(1, -2), self.support.flatten(1, 2)
         if self.context is not None:
-            images = self.context.query(images, support)
+            images = self.context.query(images, support, self.valid)
         support = F.normalize(support, dim=-1) / self.temperature
-        similarity = F.normalize(images, dim=-1) @ support.transpose(1, 2)
+        similarity = _masked(F.normalize(images, dim=-1) @ support.transpose(1, 2), self.valid)
         logits = similarity.unflatten(-1, self.support.shape[1:3]).logsumexp(-1)
         return logits.unflatten(1, query.shape[1:-1])
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "AttentionClassifier":
         """See `Classifier`."""
-        return self._replace(support=self.support[tasks])
+        valid = None if self.valid is None else self.valid[tasks]
+        return self._replace(support=self.support[tasks], valid=valid)
 
 
 class MatchingNetworks(MetricLearner):
@@ -129,12 +160,13 @@ class MatchingNetworks(MetricLearner):
         if self.full_context:
             raise InputError("model.compile cannot compile full_context; leave one of the two out")
 
-    def classifier(self, support: Float[Tensor, "B N K E"]) -> Embedded:
+    def classifier(self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None) -> Embedded:
         """See `MetricLearner.classifier`."""
         embedded = self.embedding(support)
+        valid = None if shots is None else present(support, shots).flatten(1)
         if self.context is not None:
-            embedded = self.context.support(embedded)
-        attention = AttentionClassifier(embedded, self.log_temperature.exp(), self.context)
+            embedded = self.context.support(embedded, valid)
+        attention = AttentionClassifier(embedded, self.log_temperature.exp(), self.context, valid)
         return Embedded(self.embedding, attention)
 
     def diagnostics(self) -> dict[str, Float[Tensor, ""]]:

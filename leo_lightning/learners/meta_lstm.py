@@ -10,13 +10,14 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.errors import InputError, check_least
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, mean_cross_entropy_slope
+from leo_lightning.learners.adapted_mlp import AdaptedMLP, inner_slope
 from leo_lightning.learners.fast_weights import Layer
 from leo_lightning.learners.objectives import query_cross_entropy
+from leo_lightning.learners.shots import present
 
 P = 10.0
 """p of the preprocessing (Section 3.2): below exp(-p) a number is seen by its value, not its logarithm."""
@@ -67,18 +68,21 @@ class MetaLSTM(AdaptedMLP):
         self.input_gate = _gate(lstm_size, inner_lr)
         self.initial_row = nn.Parameter(torch.zeros(hidden_size + 1))
 
-    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
+    def adapted(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> list[Layer]:
         """See `AdaptedMLP.adapted`. The bias is the weight of a feature that is 1."""
         B, N, K, _ = support.shape
         features = F.pad(self.hidden(support.flatten(1, 2)).relu(), (0, 1), value=1.0)
         head = self.initial_row.expand(B, N, -1)
+        slope, valid = inner_slope(support, shots), None if shots is None else present(support, shots)
         forget = put = torch.zeros_like(head)
         state = None
         for _ in range(self.current_steps):
             with torch.no_grad() if self.first_order else nullcontext():
                 logits = features @ head.transpose(1, 2)
-                gradient = mean_cross_entropy_slope(logits).transpose(1, 2) @ features
-                loss = query_cross_entropy(logits.unflatten(1, (N, K)), None)
+                gradient = slope(logits).transpose(1, 2) @ features
+                loss = query_cross_entropy(logits.unflatten(1, (N, K)), valid)
                 loss = loss[:, None, None].expand_as(gradient)
                 seen = torch.cat([preprocessed(gradient), preprocessed(loss)], dim=-1)
             state = self.lstm(seen.flatten(0, 2), state)

@@ -5,10 +5,10 @@ Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. a
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, mean_cross_entropy_slope
+from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, inner_slope
 from leo_lightning.learners.fast_weights import Layer, Rate, descend
 
 
@@ -52,12 +52,14 @@ class MetaSGD(AdaptedMLP):
         hidden = Rate(self.hidden_weight_rate, self.hidden_bias_rate)
         return hidden, Rate(self.head_weight_rate, self.head_bias_rate)
 
-    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
+    def adapted(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> list[Layer]:
         """See `AdaptedMLP.adapted`."""
         return descend(
             self.start(support.shape[1]),
             support.flatten(1, 2),
-            mean_cross_entropy_slope,
+            inner_slope(support, shots),
             self.rates(),
             self.current_steps,
             self.first_order,

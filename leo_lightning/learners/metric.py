@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from leo_lightning.data.episode import Episode
@@ -27,6 +27,8 @@ class MetricLearner(Learner):
         dropout: dropout rate of embeddings in training, of support and query alike.
     """
 
+    unequal_shots = True
+
     def __init__(self, embedding_size: int, size: int | None, hidden: int, dropout: float) -> None:
         super().__init__()
         check_dropout(dropout)
@@ -39,8 +41,8 @@ class MetricLearner(Learner):
         self.embedding = Embedding(embedding_size, size, hidden)
 
     @abstractmethod
-    def classifier(self, support: Float[Tensor, "B N K E"]) -> Classifier:
-        """The classifiers of B tasks."""
+    def classifier(self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None) -> Classifier:
+        """The classifiers of B tasks; shots as in `Learner.stages`."""
 
     def terms(
         self, logits: Float[Tensor, "B N Q N"], valid: Bool[Tensor, "B N Q"] | None
@@ -67,7 +69,9 @@ class MetricLearner(Learner):
             diagnostics = self.diagnostics()
         return Outcome(torch.stack(list(terms.values())).sum(), terms, logits, diagnostics)
 
-    def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, Classifier]:
+    def stages(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> dict[str, Classifier]:
         """See `Learner.stages`. Not in half precision, in which distances hardly differ."""
         with torch.autocast(support.device.type, enabled=False):
-            return {"final": self.classifier(support)}
+            return {"final": self.classifier(support, shots)}

@@ -6,9 +6,11 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from leo_lightning.learners.shots import present
 
 BLOCK_PAIRS = {True: 80 * 1024, False: 64 * 2**20}
 """Numbers in a block of pairs, by whether the device is a CPU: what fits into a cache, or fills a GPU."""
@@ -44,14 +46,31 @@ class RelationNet(nn.Module):
         width = 2 * num_latents
         self.layers = nn.ModuleList(_linear(width, width) for _ in range(3))
 
-    def forward(self, codes: Float[Tensor, "B N K H"]) -> Float[Tensor, "B N 2*H"]:
-        """Mean and raw standard deviation (first and last H entries) of every class's latent code."""
+    def forward(
+        self, codes: Float[Tensor, "B N K H"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> Float[Tensor, "B N 2*H"]:
+        """Mean and raw standard deviation (first and last H entries) of every class's latent code.
+
+        The paper knows equal shots only. Where they differ, the code of a class is the mean over all pairs of
+        one of its own images with any image of the task: all pairs weigh the same.
+
+        Args:
+            codes: of the images.
+            shots: see `Learner.stages`.
+        """
         _, N, K, H = codes.shape
         first, second, last = cast(list[nn.Linear], list(self.layers))
         flat = codes.flatten(1, 2)
         left, right = flat @ first.weight[:, :H].T, flat @ first.weight[:, H:].T
-        hidden = _PairMean.apply(left, right, second.weight.to(left.dtype))
-        return last(hidden.unflatten(1, (N, K)).mean(2))  # pyright: ignore[reportAttributeAccessIssue]
+        if shots is not None:
+            # far below every ReLU: a pair with what is no image adds nothing to a sum
+            absent = ~present(codes, shots).flatten(1)[..., None]
+            left, right = (half.masked_fill(absent, -torch.inf) for half in (left, right))
+        hidden = cast(Tensor, _PairMean.apply(left, right, second.weight.to(left.dtype)))
+        of_class = hidden.unflatten(1, (N, K)).mean(2)
+        if shots is not None:
+            of_class = of_class * (N * K) / shots.sum(1)[:, None, None] * K / shots[..., None]
+        return last(of_class)
 
 
 class _PairMean(torch.autograd.Function):

@@ -9,6 +9,7 @@ class NotTrained(Learner):
     """A method that learns from the support alone, and that nothing is trained for beforehand."""
 
     trained = False
+    unequal_shots = True
 
     def outcome(self, episode: Episode, noise: None) -> Outcome:
         """See `Learner.outcome`."""

@@ -101,6 +101,7 @@ def support_gradient(
     support: Float[Tensor, "B N K E"],
     weight: Float[Tensor, "B N E"],
     known: Float[Tensor, "B N #M"] | None = None,
+    counted: Float[Tensor, "B 1 M"] | None = None,
 ) -> Float[Tensor, "B N E"]:
     """Gradient, with respect to the classifier, of the cross-entropy *summed* over the support (Eq. 5).
 
@@ -111,6 +112,7 @@ def support_gradient(
         support: x.
         weight: w.
         known: what else is in the logits of the M = N·K images; None: nothing.
+        counted: weight of each image in the sum; None: 1.
     """
     N, K = support.shape[1:3]
     images = support.flatten(1, 2)
@@ -118,7 +120,8 @@ def support_gradient(
     logits = torch.bmm(weight, images.transpose(1, 2))
     if known is not None:
         logits = logits + known
-    return torch.bmm(logits.softmax(1) - one_hot(N, K, weight), images)
+    residual = logits.softmax(1) - one_hot(N, K, weight)
+    return torch.bmm(residual if counted is None else residual * counted, images)
 
 
 def one_hot(N: int, K: int, like: Float[Tensor, "..."]) -> Float[Tensor, "classes images"]:

@@ -8,13 +8,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.errors import InputError, check_choice
 from leo_lightning.learners.embedding import Embedded
 from leo_lightning.learners.learner import Classifier, LinearClassifier
 from leo_lightning.learners.metric import MetricLearner
+from leo_lightning.learners.shots import class_mean
 
 
 class PrototypicalNetworks(MetricLearner):
@@ -52,13 +53,13 @@ class PrototypicalNetworks(MetricLearner):
         self.temperature = temperature
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
 
-    def classifier(self, support: Float[Tensor, "B N K E"]) -> Classifier:
+    def classifier(self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None) -> Classifier:
         """See `MetricLearner.classifier`.
 
         -‖f - c‖² = 2 f·c - ‖c‖² - ‖f‖², and ‖f‖² is the same for all classes: linear in the embedding f of a
         query, and in the query itself if f is.
         """
-        prototypes = self.embedding(support).mean(2)
+        prototypes = class_mean(self.embedding(support), shots)
         scale = self.log_temperature.neg().exp()
         if self.distance == "cosine":
             return Embedded(self.embedding, LinearClassifier(scale * F.normalize(prototypes, dim=-1)), True)

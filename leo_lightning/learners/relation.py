@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from leo_lightning.errors import check_choice, check_least
 from leo_lightning.learners.embedding import Embedded
 from leo_lightning.learners.metric import MetricLearner
+from leo_lightning.learners.shots import class_sum
 
 
 class RelationModule(nn.Module):
@@ -103,9 +104,10 @@ class RelationNetworks(MetricLearner):
         self.loss = loss
         self.relation = RelationModule(size or embedding_size, relation_size)
 
-    def classifier(self, support: Float[Tensor, "B N K E"]) -> Embedded:
+    def classifier(self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None) -> Embedded:
         """See `MetricLearner.classifier`."""
-        return Embedded(self.embedding, RelationClassifier(self.embedding(support).sum(2), self.relation))
+        prototypes = class_sum(self.embedding(support), shots)
+        return Embedded(self.embedding, RelationClassifier(prototypes, self.relation))
 
     def terms(
         self, logits: Float[Tensor, "B N Q N"], valid: Bool[Tensor, "B N Q"] | None

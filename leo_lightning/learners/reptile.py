@@ -6,11 +6,11 @@ nothing.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from leo_lightning.data.episode import Episode
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, mean_cross_entropy_slope
+from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, inner_slope, mean_cross_entropy_slope
 from leo_lightning.learners.fast_weights import Layer, Rate, descend
 from leo_lightning.learners.learner import Outcome
 
@@ -47,12 +47,14 @@ class Reptile(AdaptedMLP):
         check_rate("inner_lr", inner_lr)
         self.inner_lr = inner_lr
 
-    def adapted(self, support: Float[Tensor, "B N K E"]) -> list[Layer]:
+    def adapted(
+        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
+    ) -> list[Layer]:
         """See `AdaptedMLP.adapted`."""
         return descend(
             self.start(support.shape[1]),
             support.flatten(1, 2),
-            mean_cross_entropy_slope,
+            inner_slope(support, shots),
             2 * [Rate(self.inner_lr, self.inner_lr)],
             self.current_steps,
         )

@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import LinearClassifier
 from leo_lightning.learners.not_trained import NotTrained
+from leo_lightning.learners.shots import images_first, present
 
 
 class TaskByTask(NotTrained):
@@ -33,7 +34,10 @@ class TaskByTask(NotTrained):
 
 
 def fit_each(
-    support: Float[Tensor, "B N K E"], make: Callable[[], Any], pair: tuple[float, float]
+    support: Float[Tensor, "B N K E"],
+    make: Callable[[], Any],
+    pair: tuple[float, float],
+    shots: Int64[Tensor, "B N"] | None = None,
 ) -> LinearClassifier:
     """Fit a classifier to the support of every task.
 
@@ -45,15 +49,20 @@ def fit_each(
         make: a new estimator with `fit`, and then `coef_` and `intercept_`.
         pair: of two classes scikit-learn fits one row, for the second against the first: the rows of both
             are so many times that one.
+        shots: see `Learner.stages`.
     """
-    _, N, K, _ = support.shape
-    labels = np.arange(N).repeat(K)
+    B, N, K, _ = support.shape
     images = support.detach().to("cpu", torch.float64).flatten(1, 2)
+    labels, counts = torch.arange(N).repeat_interleave(K).expand(B, -1), [N * K] * B
+    if shots is not None:
+        # so that the first vectors of the basis are those of the images
+        order, counts = images_first(present(support, shots).flatten(1)).cpu(), shots.sum(1).tolist()
+        images, labels = images.take_along_dim(order[..., None], 1), labels.take_along_dim(order, 1)
     basis, coordinates = torch.linalg.qr(images.transpose(1, 2))
     weights, biases = [], []
-    for task in coordinates.transpose(1, 2).numpy():
-        fitted = make().fit(task, labels)
-        weights.append(torch.from_numpy(fitted.coef_))
+    for task, rows, count in zip(coordinates.transpose(1, 2).numpy(), labels.numpy(), counts, strict=True):
+        fitted = make().fit(task[:count, :count], rows[:count])
+        weights.append(F.pad(torch.from_numpy(fitted.coef_), (0, task.shape[1] - fitted.coef_.shape[1])))
         biases.append(torch.from_numpy(fitted.intercept_))
     weight, bias = torch.stack(weights) @ basis.transpose(1, 2), torch.stack(biases)
     if N == 2:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from leo_lightning.arguments import ArgumentParser
-from leo_lightning.errors import InputError, check_least, disk_line
+from leo_lightning.arguments import ArgumentParser, exit_code
+from leo_lightning.errors import InputError, check_least
 
 VALIDATIONS = 10
 """Per trial, if --steps says how long it is."""
@@ -30,19 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # as train.py does, for the trials
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        _search(_parser().parse_args(words), shlex.join(["python", "-m", "leo_lightning.sweep", *words]))
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {disk_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        said = shlex.join(["python", "-m", "leo_lightning.sweep", *words])
-        print(f"interrupted; go on with: {said}", file=sys.stderr)
-        return 130
-    return 0
+    said = shlex.join(["python", "-m", "leo_lightning.sweep", *words])
+    return exit_code(lambda: _search(_parser().parse_args(words), said), f"interrupted; go on with: {said}")
 
 
 def _parser() -> ArgumentParser:

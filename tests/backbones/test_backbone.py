@@ -54,10 +54,18 @@ def test_final_layer_is_learn2learns(name: str, reference: str, options: dict[st
 
 def test_few_shot_networks_take_other_images_and_options():
     """Catches learn2learn's last pooling, which is for 84 × 84 pixels, and options that do not arrive."""
-    for name, options in (("resnet-12", {"wider": False}), ("conv-4", {"hidden_size": 8}), ("wrn-28-10", {})):
+    resnet = {"wider": False, "dropblock_size": 1}
+    for name, options in (("resnet-12", resnet), ("conv-4", {"hidden_size": 8}), ("wrn-28-10", {})):
         recipe = Recipe(name, options, channels=1, image_size=28, resize=28, mean=(0.5,), std=(0.5,))
         size = Backbone(recipe).eval().embedding_size()
         assert size == {"resnet-12": 512, "conv-4": 8, "wrn-28-10": 640}[name]
+
+
+def test_blocks_larger_than_the_maps_they_are_dropped_from():
+    """Catches learn2learn's division by zero, and a negative size in the first step of training."""
+    for size, left, block in ((64, "4 × 4", 4), (32, "4 × 4", 2)):
+        with pytest.raises(InputError, match=f"leave it {left}; set the option dropblock_size to {block}"):
+            Backbone(Recipe("resnet-12", image_size=size, resize=size))
 
 
 def test_layer_is_what_comes_out_of_a_module():

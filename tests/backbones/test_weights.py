@@ -34,7 +34,7 @@ from leo_lightning.backbones.weights import (
 from leo_lightning.errors import InputError
 from leo_lightning.learn2learn import learn2learn_module
 from tests.backbones.networks import conv4, images, random_backbone
-from tests.data.test_download import Behaviour, serve
+from tests.data.test_download import Behaviour, serve, serve_site
 
 
 @pytest.fixture(scope="module")
@@ -405,9 +405,9 @@ def test_timms_weights_over_the_network(timm_weights: Callable[..., None], cache
     """Catches half a file that stays in the cache and is taken for all of it ever after."""
     content = saved(timm.create_model("test_resnet").state_dict())
     behaviour = Behaviour(content, cut_after=50_000)
-    with serve(behaviour) as url:
-        name = f"weights-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-        timm_weights(url=url.replace("embeddings.zip", name))
+    name = f"weights-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    with serve_site({f"/{name}": behaviour}) as home:
+        timm_weights(url=f"{home}/{name}")
         assert refusal(timms).startswith("test_resnet: its pretrained weights cannot be had (")
         assert list(cache.rglob("*.pth")) == []
         behaviour.cut_after = None

@@ -1,6 +1,7 @@
 """The downloader, against a server on this machine that behaves well, or badly in one way."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from leo_lightning.data.download import download
 from leo_lightning.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 @dataclass
@@ -41,10 +43,17 @@ class Behaviour:
 @contextmanager
 def serve(behaviour: Behaviour) -> Iterator[str]:
     """Run a server on a free port and yield the address of its file."""
+    with serve_site({"/embeddings.zip": behaviour}) as home:
+        yield f"{home}/embeddings.zip"
+
+
+@contextmanager
+def serve_site(files: dict[str, Behaviour]) -> Iterator[str]:
+    """Run a server on a free port and yield its address; `files` are by path."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer(self, behaviour)
+            answer(self, files.get(self.path.partition("?")[0], Behaviour(status=404)))
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -53,7 +62,7 @@ def serve(behaviour: Behaviour) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/embeddings.zip"
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -295,4 +304,39 @@ def test_full_disk_keeps_what_arrived(tmp_path: Path, monkeypatch: pytest.Monkey
                 download(url, path)
         assert (tmp_path / "a.zip.part").stat().st_size == len(CONTENT)
         download(url, path)
+    assert_complete(path)
+
+
+def test_right_checksum(tmp_path: Path):
+    """Catches a checksum of part of the file, after a cut, or one that is compared in the wrong form."""
+    behaviour, path = Behaviour(), tmp_path / "a.zip"
+    with serve(behaviour) as url:
+        cut(path, behaviour, url)
+        download(url, path, MD5)
+        download(url, path, MD5)
+    assert behaviour.asked == [None, "bytes=300000-"]
+    assert_complete(path)
+
+
+def test_wrong_checksum_leaves_nothing(tmp_path: Path):
+    """Catches a damaged file that is kept, or that the next attempt takes for a good beginning."""
+    path = tmp_path / "a.zip"
+    with (
+        serve(Behaviour(content=CONTENT[::-1])) as url,
+        pytest.raises(InputError, match=f"damaged on its way, .*, not {MD5}") as caught,
+    ):
+        download(url, path, MD5)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_damaged_file_that_is_there_is_removed(tmp_path: Path):
+    """Catches a file believed because it has the right name, for ever."""
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"damaged")
+    with serve(Behaviour()) as url:
+        with pytest.raises(InputError, match="run the same command again to download it anew"):
+            download(url, path, MD5)
+        assert os.listdir(tmp_path) == []
+        download(url, path, MD5)
     assert_complete(path)

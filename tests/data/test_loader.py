@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from leo_lightning.data.episode import EpisodeRows
-from leo_lightning.data.loader import EpisodeLoader, EpisodeStream
+from leo_lightning.data.loader import EpisodeStream, StreamLoader
 
 # Two workers more than a machine has cores are slow, and no mistake.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -31,7 +31,7 @@ def tasks_of(loader: Iterator[EpisodeRows]) -> list[list[int]]:
 def test_workers_change_nothing(num_workers: int, rank: int):
     """Catches tasks that every worker repeats, are left out, or come in another order."""
     stream = EpisodeStream(rows_of, 4, tasks=46, rank=rank, world=2)
-    alone, shared = list(EpisodeLoader(stream)), list(EpisodeLoader(stream, num_workers))
+    alone, shared = list(StreamLoader(stream)), list(StreamLoader(stream, num_workers))
     assert len(alone) == len(shared) == 6
     for a, b in zip(alone, shared, strict=True):
         assert isinstance(b, EpisodeRows)
@@ -41,7 +41,7 @@ def test_workers_change_nothing(num_workers: int, rank: int):
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_workers_change_nothing_in_training(num_workers: int):
     """Catches workers of an endless stream that start at the same batch, or forget the position."""
-    loader = EpisodeLoader(EpisodeStream(rows_of, 4, length=10), num_workers, lambda: 7)
+    loader = StreamLoader(EpisodeStream(rows_of, 4, length=10), num_workers, lambda: 7)
     assert tasks_of(islice(loader, 5)) == [list(range(4 * i, 4 * i + 4)) for i in range(7, 12)]
 
 
@@ -69,7 +69,7 @@ def test_processes_share_an_endless_stream(world: int):
 def test_length_is_the_number_of_batches(tasks: int, world: int, rank: int, length: int):
     """Catches a progress bar that is wrong, and an evaluation that stops before its last batch."""
     stream = EpisodeStream(rows_of, 4, tasks=tasks, rank=rank, world=world)
-    loader = EpisodeLoader(stream)
+    loader = StreamLoader(stream)
     assert stream.batches == len(loader) == len(list(loader)) == length
 
 
@@ -81,7 +81,7 @@ def test_last_batch_is_short():
 def test_epoch_length_of_an_endless_stream():
     """Catches a stream that ends with its first epoch."""
     stream = EpisodeStream(rows_of, 4, length=3)
-    assert len(EpisodeLoader(stream)) == 3
+    assert len(StreamLoader(stream)) == 3
     assert tasks_of(islice(stream, 3, 5)) == [[12, 13, 14, 15], [16, 17, 18, 19]]
 
 
@@ -89,7 +89,7 @@ def test_epoch_length_of_an_endless_stream():
 def test_position_continues_where_training_stands(num_workers: int):
     """Catches an epoch that repeats the first one, and a position that is asked for only once."""
     done = 0
-    loader = EpisodeLoader(EpisodeStream(rows_of, 2, length=3), num_workers, lambda: done)
+    loader = StreamLoader(EpisodeStream(rows_of, 2, length=3), num_workers, lambda: done)
     seen = []
     for stop in (3, 1, 4):
         seen += [task for batch in tasks_of(islice(loader, stop)) for task in batch]
@@ -99,13 +99,13 @@ def test_position_continues_where_training_stands(num_workers: int):
 
 def test_loader_without_a_position_starts_at_the_beginning():
     """Catches a first batch left over from another iteration."""
-    loader = EpisodeLoader(EpisodeStream(rows_of, 2, tasks=4))
+    loader = StreamLoader(EpisodeStream(rows_of, 2, tasks=4))
     assert [tasks_of(iter(loader)) for _ in range(2)] == [[[0, 1], [2, 3]]] * 2
 
 
 def test_loader_says_that_it_resumes():
     """Catches Lightning's warning, and its refusal to resume in the middle of an epoch."""
-    loader = EpisodeLoader(EpisodeStream(rows_of, 2, length=3))
+    loader = StreamLoader(EpisodeStream(rows_of, 2, length=3))
     loader.load_state_dict(loader.state_dict())
     assert loader.state_dict() == {}
 
@@ -114,5 +114,5 @@ def test_loader_says_that_it_resumes():
 def test_loader_leaves_the_global_generator_alone(num_workers: int):
     """Catches a seed drawn in every iteration, as DataLoader does: evaluation would change the training."""
     state = torch.get_rng_state()
-    assert len(list(EpisodeLoader(EpisodeStream(rows_of, 2, tasks=4), num_workers))) == 2
+    assert len(list(StreamLoader(EpisodeStream(rows_of, 2, tasks=4), num_workers))) == 2
     assert torch.equal(torch.get_rng_state(), state)

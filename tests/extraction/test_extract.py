@@ -20,8 +20,8 @@ import torch
 from rich.console import Console
 
 from leo_lightning.backbones.backbone import Backbone
-from leo_lightning.backbones.recipe import Recipe
-from leo_lightning.backbones.weights import BACKBONE_FILE, digest, read_backbone
+from leo_lightning.backbones.recipe import BACKBONE_FILE, Recipe
+from leo_lightning.backbones.weights import digest, read_backbone
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.splits import SPLITS
 from leo_lightning.errors import InputError

@@ -5,6 +5,8 @@ A transcription of Ravi and Larochelle (ICLR 2017): Eq. 2 for the cell, the gate
 before the gates. Imports nothing of the package.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
@@ -25,23 +27,23 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum()
 
 
-def loss_and_gradient(theta: np.ndarray, features: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean cross-entropy of features (N, K, D + 1) by the classifier (N, D + 1), and its gradient."""
-    N, K, _ = features.shape
+def loss_and_gradient(theta: np.ndarray, features: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
+    """Mean cross-entropy of features (K, D + 1) by class under a classifier (N, D + 1), and its gradient."""
+    N, count = len(features), sum(map(len, features))
     loss, gradient = 0.0, np.zeros_like(theta)
-    for n in range(N):
-        for k in range(K):
-            probability = softmax(theta @ features[n, k])
-            loss -= np.log(probability[n]) / (N * K)
-            gradient += np.outer(probability - np.eye(N)[n], features[n, k]) / (N * K)
+    for n, of_class in enumerate(features):
+        for feature in of_class:
+            probability = softmax(theta @ feature)
+            loss -= np.log(probability[n]) / count
+            gradient += np.outer(probability - np.eye(N)[n], feature) / count
     return loss, gradient
 
 
-def adapt(p: Arrays, support: np.ndarray, steps: int) -> np.ndarray:
-    """The classifier (N, D + 1), bias last, of one task (N, K, E)."""
+def adapt(p: Arrays, support: Sequence[np.ndarray], steps: int) -> np.ndarray:
+    """The classifier (N, D + 1), bias last, of one task: images (K, E) of each class."""
     N = len(support)
-    hidden = np.maximum(support @ p["hidden.weight"].T + p["hidden.bias"], 0)
-    features = np.concatenate([hidden, np.ones((*hidden.shape[:2], 1))], axis=2)
+    hidden = [np.maximum(images @ p["hidden.weight"].T + p["hidden.bias"], 0) for images in support]
+    features = [np.concatenate([rows, np.ones((len(rows), 1))], axis=1) for rows in hidden]
     theta = np.tile(p["initial_row"], (N, 1))
     units = p["lstm.weight_hh"].shape[1]
     h, c = np.zeros((*theta.shape, units)), np.zeros((*theta.shape, units))

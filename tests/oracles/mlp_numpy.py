@@ -5,9 +5,13 @@ A transcription of Finn et al. (ICML 2017), Algorithm 2, of Raghu et al. (ICLR 2
 adaptation. Imports nothing of the package.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+Images = Sequence[np.ndarray]
+"""Of each class (M, E); M may differ."""
 
 
 def logits_of(p: Arrays, x: np.ndarray) -> np.ndarray:
@@ -20,31 +24,30 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum()
 
 
-def loss_of(p: Arrays, images: np.ndarray) -> float:
-    """Mean cross-entropy over images (N, M, E), labels being rows."""
-    N, M, _ = images.shape
-    return -sum(np.log(softmax(logits_of(p, images[n, m]))[n]) for n in range(N) for m in range(M)) / (N * M)
+def loss_of(p: Arrays, images: Images) -> float:
+    """Mean cross-entropy over all images, labels being rows."""
+    losses = [-np.log(softmax(logits_of(p, x))[n]) for n, of_class in enumerate(images) for x in of_class]
+    return sum(losses) / len(losses)
 
 
-def gradient_of(p: Arrays, images: np.ndarray) -> Arrays:
+def gradient_of(p: Arrays, images: Images) -> Arrays:
     """The gradient of `loss_of` by every parameter."""
-    N, M, _ = images.shape
+    count = sum(map(len, images))
     total = {name: np.zeros_like(value) for name, value in p.items()}
-    for n in range(N):
-        for m in range(M):
-            x = images[n, m]
+    for n, of_class in enumerate(images):
+        for x in of_class:
             hidden = p["W"] @ x + p["b"]
             error = softmax(logits_of(p, x))
             error[n] -= 1
             back = (p["V"].T @ error) * (hidden > 0)
-            total["V"] += np.outer(error, np.maximum(hidden, 0)) / (N * M)
-            total["c"] += error / (N * M)
-            total["W"] += np.outer(back, x) / (N * M)
-            total["b"] += back / (N * M)
+            total["V"] += np.outer(error, np.maximum(hidden, 0)) / count
+            total["c"] += error / count
+            total["W"] += np.outer(back, x) / count
+            total["b"] += back / count
     return total
 
 
-def adapt(start: Arrays, images: np.ndarray, rates: Arrays, steps: int) -> Arrays:
+def adapt(start: Arrays, images: Images, rates: Arrays, steps: int) -> Arrays:
     """θ after `steps` steps θ - rate ∇L(θ); a rate of 0 keeps a parameter."""
     p = dict(start)
     for _ in range(steps):

@@ -63,7 +63,32 @@ def npz_splits(src: Path) -> dict[str, Source]:
     return found
 
 
-def _read_npz(path: Path, prefix: str = "") -> Arrays:
+def read_file(path: Path, labelled: bool) -> Arrays:
+    """Read one npz, npy or torch file, whatever its name.
+
+    Args:
+        path: the file; the labels of an npy file lie beside it.
+        labelled: whether labels must be there, or may be.
+
+    Raises:
+        InputError: it is not there, of another kind, or damaged.
+    """
+    if path.is_dir() or not path.exists():
+        problem = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {problem}; name a file of features")
+    if path.suffix == ".npz":
+        return _read_npz(path, labelled=labelled)
+    if path.suffix == ".npy":
+        split = path.stem.removesuffix("_embeddings").removesuffix("_features")
+        return _read_npy(path, split, labelled)
+    if path.suffix in (".pt", ".pth"):
+        return _read_torch(path, labelled)
+    raise InputError(
+        f"{path}: is of no known kind; name a file that ends in .safetensors, .npz, .npy, .pt or .pth"
+    )
+
+
+def _read_npz(path: Path, prefix: str = "", labelled: bool = True) -> Arrays:
     """Read one split of an npz file."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -78,13 +103,15 @@ def _read_npz(path: Path, prefix: str = "") -> Arrays:
     # A damaged header is Python text that can fail in many ways.
     except Exception as error:
         raise InputError(f"{path}: cannot be read as npz ({_without_advice(error)})") from None
-    return arrays_of(content, str(path), _sha256(path), prefix)
+    return arrays_of(content, str(path), _sha256(path), prefix, labelled)
 
 
-def _read_npy(path: Path, split: str) -> Arrays:
+def _read_npy(path: Path, split: str, labelled: bool = True) -> Arrays:
     """Read embeddings from one file and their labels from the file beside it."""
     names = (f"{split}_labels.npy", f"{split}_labels.txt")
     beside = [path.with_name(name) for name in names if path.with_name(name).is_file()]
+    if not beside and not labelled:
+        return Arrays(_load_npy(path), None, None, _sha256(path))
     if len(beside) != 1:
         problem = "there are both" if beside else "there is neither"
         raise InputError(f"{path}: its labels must be in {names[0]} or {names[1]} beside it, and {problem}")
@@ -116,12 +143,12 @@ def _read_lines(path: Path) -> list[str] | list[int]:
     return lines
 
 
-def _read_torch(path: Path) -> Arrays:
+def _read_torch(path: Path, labelled: bool = True) -> Arrays:
     """Read a dict of tensors, executing nothing."""
     content = load_torch(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dict of embeddings and labels")
-    return arrays_of(content, str(path), _sha256(path))
+    return arrays_of(content, str(path), _sha256(path), labelled=labelled)
 
 
 def _without_advice(error: BaseException) -> str:

@@ -73,6 +73,7 @@ def import_features(
 
 def _read(source: Source, record: dict[str, str], report: Callable[[str], None]) -> FeatureBank:
     embeddings, labels, image_names, sha256 = source.read()
+    assert labels is not None
     if image_names is not None:
         labels, image_names, remark = split_keys(labels, image_names, source.where)
         if remark:

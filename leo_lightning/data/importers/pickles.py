@@ -12,12 +12,14 @@ that a pickle names, and on arrays it is no faster. What a pickle may make of it
 
 import io
 import math
+import mmap
 import pickle
 import re
 import struct
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -28,6 +30,8 @@ _DTYPE_CODE = re.compile(r"\?|b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")
 _MAX_DEPTH = 16
 _MAX_DIMENSIONS = 32  # numpy's own limit
 _MAX_PARTS = 2**22  # a container takes up to 100 bytes, for one byte of the pickle
+_PART_SIZE = 2**10  # bytes of a large file for which it may have one part more
+_MAPPED = 2**12  # bytes that are worth a view of the file in place of a copy
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -104,7 +108,7 @@ def _filled(dtype: object, shape: object, order: object, data: object) -> np.nda
         if not isinstance(data, list) or len(shape) != 1 or len(data) != length:
             raise _Refused("with a malformed array of Python objects")
         return data
-    if not isinstance(data, bytes | bytearray) or len(data) != length * dtype.value.itemsize:
+    if not isinstance(data, bytes | bytearray | memoryview) or len(data) != length * dtype.value.itemsize:
         raise _Refused(f"with an array whose data do not fill its shape {shape!r:.60}")
     if length == 0:
         return np.empty(shape, dtype.value)
@@ -173,6 +177,7 @@ class _ArrayUnpickler(pickle._Unpickler):
     append: Callable[[object], None]
     memo: dict[int, object]
     parts = 0
+    more_parts = 0
     read: Callable[[int], bytes]
     readline: Callable[[], bytes]
     stack: list[object]
@@ -221,7 +226,7 @@ def _guard(check: Callable[[_ArrayUnpickler], None], *opcodes: bytes) -> None:
 
 def _count_part(unpickler: _ArrayUnpickler) -> None:
     unpickler.parts += 1
-    if unpickler.parts > _MAX_PARTS:
+    if unpickler.parts > _MAX_PARTS + unpickler.more_parts:
         raise _Refused("of too many parts")
 
 
@@ -240,6 +245,57 @@ _guard(_count_part, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
 _guard(_refuse_set, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)
 _guard(lambda unpickler: _check_keys(unpickler.stack[-2:-1]), pickle.SETITEM)
 _guard(lambda unpickler: _check_keys(unpickler.stack[::2]), pickle.SETITEMS, pickle.DICT)  # since the mark
+
+
+class _MappedUnpickler(_ArrayUnpickler):
+    """An unpickler of a file that is mapped into memory: long byte strings are views of it."""
+
+    dispatch: ClassVar[dict[int, Any]] = _ArrayUnpickler.dispatch.copy()
+
+    def __init__(self, content: mmap.mmap) -> None:
+        super().__init__(cast(Any, content), encoding="bytes")
+        self._content = content
+        self._view = memoryview(content)
+        self.more_parts = len(content) // _PART_SIZE
+
+    def load_frame(self) -> None:
+        """Skip the length of a frame, which is advice to read so much ahead, into memory."""
+        self.read(8)
+
+    def load_byte_string(self, length_code: str) -> None:
+        (size,) = struct.unpack(length_code, self.read(struct.calcsize(length_code)))
+        if size < _MAPPED:
+            self.append(self.read(max(size, 0)))
+            return
+        start = self._content.tell()
+        end = min(start + size, len(self._content))
+        self._content.seek(end)
+        self.append(self._view[start:end])
+
+    dispatch[pickle.FRAME[0]] = load_frame
+    dispatch[pickle.BINSTRING[0]] = partial(load_byte_string, length_code="<i")
+    dispatch[pickle.BINBYTES[0]] = partial(load_byte_string, length_code="<I")
+    dispatch[pickle.BINBYTES8[0]] = partial(load_byte_string, length_code="<Q")
+    dispatch[pickle.BYTEARRAY8[0]] = partial(load_byte_string, length_code="<Q")
+
+
+def map_pickle(path: Path) -> object:
+    """Read a pickle of large arrays like `load_pickle`, but leave them where they are: on the disk.
+
+    Arrays of 4 KiB and more are views of the file, which the system reads when they are looked at, and may
+    drop again. (Those that Python 3 wrote in protocol 0 to 2 are stored as text and do not lie in the file.)
+
+    Raises:
+        InputError: as `load_pickle`.
+    """
+    try:
+        with path.open("rb") as stream:
+            if path.stat().st_size == 0:  # nothing can be mapped
+                raise InputError(f"{path}: is cut short, damaged or not a pickle (it is empty)")
+            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return _loaded(_MappedUnpickler(content), str(path))
 
 
 def load_pickle(source: Path | io.BufferedIOBase, name: str | None = None) -> object:
@@ -264,10 +320,13 @@ def load_pickle(source: Path | io.BufferedIOBase, name: str | None = None) -> ob
                 return load_pickle(stream, str(source))
         except OSError as error:
             raise InputError(f"{source}: cannot be read ({error.strerror})") from None
-    name = name or "pickle"
+    # Python 2 wrote array data as byte strings. "bytes" leaves them as they are; other choices copy them.
+    return _loaded(_ArrayUnpickler(source, encoding="bytes"), name or "pickle")
+
+
+def _loaded(unpickler: _ArrayUnpickler, name: str) -> object:
     try:
-        # Python 2 wrote array data as byte strings. "bytes" leaves them as they are; other choices copy them.
-        return _plain(_ArrayUnpickler(source, encoding="bytes").load(), {}, 0)
+        return _plain(unpickler.load(), {}, 0)
     except _Refused as refusal:
         raise InputError(
             f"{name}: refused to load a pickle {one_line(refusal)}; "
@@ -287,6 +346,8 @@ def _shown(value: object) -> str:
 
 def _text(value: object) -> object:
     """Decode a byte string; leave everything else."""
+    if isinstance(value, memoryview):
+        value = value.tobytes()
     if not isinstance(value, bytes):
         return value
     try:
@@ -307,7 +368,7 @@ def _plain(value: object, done: dict[int, object], depth: int) -> object:
         if value not in _INT64:
             raise _Refused("with a number of more than 64 bits")
         return value
-    if isinstance(value, bytes):  # decoded once, however often it is there
+    if isinstance(value, bytes | memoryview):  # decoded once, however often it is there
         if id(value) not in done:
             done[id(value)] = _text(value)
         return done[id(value)]

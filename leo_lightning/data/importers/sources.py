@@ -35,7 +35,8 @@ class Arrays(NamedTuple):
     """One split as it was read."""
 
     embeddings: Tensor | np.ndarray
-    labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor
+    labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor | None
+    """None where they may be missing, and are."""
     image_names: Sequence[str] | None
     sha256: str
 
@@ -48,15 +49,18 @@ class Source(NamedTuple):
     read: Callable[[], Arrays]
 
 
-def arrays_of(content: Mapping[object, object], where: str, sha256: str, prefix: str = "") -> Arrays:
-    """Take the arrays out of a dict, under any of the names they go by."""
+def arrays_of(
+    content: Mapping[object, object], where: str, sha256: str, prefix: str = "", labelled: bool = True
+) -> Arrays:
+    """Take the arrays out of a dict, under any names they go by; labels may be missing if not `labelled`."""
     embeddings = _entry(content, prefix, EMBEDDINGS, where)
     if isinstance(embeddings, list | tuple):
         embeddings = _matrix(embeddings, where)
     if not isinstance(embeddings, Tensor | np.ndarray):
         raise InputError(f"{where}: the embeddings are a {type(embeddings).__name__}, not an array")
-    labels = _entry(content, prefix, LABELS, where)
-    if not isinstance(labels, Tensor | np.ndarray | list | tuple):
+    unlabelled = not labelled and not any(prefix + key in content for key in LABELS)
+    labels = None if unlabelled else _entry(content, prefix, LABELS, where)
+    if not isinstance(labels, Tensor | np.ndarray | list | tuple | None):
         raise InputError(f"{where}: the labels are a {type(labels).__name__}, not an array or list")
     names = next((content[prefix + key] for key in NAMES if prefix + key in content), None)
     if names is not None and not isinstance(names, np.ndarray | list | tuple):
@@ -65,7 +69,7 @@ def arrays_of(content: Mapping[object, object], where: str, sha256: str, prefix:
         if isinstance(texts, np.ndarray) and texts.dtype.kind == "U" and texts.dtype.itemsize > 0:
             _check_text(texts, where)
     image_names = None if names is None else _image_names(names, where)
-    return Arrays(embeddings, cast(Sequence[str], labels), image_names, sha256)
+    return Arrays(embeddings, cast(Sequence[str] | None, labels), image_names, sha256)
 
 
 def _entry(content: Mapping[object, object], prefix: str, keys: Sequence[str], where: str) -> object:
@@ -145,5 +149,5 @@ def check_inflation(info: zipfile.ZipInfo, path: Path) -> None:
     if info.file_size > _MAX_MEMBER or (info.file_size > _MIN_SUSPECT and ratio > _MAX_RATIO):
         raise InputError(
             f"{where}: refused to unpack {info.file_size:,} bytes from "
-            f"{info.compress_size:,}; no real features compress like that"
+            f"{info.compress_size:,}; no real data compress like that"
         )

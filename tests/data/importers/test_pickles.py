@@ -2,10 +2,11 @@
 
 import collections
 import copyreg
+import mmap
 import os
 import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 
 from leo_lightning.data.importers import pickles
-from leo_lightning.data.importers.pickles import load_pickle
+from leo_lightning.data.importers.pickles import load_pickle, map_pickle
 from leo_lightning.errors import InputError
-from tests.data.importers.sources import python2_features
+from tests.data.importers.sources import python2_array, python2_features, python2_string
 from tests.guard import outcome
 
 
@@ -108,14 +109,18 @@ def _extension() -> Iterator[None]:
     copyreg.remove_extension("posix", "system", 0xF0)
 
 
+READERS = pytest.mark.parametrize("read", [load_pickle, map_pickle])
+
+
+@READERS
 @pytest.mark.parametrize("name", NAMES)
-def test_hostile_pickle_is_refused(name: str, tmp_path: Path):
+def test_hostile_pickle_is_refused(name: str, read: Callable[[Path], object], tmp_path: Path):
     """Nothing runs. Catches an allow-list with a hole, and an attack that is none (the control writes)."""
     data = hostile_pickles(tmp_path)[name]
     path = tmp_path / "hostile.pkl"
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
-        load_pickle(path)
+        read(path)
     assert not (tmp_path / "marker").exists()
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{path}: refused to load a pickle that calls '")
@@ -172,13 +177,14 @@ MALFORMED = {
 }
 
 
+@READERS
 @pytest.mark.parametrize("name", list(MALFORMED))
-def test_malformed_pickle_is_one_line(name: str, tmp_path: Path):
+def test_malformed_pickle_is_one_line(name: str, read: Callable[[Path], object], tmp_path: Path):
     """Catches numpy's own unpickling (some of these crash it) and errors other than ours."""
     path = tmp_path / "bad.pkl"
     path.write_bytes(MALFORMED[name])
     with pytest.raises(InputError, match=r"bad\.pkl: (refused|is cut short)") as caught:
-        load_pickle(path)
+        read(path)
     assert "\n" not in str(caught.value)
 
 
@@ -220,13 +226,16 @@ BOMBS = {
 }  # fmt: skip
 
 
+@READERS
 @pytest.mark.parametrize("name", list(BOMBS))
-def test_bomb_does_no_harm(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_bomb_does_no_harm(
+    name: str, read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Catches a short pickle that takes long to read, or fills the memory."""
     monkeypatch.setattr(pickles, "_MAX_PARTS", 10**4)
     path = tmp_path / "bomb.pkl"
     path.write_bytes(BOMBS[name])
-    loaded = outcome(lambda: load_pickle(path), tmp_path)
+    loaded = outcome(lambda: read(path), tmp_path)
     assert loaded == [] if name == "memo index" else isinstance(loaded, InputError)
 
 
@@ -257,11 +266,15 @@ CONTENT = {
 }
 
 
+@READERS
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_arrays_and_containers_round_trip(protocol: int, tmp_path: Path):
+def test_arrays_and_containers_round_trip(
+    protocol: int, read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Catches an allow-list too tight for one protocol, and a wrong memory order or byte order."""
+    monkeypatch.setattr(pickles, "_MAPPED", 2)
     (tmp_path / "good.pkl").write_bytes(pickle.dumps(CONTENT, protocol))
-    loaded = load_pickle(tmp_path / "good.pkl")
+    loaded = read(tmp_path / "good.pkl")
     assert isinstance(loaded, dict)
     assert list(loaded) == list(CONTENT)
     for key, value in CONTENT.items():
@@ -290,19 +303,24 @@ def test_python2_byte_strings_become_text(tmp_path: Path):
     np.testing.assert_array_equal(loaded["embeddings"], embeddings)
 
 
-def test_every_truncation_is_one_line(tmp_path: Path):
+@READERS
+def test_every_truncation_is_one_line(read: Callable[[Path], object], tmp_path: Path):
     """Catches an EOFError, IndexError or struct.error that escapes, wherever the file was cut."""
     data = python2_features(["t-a-a_1"], ["a"], np.ones((1, 2), np.float32))
     path = tmp_path / "cut.pkl"
     for length in range(len(data)):
         path.write_bytes(data[:length])
         with pytest.raises(InputError, match=r"cut\.pkl") as caught:
-            load_pickle(path)
+            read(path)
         assert "\n" not in str(caught.value)
 
 
-def test_damage_never_escapes(tmp_path: Path):
+@READERS
+def test_damage_never_escapes(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Catches an exception type that a flipped byte raises and the reader lets through."""
+    monkeypatch.setattr(pickles, "_MAPPED", 4)
     data = bytearray(pickle.dumps({"labels": ["a", "b"], "embeddings": np.ones((2, 2), np.float32)}, 2))
     random = np.random.default_rng(0)
     path = tmp_path / "damaged.pkl"
@@ -311,7 +329,7 @@ def test_damage_never_escapes(tmp_path: Path):
         damaged[random.integers(len(data))] = random.integers(256)
         path.write_bytes(damaged)
         with suppress(InputError):
-            load_pickle(path)
+            read(path)
 
 
 def test_shared_lists_do_not_multiply(tmp_path: Path):
@@ -333,7 +351,64 @@ def test_one_array_under_two_names(tmp_path: Path):
     assert loaded["a"] is loaded["b"]
 
 
-def test_missing_pickle(tmp_path: Path):
+@READERS
+def test_missing_pickle(read: Callable[[Path], object], tmp_path: Path):
     """Catches a traceback for a file that is not there."""
     with pytest.raises(InputError, match="cannot be read"):
-        load_pickle(tmp_path / "none.pkl")
+        read(tmp_path / "none.pkl")
+
+
+LARGE = {"images": [np.full((5000, 1), number, np.uint8) for number in range(3)], "labels": np.arange(3)}
+
+
+@pytest.mark.parametrize("protocol", [-2, 3, 4, 5])
+def test_mapped_arrays_are_views_of_the_file(protocol: int, tmp_path: Path):
+    """Catches gigabytes of arrays that are copied into memory, by the reader or by a frame."""
+    path = tmp_path / "good.pkl"
+    path.write_bytes(python2_images() if protocol == -2 else pickle.dumps(LARGE, protocol))
+    loaded = map_pickle(path)
+    assert isinstance(loaded, dict)
+    path.unlink()  # what is mapped stays
+    for array, expected in zip(loaded["images"], LARGE["images"], strict=True):
+        np.testing.assert_array_equal(array, expected)
+        start = array
+        while isinstance(start, np.ndarray):
+            start = start.base
+        assert isinstance(start, memoryview)
+        assert isinstance(start.obj, mmap.mmap)
+        assert not array.flags.writeable
+
+
+def python2_images() -> bytes:
+    images = b"](" + b"".join(map(python2_array, LARGE["images"])) + b"e"
+    return b"\x80\x02}(" + python2_string(b"images") + images + b"u."
+
+
+@pytest.mark.parametrize("where", ["as a key", "in a set", "as a type", "as an order", "alone", "called"])
+def test_views_of_the_file_are_only_data(where: str, tmp_path: Path):
+    """Catches a view that gets where bytes would be refused, or that comes out as it is."""
+    view = b"T" + struct.pack("<i", 5000) + b"a" * 5000
+    content = {
+        "as a key": b"}" + view + b"Ns.",
+        "in a set": b"\x8f(" + view + b"\x90.",
+        "as a type": b"cnumpy\ndtype\n" + view + b"\x85R.",
+        "as an order": b"cnumpy.core.numeric\n_frombuffer\n(NNN" + view + b"tR.",
+        "alone": b"](" + view + view + b"e.",
+        "called": view + b")R.",
+    }[where]
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x04" + content)
+    loaded = outcome(lambda: map_pickle(tmp_path / "x.pkl"), tmp_path)
+    assert loaded == ["a" * 5000] * 2 if where == "alone" else isinstance(loaded, InputError)
+
+
+def test_large_files_may_have_more_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a large data set refused, and the bound gone with it."""
+    monkeypatch.setattr(pickles, "_MAX_PARTS", 10)
+    path = tmp_path / "many.pkl"
+    path.write_bytes(pickle.dumps([np.full(5000, number, np.uint8) for number in range(300)], 4))
+    with pytest.raises(InputError, match="of too many parts"):
+        load_pickle(path)
+    with pytest.raises(InputError, match="of too many parts"):
+        map_pickle(path)
+    monkeypatch.setattr(pickles, "_PART_SIZE", 100)
+    assert len(map_pickle(path)) == 300

@@ -1,0 +1,26 @@
+"""Pixels as features: what a classifier reaches without a backbone. python -m examples.pixels IMAGES DST."""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from leo_lightning.data.importers.importer import import_features
+from leo_lightning.images.decode import read_image
+from leo_lightning.images.folder import find_splits
+
+SIZE = 28
+
+if __name__ == "__main__":
+    images, dst = Path(sys.argv[1]), Path(sys.argv[2])
+    with TemporaryDirectory() as folder:
+        for split, found in find_splits(images, "refuse", print).items():
+            rows = [
+                read_image(found.path(row), 1, SIZE)[0, :SIZE, :SIZE].flatten() for row in range(len(found))
+            ]
+            ink = 1 - np.stack(rows).astype(np.float32) / 255  # drawn in black
+            np.savez(
+                Path(folder, f"{split}.npz"), embeddings=ink, labels=np.take(found.class_names, found.labels)
+            )
+        import_features(Path(folder), dst, dataset=images.name, backbone="none: pixels")

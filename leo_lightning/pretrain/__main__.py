@@ -1,0 +1,29 @@
+"""`python -m leo_lightning.pretrain`: train a backbone on the images of the training classes."""
+
+import signal
+import sys
+
+from leo_lightning.allocator import keep_freed_memory
+from leo_lightning.command import exit_code
+from leo_lightning.shorthand import with_defaults
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; see `exit_code`."""
+    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(args: list[str]) -> None:
+    from leo_lightning.pretrain.command import PretrainCommand
+
+    if args and args[0] not in ("-h", "--help"):
+        args = with_defaults(args, PretrainCommand.subcommands(), PretrainCommand.fits, None, "pretrain")
+    PretrainCommand(args)
+
+
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C before a run listens ends the process as shells expect.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    keep_freed_memory()
+    sys.exit(main())
