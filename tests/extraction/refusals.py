@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from leo_lightning.backbones.networks import build_network
-from leo_lightning.backbones.weights import BACKBONE_FILE, FORMAT, save_backbone
+from leo_lightning.backbones.recipe import BACKBONE_FILE
+from leo_lightning.backbones.weights import FORMAT, save_backbone
 from leo_lightning.learn2learn import learn2learn_module
 from tests.backbones.networks import conv4
 from tests.data.test_download import Behaviour, serve
@@ -204,6 +205,11 @@ EXTRACTION = {
         good,
         locked=("images/val/owl/1.png", 0),
         keeps="out",
+    ),
+    "image that is a line": images(
+        "images/train/cat/0.png: has 2000 × 1 pixels, as a line has; remove it, or cut it to size, or "
+        f"{LEAVE}",
+        lambda world: save(world.folder / "images/train/cat/0.png", 0, 2000, 1),
     ),
     "class of damaged images": images(
         "images/val: no image of class 'owl' can be read; remove the class",

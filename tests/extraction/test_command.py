@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from leo_lightning import features
-from leo_lightning.backbones.recipe import Recipe
-from leo_lightning.backbones.weights import BACKBONE_FILE, save_backbone
+from leo_lightning.backbones.recipe import BACKBONE_FILE, Recipe
+from leo_lightning.backbones.weights import save_backbone
 from leo_lightning.data.splits import load_split
 from leo_lightning.extraction.command import recipe_of
 from leo_lightning.extraction.embedder import Embedder
