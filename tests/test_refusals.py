@@ -18,6 +18,7 @@ from leo_lightning import cli, export, features
 from leo_lightning.compare import __main__ as compare
 from leo_lightning.figures import __main__ as figures
 from leo_lightning.images import __main__ as images
+from leo_lightning.pretrain import __main__ as pretrain
 from leo_lightning.sweep import __main__ as sweep
 from tests import refusals
 from tests.compare.refusals import COMPARISON
@@ -25,6 +26,7 @@ from tests.extraction.refusals import EXTRACTION
 from tests.figures.refusals import FIGURES
 from tests.images.refusals import IMAGES
 from tests.new_classes_refusals import NEW_CLASSES
+from tests.pretrain.refusals import PRETRAINING
 from tests.refusals import Case, World, locked
 from tests.runs import files, folders, tiny
 from tests.sweep.refusals import SEARCH
@@ -38,6 +40,7 @@ COMMANDS = {
     "sweep": sweep.main,
     "figures": figures.main,
     "images": images.main,
+    "pretrain": pretrain.main,
     "export": export.main,
 }
 SECTIONS = refusals.SECTIONS | {
@@ -45,6 +48,7 @@ SECTIONS = refusals.SECTIONS | {
     "Search": SEARCH,
     "Figures": FIGURES,
     "Images": IMAGES,
+    "Pre-training": PRETRAINING,
     "Extraction": EXTRACTION,
     "New classes": NEW_CLASSES,
 }

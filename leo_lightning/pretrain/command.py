@@ -77,7 +77,7 @@ class PretrainCommand(RunCommand):
         self.datamodule.setup(self.stage)
         self.model.queries(self.datamodule.splits["val"])
         if self.fitting:
-            self.datamodule.train_dataloader()
+            self.datamodule.train_dataloader().stream.batch(0)
         if self.checkpoint is not None:
             self._check_weights(self.checkpoint)
 

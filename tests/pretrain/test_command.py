@@ -168,39 +168,12 @@ def test_a_shipped_configuration_runs(tmp_path: Path, path: Path):
     assert f"--config {path}" in path.read_text()
 
 
-REFUSED = {
-    "no such folder": ("--data.root=/nowhere", "/nowhere: no such folder of images"),
-    "no network of this name": ("--model.backbone=conv-5", "there is no backbone 'conv-5'; take "),
-    "an option that it lacks": (
-        "--model.options={depth: 3}",
-        "conv-4 cannot be built with depth = 3",
-    ),
-    "too small": ("--data.image_size=8", "backbone conv-4 takes no images of 8 × 8 pixels"),
-    "resize below the crop": ("--data.resize=8", "data.resize is 8: it must be at least 16"),
-    "a mean too many": ("--data.mean=[1,2]", "data.mean has 2 numbers for 1 channels"),
-    "too few for a shot": ("--model.val_shot=12", "a validation task needs 13"),
-    "too few for a batch": ("--data.batch_size=100", "72 images are fewer than a batch of 100"),
-    "no end": ("--trainer.max_epochs=-1", "model.schedule cosine needs an end"),
-    "smoothing": ("--model.label_smoothing=1", "model.label_smoothing is 1.0"),
-    "diverges": ("--model.learning_rate=1e30", "training diverged: the loss of step"),
-    "what YAML cannot replay": (
-        "--data.augment=[{class_path: torchvision.transforms.v2.RandomRotation, init_args: {degrees: 3}}]",
-        "degrees 3: config.yaml could not replay it; write a list of two numbers",
-    ),
-}
-
-
-@pytest.mark.parametrize(("flag", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_bad_input_is_one_line(
-    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture, flag: str, message: str
-):
-    """Catches a traceback, and a run folder left by a run that never began."""
-    code = run(images, tmp_path, "--trainer.max_epochs=2", flag)
+def test_a_diverging_run_says_so(images: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
+    """Catches hours of training on numbers that are none."""
+    assert run(images, tmp_path, "--trainer.max_epochs=2", "--model.learning_rate=1e30") == 1
     error = capfd.readouterr().err.strip().splitlines()[-1]
-    assert message in error
-    assert error.startswith("error: ")
-    assert code == (1 if "diverged" in error else 2)
-    assert code == 1 or not folders(tmp_path)
+    assert error.startswith("error: training diverged: the loss of step")
+    assert error.endswith("is not finite; try a lower --model.learning_rate")
 
 
 @pytest.mark.parametrize("where", ["train", "val"])
