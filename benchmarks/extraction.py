@@ -49,7 +49,7 @@ class Work(NamedTuple):
 
 
 KINDS = (Kind("jpg", 375, 500), Kind("png", 84, 84))
-WORK = (Work("wrn-28-10", 48, 16), Work("resnet-12", 192, 32), Work("conv-4", 768, 32))
+WORK = (Work("wrn-28-10", 40, 8), Work("resnet-12", 128, 32), Work("conv-4", 512, 32))
 DIFFERENT = 48
 """Images that are made; they are read again and again, from memory as far as the disk goes."""
 
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None, works: Sequence[Work] = WORK, different:
     console = Console()
     console.width = max(console.width, 100)
     table = Table("network", "images")
-    for column in ("batch", "images/s", "network", "waits for images", "writing, rest", "one thread reads"):
+    for column in ("batch", "images/s", "network", "waits", "rest", "a thread reads"):
         table.add_column(column, justify="right")
     with TemporaryDirectory(prefix="leo-benchmarks-") as name:
         for kind in KINDS:
@@ -147,6 +147,7 @@ def main(argv: list[str] | None = None, works: Sequence[Work] = WORK, different:
                     f"{rate:,.0f}/s",
                 )
     console.print(table)
+    print("shares of the time: network; waiting for images; the rest, which is writing and putting together")
     console.print(
         ", ".join(f"{key} {value}" for key, value in machine(chosen.threads).items()), highlight=False
     )

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from leo_lightning.errors import InputError, printable
 
+_LONGEST = 1000  # times the shorter side
+
 MODES = {1: "L", 3: "RGB"}
 """What Pillow calls grey and colour, by number of channels."""
 
@@ -53,11 +55,15 @@ def read_image(
         interpolation: bicubic or bilinear.
 
     Raises:
-        InputError: it is damaged, or no image.
+        InputError: it is damaged, or no image, or a line that would become as long as to fill the memory.
     """
     image = open_image(path, channels)
     width, height = image.size
     shorter = min(width, height)
+    if max(width, height) > _LONGEST * shorter:
+        raise InputError(
+            f"{path}: has {width} × {height} pixels, as a line has; remove it, or cut it to size"
+        )
     size = int(shorter_side * width / shorter), int(shorter_side * height / shorter)
     return pixels(
         image if size == image.size else image.resize(size, Image.Resampling[interpolation.upper()])

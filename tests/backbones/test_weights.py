@@ -21,9 +21,8 @@ from safetensors.torch import load_file, save_file
 from timm.models import _registry
 
 from leo_lightning.backbones.backbone import Backbone
-from leo_lightning.backbones.recipe import Recipe
+from leo_lightning.backbones.recipe import BACKBONE_FILE, Recipe
 from leo_lightning.backbones.weights import (
-    BACKBONE_FILE,
     digest,
     known_recipe,
     load_backbone,

@@ -206,6 +206,11 @@ EXTRACTION = {
         locked=("images/val/owl/1.png", 0),
         keeps="out",
     ),
+    "image that is a line": images(
+        "images/train/cat/0.png: has 2000 × 1 pixels, as a line has; remove it, or cut it to size, or "
+        f"{LEAVE}",
+        lambda world: save(world.folder / "images/train/cat/0.png", 0, 2000, 1),
+    ),
     "class of damaged images": images(
         "images/val: no image of class 'owl' can be read; remove the class",
         damage("val/owl/0.png", "val/owl/1.png"),

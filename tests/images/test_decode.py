@@ -48,6 +48,13 @@ def test_proportions_of_a_line_are_kept(tmp_path: Path):
     assert read_image(tmp_path / "line.png", 3, 8).shape == (3, 8000, 8)
 
 
+def test_lines_do_not_fill_the_memory(tmp_path: Path):
+    """Catches a file of some bytes that becomes gigabytes when its shorter side grows."""
+    picture(0, 1001, 1).save(tmp_path / "line.png")
+    with pytest.raises(InputError, match="has 1001 × 1 pixels, as a line has; remove it, or cut it to size"):
+        read_image(tmp_path / "line.png", 3, 8)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
 def test_modes_become_colour_and_grey(mode: str, tmp_path: Path):
     """Catches an image of another mode read as if it were RGB."""
