@@ -84,8 +84,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
     quiet()
     trained = TrainedModel.load(arguments.ckpt_path)
-    sha256 = trained.record.provenance.get("weights_sha256")
-    support = support_of(read_any(arguments.support, True, arguments.backbone, sha256))
+    provenance = trained.record.provenance
+    support = support_of(read_any(arguments.support, True, arguments.backbone, provenance))
     export(trained.adapt(support), support.class_names, trained, arguments.out)
     print(
         f"{arguments.out}: {support.num_classes} classes by {len(support)} examples, embeddings of size "

@@ -1,5 +1,6 @@
 """Support and queries that are images: embedded as the features of the training were."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from leo_lightning.data.new_classes import Images, NewClasses, read_images
 from leo_lightning.data.normalization import Normalize
 from leo_lightning.errors import InputError
 from leo_lightning.extraction.embedder import Embedder
+from leo_lightning.images.decode import quiet_pillow
 from leo_lightning.images.folder import find_classes, find_images, is_image
 
 
@@ -46,18 +48,17 @@ class NewImages(NewClasses):
 
     def read(self, path: Path, labelled: bool) -> Images:
         """See `read_any`."""
-        sha256 = None if self.record is None else self.record.provenance.get("weights_sha256")
-        return read_any(path, labelled, self.backbone, sha256)
+        return read_any(path, labelled, self.backbone, {} if self.record is None else self.record.provenance)
 
 
-def read_any(path: Path, labelled: bool, backbone: Path | None, sha256: str | None) -> Images:
+def read_any(path: Path, labelled: bool, backbone: Path | None, provenance: Mapping[str, str]) -> Images:
     """Read embeddings as `read_images` does, or images.
 
     Args:
         path: file of embeddings, folder of images, or an image.
         labelled: whether labels must be there, or may be.
         backbone: the file that lies beside the features of the training; None if it is not known.
-        sha256: of its weights, if that is recorded.
+        provenance: of the features of the training; weights and recipe must be those, if it has them.
 
     Raises:
         InputError: it cannot be read, or the backbone is missing or another.
@@ -66,26 +67,28 @@ def read_any(path: Path, labelled: bool, backbone: Path | None, sha256: str | No
         return read_images(path, labelled)
     if not path.exists():
         raise InputError(f"{path}: no such image or folder")
-    return _embedded(path, labelled, _embedder(backbone, sha256, path))
+    return _embedded(path, labelled, _embedder(backbone, provenance, path))
 
 
-def _embedder(backbone: Path | None, sha256: str | None, images: Path) -> Embedder:
+def _embedder(backbone: Path | None, provenance: Mapping[str, str], images: Path) -> Embedder:
     if backbone is None:
         raise InputError(
             f"{images}: holds images, and the backbone of the training is not known; name the "
             f"{BACKBONE_FILE} beside its features (predict: --data.backbone, export: --backbone)"
         )
     made = read_backbone(backbone)
-    if sha256 is not None and digest(made) != sha256:
-        raise InputError(
-            f"{backbone}: is not the backbone that the model was trained with (its weights are others); name "
-            f"the {BACKBONE_FILE} beside the features of the training"
-        )
+    for what, found in (("weights_sha256", digest(made)), ("recipe", made.recipe.dumps())):
+        if provenance.get(what, found) != found:
+            raise InputError(
+                f"{backbone}: is not the backbone that the model was trained with (its {what.split('_')[0]} "
+                f"differs); name the {BACKBONE_FILE} beside the features of the training"
+            )
     return Embedder(made)
 
 
 def _embedded(path: Path, labelled: bool, embedder: Embedder) -> Images:
     """The images as embeddings, with names and classes."""
+    quiet_pillow()
     classes = None
     class_names: tuple[str, ...] = ()
     if path.is_file():
