@@ -16,7 +16,7 @@ from benchmarks.rounds import Row, calls_of_progress, measure
 from benchmarks.scaling import weak_scaling
 from benchmarks.sizes import FULL, QUICK, Effort, Sizes, save_features
 from leo_lightning.allocator import keep_freed_memory
-from leo_lightning.cli import quiet
+from leo_lightning.quiet import quiet
 
 
 def positive(text: str) -> int:

@@ -18,8 +18,8 @@ from benchmarks.sizes import Sizes
 from benchmarks.steps import learner
 from benchmarks.trainer import Training
 from leo_lightning.allocator import keep_freed_memory
-from leo_lightning.cli import quiet
 from leo_lightning.data.episode import Episode
+from leo_lightning.quiet import quiet
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -124,7 +124,9 @@ NEW_CLASSES = {
         files(),
     ),
     "support that is a folder": Case(
-        f"{DONE} --data.support done --data.query q.npz", f"done: is a folder; {NAME_A_FILE}", files()
+        f"{DONE} --data.support done --data.query q.npz",
+        "done/checkpoints: holds no images (…); remove the folder",
+        files(),
     ),
     "support of another kind": Case(
         f"{DONE} --data.support s.csv --data.query q.npz",

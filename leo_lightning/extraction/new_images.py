@@ -14,7 +14,7 @@ from leo_lightning.data.normalization import Normalize
 from leo_lightning.errors import InputError
 from leo_lightning.extraction.embedder import Embedder
 from leo_lightning.images.decode import quiet_pillow
-from leo_lightning.images.folder import find_classes, find_images, is_image
+from leo_lightning.images.folder import ImageSplit, find_classes, find_images, is_image
 
 
 class NewImages(NewClasses):
@@ -67,7 +67,8 @@ def read_any(path: Path, labelled: bool, backbone: Path | None, provenance: Mapp
         return read_images(path, labelled)
     if not path.exists():
         raise InputError(f"{path}: no such image or folder")
-    return _embedded(path, labelled, _embedder(backbone, provenance, path))
+    found = _found(path, labelled)
+    return _embedded(path, found, _embedder(backbone, provenance, path))
 
 
 def _embedder(backbone: Path | None, provenance: Mapping[str, str], images: Path) -> Embedder:
@@ -86,26 +87,24 @@ def _embedder(backbone: Path | None, provenance: Mapping[str, str], images: Path
     return Embedder(made)
 
 
-def _embedded(path: Path, labelled: bool, embedder: Embedder) -> Images:
+def _found(path: Path, labelled: bool) -> ImageSplit:
+    """The images; those without labels are of no class."""
+    if path.is_dir() and (labelled or not any(is_image(each) for each in path.iterdir())):
+        return find_classes(path, "refuse", print)
+    names = find_images(path) if path.is_dir() else (path.name,)
+    return ImageSplit(path if path.is_dir() else path.parent, names, np.zeros(0, np.int64), ())
+
+
+def _embedded(path: Path, found: ImageSplit, embedder: Embedder) -> Images:
     """The images as embeddings, with names and classes."""
     quiet_pillow()
-    classes = None
-    class_names: tuple[str, ...] = ()
-    if path.is_file():
-        folder, names = path.parent, (path.name,)
-    elif labelled or not any(is_image(each) for each in path.iterdir()):
-        found = find_classes(path, "refuse", print)
-        folder, names, classes, class_names = found.folder, found.names, found.labels, found.class_names
-    else:
-        folder, names = path, find_images(path)
-    embeddings = embedder.embed([folder / name for name in names])
     bank = FeatureBank(
-        embeddings,
-        torch.zeros(len(names), dtype=torch.int64),  # one class for all, so that no row moves
+        embedder.embed([found.path(row) for row in range(len(found))]),
+        torch.zeros(len(found), dtype=torch.int64),  # one class for all, so that no row moves
         ("unknown",),
-        tuple(names),
+        found.names,
         provenance={"backbone": embedder.recipe.backbone},
         source=str(path),
     )
     bank.check_finite()
-    return Images(bank, class_names, None if classes is None else np.asarray(classes, np.int64))
+    return Images(bank, found.class_names, found.labels if found.class_names else None)
