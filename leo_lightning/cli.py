@@ -159,8 +159,8 @@ class LEOCommand(RunCommand):
     # Running
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Checkpoints are read without executing anything; `ResultsReport` prints what `verbose` would."""
-        extra: dict[str, Any] = {} if subcommand == "fit_test" else {"weights_only": True}
+        """`ResultsReport` prints what `verbose` would."""
+        extra: dict[str, Any] = {}
         if subcommand == "test":
             extra["verbose"] = False
         if subcommand == "predict":

@@ -341,6 +341,11 @@ class RunCommand(LightningCLI):
 
     # Running
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Checkpoints are read without executing anything."""
+        extra = {} if subcommand == "fit_test" else {"weights_only": True}
+        return super()._prepare_subcommand_kwargs(subcommand) | extra
+
     def _run_subcommand(self, subcommand: str) -> None:
         self._begin()
         try:
