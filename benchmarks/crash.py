@@ -137,7 +137,8 @@ def _equal(a: Any, b: Any) -> bool:
 def _history(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return [
-            {k: v for k, v in row.items() if k != "train/tasks_per_second"} for row in csv.DictReader(file)
+            {k: v for k, v in row.items() if k != "throughput/tasks_per_second"}
+            for row in csv.DictReader(file)
         ]
 
 

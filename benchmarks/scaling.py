@@ -40,5 +40,5 @@ def _rates(features: Path, runs: Path, steps: int, threads: int, processes: int,
 
 def _median_rate(path: Path) -> float:
     with path.open(newline="") as file:
-        rates = [row["train/tasks_per_second"] for row in csv.DictReader(file)]
+        rates = [row["throughput/tasks_per_second"] for row in csv.DictReader(file)]
     return statistics.median(float(rate) for rate in rates[2:] if rate)  # the first ones warm up

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 
-from leo_lightning.command import RunCommand, exit_code
+from leo_lightning.command import RunCommand, trainer_exit_code
 from leo_lightning.compiling import prepare_compiler
 from leo_lightning.data.new_classes import NewClasses
 from leo_lightning.data.task_data import TaskDataModule
@@ -234,6 +234,6 @@ def _is_trained(class_path: str) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; see `exit_code`."""
+    """Run a command; see `trainer_exit_code`."""
     args = sys.argv[1:] if argv is None else argv
-    return exit_code(lambda: LEOCommand(with_defaults(args, LEOCommand.subcommands())))
+    return trainer_exit_code(lambda: LEOCommand(with_defaults(args, LEOCommand.subcommands())))

@@ -475,7 +475,7 @@ class RunCommand(LightningCLI):
         self.console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def exit_code(run: Callable[[], object]) -> int:
+def trainer_exit_code(run: Callable[[], object]) -> int:
     """Run a command; 2 and one line for bad input, 1 if training diverged, 128 + n if signal n ended it."""
     quiet()
     try:

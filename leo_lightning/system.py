@@ -163,7 +163,7 @@ class MetaLearner(pl.LightningModule):
         if self._logs_this_step():
             values = {"train/loss": outcome.loss}
             values |= {f"train/{self.evaluation.score}": self.evaluation.of_step(outcome, batch)}
-            values |= {f"train/{name}": term for name, term in outcome.terms.items()}
+            values |= {f"loss/{name}": term for name, term in outcome.terms.items()}
             values |= {f"inner/{name}": value for name, value in outcome.diagnostics.items()}
             self.log_dict(self._over_processes(values))
         self.steps_trained = self.global_step + 1
@@ -195,7 +195,7 @@ class MetaLearner(pl.LightningModule):
             optimizer.zero_grad(set_to_none=True)
             self._count_bad_step()
         if self._logs_this_step():
-            self.log_dict({"train/gradient_norm": norm, "train/bad_steps": float(self.bad_steps)})
+            self.log_dict({"health/gradient_norm": norm, "health/bad_steps": float(self.bad_steps)})
 
     def _count_bad_step(self) -> None:
         self.bad_steps += 1

@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import Callback
 
 
 class Throughput(Callback):
-    """Logs train/tasks_per_second, over the steps between two log lines, validation not counted.
+    """Logs throughput/tasks_per_second, over the steps between two log lines, validation not counted.
 
     Args:
         what: what a batch, a tuple, has as many of as its first tensor has rows.
@@ -35,7 +35,7 @@ class Throughput(Callback):
         every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if every and trainer.global_step % every == 0:
             seconds = time.perf_counter() - self._since
-            pl_module.log(f"train/{self.what}_per_second", self._count / seconds, rank_zero_only=True)
+            pl_module.log(f"throughput/{self.what}_per_second", self._count / seconds, rank_zero_only=True)
             self._restart()
 
     def _restart(self) -> None:

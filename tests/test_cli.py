@@ -56,10 +56,10 @@ def test_metrics_have_every_name(run: Path):
     with (run / "metrics.csv").open() as file:
         columns = set(next(csv.reader(file)))
     terms = ("cross_entropy", "kl", "encoder_penalty", "l2_penalty", "orthogonality_penalty")
-    train = {"loss", "accuracy", *terms}
-    train |= {"gradient_norm", "bad_steps", "tasks_per_second"}
     stages = {"accuracy", "accuracy_before_adaptation", "accuracy_after_latent_steps"}
-    wanted = {f"train/{name}" for name in train}
+    wanted = {"train/loss", "train/accuracy", "throughput/tasks_per_second"}
+    wanted |= {"health/gradient_norm", "health/bad_steps"}
+    wanted |= {f"loss/{name}" for name in terms}
     wanted |= {f"{split}/{name}" for split in ("val", "test") for name in ("loss", *stages)}
     wanted |= {f"inner/{name}" for name in ("dead_latents", "clamped_stds", "latent_lr", "finetuning_lr")}
     assert wanted <= columns
@@ -69,7 +69,7 @@ def test_logged_terms_add_up(run: Path):
     """Catches a term logged with or without its weight where the loss has it the other way."""
     row = next(row for row in rows(run / "metrics.csv") if row["train/loss"])
     names = ("cross_entropy", "kl", "encoder_penalty", "l2_penalty", "orthogonality_penalty")
-    assert sum(float(row[f"train/{name}"]) for name in names) == pytest.approx(
+    assert sum(float(row[f"loss/{name}"]) for name in names) == pytest.approx(
         float(row["train/loss"]), rel=1e-6
     )
 

@@ -91,7 +91,7 @@ def test_two_processes_train_the_same_weights(precision: str, tmp_path: Path):
     histories = [rows(folders(tmp_path, name)[0] / "metrics.csv") for name in ("one", "two")]
     for mine, theirs in zip(*histories, strict=True):
         for key, value in mine.items():
-            if key != "train/tasks_per_second" and value:
+            if key != "throughput/tasks_per_second" and value:
                 assert float(value) == pytest.approx(float(theirs[key]), rel=2e-5, abs=1e-9), key
 
 

@@ -147,7 +147,7 @@ def find_classes(folder: Path, on_error: OnError, report: Report) -> ImageSplit:
         strays += [name for name in found if not is_image(name)]
         if not images[path.name]:
             raise InputError(f"{path}: holds no images ({', '.join(sorted(SUFFIXES))}); remove the folder")
-    judge(folder, strays, "no images", on_error, report)
+    judge(folder, strays, "not images", on_error, report)
     return ImageSplit.of(folder, images)
 
 
@@ -203,7 +203,7 @@ def _by_table(table: Path, root: Path, on_error: OnError, report: Report) -> Ima
         else:
             images.setdefault(label, []).append(name)
     judge(table, missing, "not there", on_error, report)
-    judge(table, strays, "no images", on_error, report)
+    judge(table, strays, "not images", on_error, report)
     if not images:
         raise InputError(f"{table}: names no images; a line is FILENAME,LABEL")
     return ImageSplit.of(folder, images)
@@ -236,7 +236,7 @@ def judge(where: Path, bad: Sequence[Path], what: str, on_error: OnError, report
     Args:
         where: folder or table that they belong to.
         bad: the files.
-        what: what they are: `no images`.
+        what: what they are: `not images`.
         on_error: refuse or skip.
         report: takes a line.
 
@@ -246,9 +246,8 @@ def judge(where: Path, bad: Sequence[Path], what: str, on_error: OnError, report
     if not bad:
         return
     names = listed([os.path.relpath(path, where if where.is_dir() else where.parent) for path in bad], 20)
-    files = "1 file is" if len(bad) == 1 else f"{len(bad)} files are"
     if on_error == "refuse":
         raise InputError(
-            f"{where}: {files} {what} ({printable(names)}); remove them, or leave them out: --on-error skip"
+            f"{where}: {what}: {printable(names)}; remove them, or leave them out: --on-error skip"
         )
-    report(f"{where}: {files} {what} and skipped: {names}")
+    report(f"{where}: skipped, {what}: {names}")

@@ -4,13 +4,13 @@ import signal
 import sys
 
 from leo_lightning.allocator import keep_freed_memory
-from leo_lightning.command import exit_code
+from leo_lightning.command import trainer_exit_code
 from leo_lightning.shorthand import with_defaults
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; see `exit_code`."""
-    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+    """Run a command; see `trainer_exit_code`."""
+    return trainer_exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def _run(args: list[str]) -> None:

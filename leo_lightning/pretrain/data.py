@@ -121,7 +121,7 @@ class ImageDataModule(pl.LightningDataModule):
                 )
             )
         bad = [row for row, good in enumerate(whole) if not good]
-        judge(images.folder, [images.path(row) for row in bad], "no whole images", self.on_error, _say)
+        judge(images.folder, [images.path(row) for row in bad], "not whole images", self.on_error, _say)
         return images.without(bad) if bad else images
 
     # Lightning's hooks

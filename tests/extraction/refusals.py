@@ -182,10 +182,10 @@ EXTRACTION = {
         lambda world: (world.folder / "images" / "val" / "new").mkdir(),
     ),
     "file that is no image": images(
-        f"images/train: 1 file is no images ('cat/a.txt'); {SKIP}", text("images/train/cat/a.txt", "a")
+        f"images/train: not images: 'cat/a.txt'; {SKIP}", text("images/train/cat/a.txt", "a")
     ),
     "files that are no images": images(
-        f"images/train: 2 files are no images ('b.zip', 'cat/a.txt'); {SKIP}",
+        f"images/train: not images: 'b.zip', 'cat/a.txt'; {SKIP}",
         lambda world: [text(f"images/train/{name}", "a")(world) for name in ("cat/a.txt", "b.zip")],
     ),
     "class in two splits": images(
@@ -229,11 +229,9 @@ EXTRACTION = {
     "row twice": table(
         ", line 3: '1.png' for the second time; mend the table", "filename,label\n1.png,a\n1.png,a\n"
     ),
-    "row without a file": table(
-        f": 1 file is not there ('images/2.png'); {SKIP}", "filename,label\n1.png,a\n2.png,a\n"
-    ),
+    "row without a file": table(f": not there: 'images/2.png'; {SKIP}", "filename,label\n1.png,a\n2.png,a\n"),
     "rows without files": table(
-        f": 2 files are not there ('images/2.png', 'images/3.png'); {SKIP}",
+        f": not there: 'images/2.png', 'images/3.png'; {SKIP}",
         "filename,label\n1.png,a\n2.png,a\n3.png,a\n",
     ),
     # the backbone

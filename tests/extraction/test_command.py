@@ -94,7 +94,7 @@ def test_what_is_skipped_is_said(here: Path, capsys: pytest.CaptureFixture[str])
     assert features.main(shlex.split(command)) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert notes == [
-        "note: images/train: 1 file is no images and skipped: 'notes.txt'",
+        "note: images/train: skipped, not images: 'notes.txt'",
         "note: train: 1 of 8 images cannot be read and are left out: 'dog/2.png'",
     ]
 

@@ -136,13 +136,11 @@ NO_NAMES = "ROOT/train.csv: has no column 'filename'; the first line is filename
         ),
         (
             "filename,label\n1.png,a\n2.png,a\n",
-            "ROOT/train.csv: 1 file is not there ('images/2.png'); remove them, or leave them out: "
-            "--on-error skip",
+            "ROOT/train.csv: not there: 'images/2.png'; remove them, or leave them out: --on-error skip",
         ),
         (
             "filename,label\n1.png,a\n1.txt,a\n",
-            "ROOT/train.csv: 1 file is no images ('images/1.txt'); remove them, or leave them out: "
-            "--on-error skip",
+            "ROOT/train.csv: not images: 'images/1.txt'; remove them, or leave them out: --on-error skip",
         ),
         ("filename,label\n\xe9.png,a\n", "ROOT/train.csv: is no table in UTF-8; save it as CSV"),
     ],
@@ -160,7 +158,7 @@ def test_missing_files_of_a_table_can_be_skipped(tmp_path: Path):
     os.unlink(tmp_path / "images" / "n0153282900000005.jpg")
     splits, notes = found(tmp_path, "skip")
     assert splits["train"].counts.tolist() == [2, 1]
-    assert notes == [f"{tmp_path}/train.csv: 1 file is not there and skipped: 'images/n0153282900000005.jpg'"]
+    assert notes == [f"{tmp_path}/train.csv: skipped, not there: 'images/n0153282900000005.jpg'"]
 
 
 def test_files_that_are_no_images(tmp_path: Path):
@@ -169,12 +167,12 @@ def test_files_that_are_no_images(tmp_path: Path):
     for name in ("train/notes.txt", "train/dog/labels.json"):
         (tmp_path / name).write_text("x")
     assert refusal(tmp_path) == (
-        "ROOT/train: 2 files are no images ('notes.txt', 'dog/labels.json'); remove them, or leave them out: "
+        "ROOT/train: not images: 'notes.txt', 'dog/labels.json'; remove them, or leave them out: "
         "--on-error skip"
     )
     splits, notes = found(tmp_path, "skip")
     assert splits["train"].counts.tolist() == [4, 3]
-    assert notes == [f"{tmp_path}/train: 2 files are no images and skipped: 'notes.txt', 'dog/labels.json'"]
+    assert notes == [f"{tmp_path}/train: skipped, not images: 'notes.txt', 'dog/labels.json'"]
 
 
 NO_SPLITS = (

@@ -58,10 +58,10 @@ PRETRAINING = {
         "images: has no split 'val'; pre-training learns from train, judged by val", without("val")
     ),
     "a file that is no image": images(
-        f"images/train: 1 file is no images ('train0/a.txt'); {SKIP}", text("images/train/train0/a.txt", "a")
+        f"images/train: not images: 'train0/a.txt'; {SKIP}", text("images/train/train0/a.txt", "a")
     ),
     "a damaged image": images(
-        f"images/val: 1 file is no whole images ('val1/03.png'); {SKIP}",
+        f"images/val: not whole images: 'val1/03.png'; {SKIP}",
         text("images/val/val1/03.png", "a"),
     ),
     "no such network": flags(

@@ -184,14 +184,14 @@ def test_damaged_files(tmp_path: Path, capfd: pytest.CaptureFixture, where: str)
     bad.write_bytes(bad.read_bytes()[:60])
     (root / where / f"{where}1" / "notes.txt").write_text("hello")
     assert run(root, tmp_path / "runs", "--trainer.max_epochs=1") == 2
-    assert "1 file is no images ('" + f"{where}1/notes.txt" in capfd.readouterr().err
+    assert "not images: '" + f"{where}1/notes.txt" in capfd.readouterr().err
     (root / where / f"{where}1" / "notes.txt").unlink()
     assert run(root, tmp_path / "runs", "--trainer.max_epochs=1") == 2
-    assert f"('{where}1/03.png'); remove" in capfd.readouterr().err
+    assert f"not whole images: '{where}1/03.png'; remove" in capfd.readouterr().err
     assert not (tmp_path / "runs").exists()
     assert run(root, tmp_path / "runs", "--trainer.max_epochs=1", "--data.on_error=skip") == 0
     said = capfd.readouterr()
-    assert "skipped: '" + f"{where}1/03.png" in said.err
+    assert "skipped, not whole images: '" + f"{where}1/03.png" in said.err
     assert ("71 images of 6" if where == "train" else "72 images of 6") in said.out
 
 
