@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
@@ -27,8 +27,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from leo_lightning.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
-from leo_lightning.errors import DivergedError, InputError, Interrupted, disk_line, one_line, require
-from leo_lightning.history import MetricsCSV
+from leo_lightning.errors import DivergedError, InputError, Interrupted, disk_line, one_line
+from leo_lightning.loggers import run_loggers
 from leo_lightning.parser import Parser, check_config, essence
 from leo_lightning.progress import RunProgress
 from leo_lightning.quiet import quiet
@@ -48,6 +48,7 @@ from leo_lightning.shorthand import flag_values
 from leo_lightning.stop_signals import StopSignals
 from leo_lightning.throughput import Throughput
 from leo_lightning.trainer_flags import check_trainer
+from leo_lightning.wandb_run import WandbRun
 from leo_lightning.whole_file import whole_file
 
 SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
@@ -205,31 +206,12 @@ class RunCommand(LightningCLI):
         for section in (config.data.get("init_args", config.data), config.model):
             if section.get("seed", 0) is None:
                 section.seed = int(config.seed_everything)
-        self._place_wandb(config)
 
     def _set_seed(self) -> None:
         try:
             super()._set_seed()
         except ValueError as error:
             raise InputError(f"seed_everything: {one_line(error)}") from None
-
-    def _place_wandb(self, config: Namespace) -> None:
-        """`--run.wandb` and `--trainer.logger WandbLogger` mean the same run, kept in the run folder."""
-        chosen = config.trainer.logger
-        loggers = chosen if isinstance(chosen, list) else [chosen]
-        for logger in loggers:
-            if isinstance(logger, Namespace) and logger.class_path.endswith(".WandbLogger"):
-                run_id = f"{self.options.name}-{self.folder.name}"
-                ours = {
-                    "save_dir": str(self.folder),
-                    "id": run_id,
-                    "name": run_id,
-                    "project": "leo-lightning",
-                }
-                theirs = {"save_dir": ".", "project": "lightning_logs"}
-                for key, value in ours.items():
-                    if logger.init_args.get(key) in (None, theirs.get(key)):
-                        logger.init_args[key] = value
 
     def _find_checkpoint(self, config: Namespace) -> Path | None:
         wanted = config.get("ckpt_path")
@@ -289,27 +271,7 @@ class RunCommand(LightningCLI):
     def _loggers(self) -> list[Logger]:
         chosen = self._get(self.config_init, "trainer").logger
         resumed_at = self.checkpoint["global_step"] if self.checkpoint and self.fitting else None
-        loggers: list[Logger] = [MetricsCSV(self.folder, resumed_at)]
-        if isinstance(chosen, Logger):
-            loggers.append(chosen)
-        elif isinstance(chosen, list):
-            loggers += chosen
-        elif chosen is not False and self.fitting:
-            require("tensorboard", "the log for TensorBoard (--trainer.logger false leaves it out)")
-            loggers.append(TensorBoardLogger(self.folder, name="", version="tensorboard"))
-        if self.options.wandb != "off":
-            require("wandb", f"--run.wandb {self.options.wandb}")
-            run_id = f"{self.options.name}-{self.folder.name}"
-            loggers.append(
-                WandbLogger(
-                    name=run_id,
-                    id=run_id,
-                    project=self.options.wandb_project,
-                    save_dir=self.folder,
-                    offline=self.options.wandb == "offline",
-                )
-            )
-        return loggers
+        return run_loggers(chosen, self.options, self.folder, self.fitting, resumed_at)
 
     def _plugins(self) -> list[Any]:
         chosen = self._get(self.config_init, "trainer").plugins or []
@@ -429,21 +391,16 @@ class RunCommand(LightningCLI):
             ) from None
         config = self.logged_config(config)
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, WandbRun):
                 self._start_wandb(logger, made)
             logger.log_hyperparams(config)
 
-    def _start_wandb(self, logger: WandbLogger, made: list[Path]) -> None:
-        from wandb.errors import Error  # takes long, and most runs do without
-
-        os.environ.setdefault("WANDB_SILENT", "true")  # it says much; where the run is, is said below
-        logger._wandb_init.pop("anonymous", None)  # Lightning's default, of which W&B warns
+    def _start_wandb(self, logger: WandbRun, made: list[Path]) -> None:
         try:
-            url = logger.experiment.url
-        except Error as error:
+            url = logger.start()
+        except InputError:
             remove_folders(made)
-            reason = one_line(error).rstrip(".")
-            raise InputError(f"W&B: {reason}; or log offline: --run.wandb offline") from None
+            raise
         if url:
             self.console.print(f"wandb   {url}", highlight=False, markup=False, soft_wrap=True)
 
@@ -466,7 +423,7 @@ class RunCommand(LightningCLI):
     @rank_zero_only
     def _end(self) -> None:
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, WandbRun):
                 logger.experiment.finish()
         left = [*written(self.folder), *self.elsewhere()]
         lines = ["", *(f"{what:10} {path}" for what, path in left)]

@@ -1,0 +1,42 @@
+"""Which loggers a run has: metrics.csv always, TensorBoard's where it trains, W&B's where it is asked for."""
+
+from pathlib import Path
+
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from leo_lightning.errors import require
+from leo_lightning.history import MetricsCSV
+from leo_lightning.run import RunOptions
+from leo_lightning.wandb_run import WandbRun
+
+
+def run_loggers(
+    chosen: Logger | list[Logger] | bool | None,
+    options: RunOptions,
+    folder: Path,
+    fitting: bool,
+    resumed_at: int | None,
+) -> list[Logger]:
+    """The loggers of a run.
+
+    Args:
+        chosen: what `--trainer.logger` says; a WandbLogger there is the same as `--run.wandb`.
+        options: those of the run.
+        folder: of the run.
+        fitting: whether it trains.
+        resumed_at: optimiser steps that the checkpoint holds; None for a new run.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    theirs = [chosen] if isinstance(chosen, Logger) else chosen if isinstance(chosen, list) else []
+    loggers: list[Logger] = [MetricsCSV(folder, resumed_at)]
+    loggers += [WandbRun.like(each, folder) if type(each) is WandbLogger else each for each in theirs]
+    if not theirs and chosen is not False and fitting:
+        require("tensorboard", "the log for TensorBoard (--trainer.logger false leaves it out)")
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+    if options.wandb != "off" and not any(isinstance(each, WandbRun) for each in loggers):
+        require("wandb", f"--run.wandb {options.wandb}")
+        offline = options.wandb == "offline"
+        loggers.append(WandbRun(folder, offline=offline, project=options.wandb_project))
+    return loggers
