@@ -1,5 +1,6 @@
 """The command line of train.py: methods on tasks."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from leo_lightning.command import RunCommand, trainer_exit_code
 from leo_lightning.compiling import prepare_compiler
 from leo_lightning.data.new_classes import NewClasses
-from leo_lightning.data.task_data import TaskDataModule
+from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.errors import InputError
 from leo_lightning.new_classes_report import NewClassesReport
 from leo_lightning.parser import DATA_PATH, LEO_PATH, NEW_CLASSES_PATH, check_nulls
@@ -189,6 +190,16 @@ class LEOCommand(RunCommand):
         arguments = config["model"]["learner"].setdefault("init_args", {})
         arguments["embedding_size"] = self.datamodule.embedding_size
         return config
+
+    def provenance(self) -> dict[str, str]:
+        """See `RunCommand`."""
+        return self.datamodule.provenance(SPLITS[self.stage])
+
+    def tags(self) -> list[str]:
+        """Data set, way, shot and method."""
+        of_tasks = re.findall(r"\d+-\w+", self.datamodule.kind())
+        dataset = self.provenance().get("dataset", "")
+        return [dataset, *of_tasks, type(self.model.learner).__name__]
 
     def banner(self) -> list[str]:
         """See `RunCommand`."""

@@ -40,6 +40,7 @@ from leo_lightning.run import (
     find_checkpoint,
     folder_of,
     fresh_folder,
+    git_commit,
     newest_checkpoint,
     remove_folders,
     written,
@@ -136,6 +137,14 @@ class RunCommand(LightningCLI):
     def logged_config(self, config: dict[str, Any]) -> dict[str, Any]:
         """The configuration as loggers show it."""
         return config
+
+    def provenance(self) -> dict[str, str]:
+        """Where the data come from, for W&B."""
+        return {}
+
+    def tags(self) -> list[str]:
+        """By which a run can be found on W&B."""
+        return []
 
     def more_callbacks(self) -> list[Callback]:
         """Callbacks of the subcommand at hand."""
@@ -271,7 +280,7 @@ class RunCommand(LightningCLI):
     def _loggers(self) -> list[Logger]:
         chosen = self._get(self.config_init, "trainer").logger
         resumed_at = self.checkpoint["global_step"] if self.checkpoint and self.fitting else None
-        return run_loggers(chosen, self.options, self.folder, self.fitting, resumed_at)
+        return run_loggers(chosen, self.options, self.folder, self.fitting, resumed_at, self.judged_by())
 
     def _plugins(self) -> list[Any]:
         chosen = self._get(self.config_init, "trainer").plugins or []
@@ -314,9 +323,11 @@ class RunCommand(LightningCLI):
             super()._run_subcommand(subcommand)
         except Interrupted as stop:
             self._say_stopped(stop)
+            self._finish_wandb(128 + stop.signal)
             raise
         # What Lightning keeps in a checkpoint beside the weights can be wrong in as many ways.
         except Exception as error:
+            self._finish_wandb(1)
             restoring = self.trainer._checkpoint_connector._loaded_checkpoint  # empty once all is restored
             if isinstance(error, InputError | DivergedError) or not restoring:
                 raise
@@ -351,9 +362,9 @@ class RunCommand(LightningCLI):
                 f"{self.folder}: trained {self.checkpoint['global_step']} steps already; "
                 "raise --trainer.max_steps to go on"
             )
-        changed = self._changes()
+        self.changed, self.wandb_lines = self._changes(), []
         self._save_config()
-        self._banner(changed)
+        self._banner()
 
     def _changes(self) -> list[str]:
         """What a resumed run does otherwise than before."""
@@ -389,29 +400,28 @@ class RunCommand(LightningCLI):
             raise InputError(
                 f"{self.folder}: cannot write the run folder ({error.strerror}); set --run.root"
             ) from None
-        config = self.logged_config(config)
+        self._start_loggers(self.logged_config(config), made)
+
+    def _start_loggers(self, config: dict[str, Any], made: list[Path]) -> None:
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbRun):
-                self._start_wandb(logger, made)
-            logger.log_hyperparams(config)
-
-    def _start_wandb(self, logger: WandbRun, made: list[Path]) -> None:
-        try:
-            url = logger.start()
-        except InputError:
-            remove_folders(made)
-            raise
-        if url:
-            self.console.print(f"wandb   {url}", highlight=False, markup=False, soft_wrap=True)
+                try:
+                    self.wandb_lines += logger.start(str(self.subcommand), self.tags(), bool(self.changed))
+                except InputError:
+                    remove_folders(made)
+                    raise
+                logger.log_hyperparams(config | {"provenance": self.provenance(), "commit": git_commit()})
+            else:
+                logger.log_hyperparams(config)
 
     @rank_zero_only
-    def _banner(self, changed: list[str]) -> None:
-        lines = [*self.banner(), f"run     {self.folder}"]
+    def _banner(self) -> None:
+        lines = [*self.banner(), f"run     {self.folder}", *(f"wandb   {line}" for line in self.wandb_lines)]
         if self.checkpoint is not None:
             doing = "resumed" if self.fitting else "model"
             path = self._get(self.config, "ckpt_path")
             lines.append(f"{doing:8}{path}, step {self.checkpoint['global_step']}")
-            lines += [f"changed {what}" for what in changed]
+            lines += [f"changed {what}" for what in self.changed]
         elif self._get(self.config, "resume"):
             lines.append("resumed nothing: no run of this name has a checkpoint, so this is a new one")
         self.console.print("\n".join([*lines, *self.notes()]), highlight=False, markup=False, soft_wrap=True)
@@ -421,10 +431,17 @@ class RunCommand(LightningCLI):
         return []
 
     @rank_zero_only
-    def _end(self) -> None:
+    def _finish_wandb(self, exit_code: int) -> None:
+        # a run that goes on from the last checkpoint takes later steps, whose rows may not be whole, again
+        through = self.last.saved if exit_code and self.trainer.state.fn == TrainerFn.FITTING else None
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbRun):
-                logger.experiment.finish()
+                for line in logger.finish(exit_code, through):
+                    self.console.print(f"wandb   {line}", highlight=False, markup=False, soft_wrap=True)
+
+    @rank_zero_only
+    def _end(self) -> None:
+        self._finish_wandb(0)
         left = [*written(self.folder), *self.elsewhere()]
         lines = ["", *(f"{what:10} {path}" for what, path in left)]
         if self.fitting:

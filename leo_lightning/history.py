@@ -21,12 +21,16 @@ class MetricsCSV(Logger):
         folder: where metrics.csv goes.
         resumed_at: optimiser steps that the checkpoint holds: lines of later steps are dropped, since those
             steps are taken again. None for a new run.
+
+    Attributes:
+        rows: the lines, as text by column.
     """
 
     def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
-        self._rows: list[dict[str, str]] = []
+        self.resumed_at = resumed_at
+        self.rows: list[dict[str, str]] = []
         self._columns: list[str] = ["step", "epoch"]
         self._in_file = False
         if resumed_at is not None and self.path.is_file():
@@ -35,7 +39,7 @@ class MetricsCSV(Logger):
                 self._columns = list(reader.fieldnames or self._columns)
                 # a process that is killed may leave half a line: those lack their last cells
                 whole = (row for row in reader if None not in row.values() and row["step"].isdigit())
-                self._rows = [row for row in whole if int(row["step"]) < resumed_at]
+                self.rows = [row for row in whole if int(row["step"]) < resumed_at]
 
     @property
     def name(self) -> str:
@@ -54,7 +58,7 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one line; a new column rewrites the file."""
         row = {name: _text(value) for name, value in metrics.items()} | {"step": str(step)}
-        self._rows.append(row)
+        self.rows.append(row)
         new = [name for name in row if name not in self._columns]
         if new or not self._in_file:
             self._columns += new
@@ -70,7 +74,7 @@ class MetricsCSV(Logger):
         with whole_file(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
-            writer.writerows(self._rows)
+            writer.writerows(self.rows)
         self._in_file = True
 
 

@@ -1,6 +1,7 @@
 """Which loggers a run has: metrics.csv always, TensorBoard's where it trains, W&B's where it is asked for."""
 
 from pathlib import Path
+from typing import Literal
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
@@ -16,6 +17,7 @@ def run_loggers(
     folder: Path,
     fitting: bool,
     resumed_at: int | None,
+    judged_by: tuple[str, Literal["max", "min"]],
 ) -> list[Logger]:
     """The loggers of a run.
 
@@ -25,18 +27,21 @@ def run_loggers(
         folder: of the run.
         fitting: whether it trains.
         resumed_at: optimiser steps that the checkpoint holds; None for a new run.
+        judged_by: what of a validation chooses the best checkpoint, and whether more of it is better.
 
     Raises:
         InputError: a package is missing.
     """
     theirs = [chosen] if isinstance(chosen, Logger) else chosen if isinstance(chosen, list) else []
-    loggers: list[Logger] = [MetricsCSV(folder, resumed_at)]
-    loggers += [WandbRun.like(each, folder) if type(each) is WandbLogger else each for each in theirs]
+    history = MetricsCSV(folder, resumed_at)
+    loggers: list[Logger] = [history]
+    for each in theirs:
+        loggers.append(WandbRun.like(each, history, *judged_by) if type(each) is WandbLogger else each)
     if not theirs and chosen is not False and fitting:
         require("tensorboard", "the log for TensorBoard (--trainer.logger false leaves it out)")
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
     if options.wandb != "off" and not any(isinstance(each, WandbRun) for each in loggers):
         require("wandb", f"--run.wandb {options.wandb}")
-        offline = options.wandb == "offline"
-        loggers.append(WandbRun(folder, offline=offline, project=options.wandb_project))
+        owner = {"project": options.wandb_project, "entity": options.wandb_entity}
+        loggers.append(WandbRun(history, *judged_by, offline=options.wandb == "offline", **owner))
     return loggers

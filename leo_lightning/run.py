@@ -32,8 +32,10 @@ class RunOptions:
         name: name of the experiment: runs go to <root>/<name>/<date-time>.
         root: folder of all runs.
         checkpoint_every: steps between two writes of last.ckpt.
-        wandb: log to Weights & Biases as well: offline keeps the run on disk for `wandb sync`.
+        wandb: log to Weights & Biases as well: offline keeps the run on disk for `wandb sync`; online goes on
+            offline if W&B cannot be reached.
         wandb_project: project the W&B run belongs to.
+        wandb_entity: user or team that the project belongs to; null: whose key it is.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class RunOptions:
         checkpoint_every: int = 1000,
         wandb: Literal["off", "offline", "online"] = "off",
         wandb_project: str = "leo-lightning",
+        wandb_entity: str | None = None,
     ) -> None:
         if name in ("", ".", "..") or {"/", "\0"} & set(name):
             raise InputError(f"run.name is {name!r}: it must be a name without `/`; see --run.root")
@@ -52,6 +55,7 @@ class RunOptions:
         self.checkpoint_every = checkpoint_every
         self.wandb = wandb
         self.wandb_project = wandb_project
+        self.wandb_entity = wandb_entity
 
 
 def fresh_folder(root: Path, name: str) -> Path:

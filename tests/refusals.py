@@ -68,7 +68,7 @@ class Case:
     locked: tuple[str, int] | None = None
     """A path and the rights that are left on it."""
     environment: dict[str, str] | None = None
-    """Variables for a process of its own; W&B reads them once per process."""
+    """Variables for a process of its own."""
     keeps: str = ""
     """The folder that stays, where a run or a download had begun."""
 
@@ -1213,7 +1213,6 @@ PACKAGES = {
     ),
 }
 
-OFFLINE = "or log offline: --run.wandb offline"
 URL = "http://127.0.0.1:…"
 AGAIN = "run the same command again to continue"
 CHECK = "check the address"
@@ -1267,19 +1266,9 @@ NETWORK = {
             ),
         ],
     ),
-    "W&B without a key": Case(
-        "fit --run.wandb online",
-        f"W&B: No API key configured. Use `wandb login` to log in; {OFFLINE}",
-        environment={},
-    ),
-    "no server of W&B": Case(
-        "fit --run.wandb online",
-        f"W&B: …connection refused; {OFFLINE}",
-        environment={
-            "WANDB_API_KEY": "0" * 40,
-            "WANDB_BASE_URL": "http://127.0.0.1:9",
-            "WANDB_INIT_TIMEOUT": "1",
-        },
+    "no project of W&B": Case(
+        "fit --run.wandb offline --run.wandb_project a/b",
+        "W&B: Invalid project name 'a/b': …; mend --run.wandb_project or --run.wandb_entity",
     ),
     "download over features": Case(
         "features download data",

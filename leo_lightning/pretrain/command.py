@@ -103,6 +103,14 @@ class PretrainCommand(RunCommand):
                 raise InputError(f"{path}: was trained on other classes; give it those images")
             raise InputError(f"{path}: its weights do not fit this network; take another checkpoint")
 
+    def provenance(self) -> dict[str, str]:
+        """See `RunCommand`."""
+        return {"images": str(self.datamodule.root), "backbone": self.model.backbone.recipe.backbone}
+
+    def tags(self) -> list[str]:
+        """Data set, network, and that this is pre-training."""
+        return [self.datamodule.root.name, self.model.backbone.recipe.backbone, "pre-training"]
+
     def banner(self) -> list[str]:
         """See `RunCommand`."""
         model, data = self.model, self.datamodule
