@@ -95,6 +95,7 @@ class WandbRun(WandbLogger):
             InputError: what was set is refused.
         """
         os.environ.setdefault("WANDB_SILENT", "true")  # it says much, and asks for keys
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own errors, to its makers
         for what in ("CACHE", "DATA", "ARTIFACT"):  # else in the home directory, or in that of the command
             os.environ.setdefault(f"WANDB_{what}_DIR", str(self.wandb_folder.absolute() / what.lower()))
         import wandb  # takes long, and most runs do without
@@ -119,6 +120,7 @@ class WandbRun(WandbLogger):
             except Error as error:
                 offline = True
                 lines.append(f"offline, since W&B cannot be reached: {_reason(error)}")
+                wandb.teardown()  # else the id would be in use
                 for begun in set(self.wandb_folder.glob("run-*")) - earlier:
                     shutil.rmtree(begun, ignore_errors=True)
         if offline:

@@ -4,12 +4,18 @@ import json
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from tests.runs import folders, rows, tiny
+from leo_lightning.run import git_commit
+from tests.runs import folders, results, rows, tiny
+from tests.test_resume import command, start, steps_of, wait_for
 
 BLOCK = 32768
 
@@ -31,52 +37,131 @@ def records(path: Path) -> Iterator[bytes]:
             parts = b""
 
 
-def read_back(folder: Path) -> tuple[dict, set[str], str]:
-    """Configuration, names of all metrics and id in the run's .wandb file, once it is written to its end."""
-    path = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
-    config: dict = {}
-    names: set[str] = set()
-    run_id, ended = "", False
+@dataclass
+class ReadBack:
+    """What is in a run's .wandb file."""
+
+    record: wandb_internal_pb2.RunRecord
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Rows without pictures and W&B's own columns."""
+        return [
+            {key: value for key, value in row.items() if not key.startswith(("_", "pictures/"))}
+            for row in self.rows
+        ]
+
+
+def name_of(item: Any) -> str:
+    return item.key or ".".join(item.nested_key)
+
+
+def read_back(folder: Path) -> ReadBack:
+    """The only .wandb file that `wandb sync` finds, once it is written to its end."""
+    (path,) = folder.glob("wandb/*run-*/*.wandb")
+    found = ReadBack(wandb_internal_pb2.RunRecord())
+    ended = False
     deadline = time.monotonic() + 60
     while not ended and time.monotonic() < deadline:  # a process of W&B's own writes it
         time.sleep(0.05)
+        found = ReadBack(found.record)
         for data in records(path):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
+            if record.HasField("run"):
+                found.record = record.run
             for update in (*record.run.config.update, *record.config.update):
-                config[update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
-            names |= {item.key or ".".join(item.nested_key) for item in record.history.item}
-            run_id = record.run.run_id or run_id
-            ended = ended or record.WhichOneof("record_type") == "exit"
+                found.config[name_of(update)] = json.loads(update.value_json)
+            if record.HasField("history"):
+                row = {name_of(item): json.loads(item.value_json) for item in record.history.item}
+                found.rows.append(row)
+            for item in record.summary.update:
+                *outer, last = item.nested_key or [item.key]
+                inner = found.summary
+                for key in outer:
+                    inner = inner.setdefault(key, {})
+                inner[last] = json.loads(item.value_json)
+            ended = ended or record.HasField("exit")
     assert ended
-    return config, names, run_id
+    return found
+
+
+def history_of(folder: Path) -> list[dict[str, Any]]:
+    """metrics.csv, a row for each step, without the test."""
+    merged: dict[int, dict[str, Any]] = {}
+    for row in rows(folder / "metrics.csv"):
+        if not row.get("test/accuracy"):
+            numbers = {key: float(text) for key, text in row.items() if text and key != "step"}
+            merged.setdefault(int(row["step"]), {"trainer/global_step": int(row["step"])}).update(numbers)
+    return list(merged.values())
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("flag", ["--run.wandb=offline", "--trainer.logger=WandbLogger"])
 def test_offline_run_holds_config_and_metrics(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches a W&B run without the resolved configuration, or one that writes outside its run folder."""
+    """Catches a W&B run that does not say what it was, lacks rows or results, or lies outside its folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("CACHE", "DATA", "ARTIFACT"):
+        monkeypatch.delenv(f"WANDB_{name}_DIR", raising=False)
     assert tiny(tmp_path / "runs", flag) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     (folder,) = folders(tmp_path / "runs")
-    config, names, run_id = read_back(folder)
-    assert run_id == f"tiny-{folder.name}"
-    flat = json.dumps(config)
+    run = read_back(folder)
+    assert run.record.run_id == f"tiny-{folder.name}"
+    assert run.record.project == "leo-lightning"
+    assert run.record.job_type == "fit_test"
+    assert set(run.record.tags) == {"synthetic", "5-way", "1-shot", "LEO"}
+    flat = json.dumps(run.config)
     for name in ("kl_weight", "learning_rate", "max_steps", "normalize", "seed_everything", "embedding_size"):
         assert f"{name}" in flat
-    logged = {name for name in rows(folder / "metrics.csv")[0] if name not in ("step", "epoch")}
-    assert logged <= names
+    assert run.config["provenance"]["dataset"] == "synthetic"
+    assert run.config["commit"] == git_commit()
+    assert run.history == history_of(folder)
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    scores = [row["val/accuracy"] for row in run.history if "val/accuracy" in row]
+    assert run.summary["best/accuracy"] == max(scores) == run.summary["val/accuracy"]["max"]
+    assert run.summary["best/step"] == best["global_step"]
+    assert run.summary["test/accuracy"] == pytest.approx(results(folder)["accuracy"], abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_resumed_run_keeps_its_id(tmp_path: Path):
-    """Catches a resume that opens a second W&B run, beside the one whose curves it continues."""
+def test_resumed_run_is_whole_in_one_folder(tmp_path: Path):
+    """Catches a resume that opens a second run, or leaves its first rows or pictures in another folder."""
     assert tiny(tmp_path, "--run.wandb=offline", command="fit") == 0
     (folder,) = folders(tmp_path)
-    first = read_back(folder)[2]
-    more = ["--run.wandb=offline", "--trainer.max_steps=9", "--resume=auto"]
+    first = read_back(folder)
+    for name, step in (("codes", 3), ("codes", 9), ("hardest_tasks", 6)):
+        path = folder / "pictures" / name / f"step-{step:08}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+        path.with_suffix(".csv").write_text("task,accuracy,classes\n7,0.25,cat dog\n")
+    more = ["--run.wandb=offline", "--trainer.max_steps=9", "--resume=auto", "--run.wandb_project=other"]
     assert tiny(tmp_path, *more, command="fit") == 0
-    assert len(list(folder.glob("wandb/offline-run-*"))) == 2
-    assert read_back(folder)[2] == first
+    run = read_back(folder)
+    assert run.record.run_id == first.record.run_id
+    assert run.history == history_of(folder)
+    assert [row["trainer/global_step"] for row in run.history] == list(range(9))
+    keys = {"pictures/codes": "_type", "pictures/hardest_tasks": "_type"}
+    at = {key: [row["_step"] for row in run.rows if f"{key}.{kind}" in row] for key, kind in keys.items()}
+    assert at == {"pictures/codes": [2], "pictures/hardest_tasks": [5]}  # step 9 is to come, in this run
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_killed_and_resumed_run_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches rows that W&B had not written yet when it was killed, and those of steps taken again."""
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # of an earlier run here, which would outlive the kill
+    process = start(command(tmp_path, "--run.wandb=offline"))
+    wait_for(process, tmp_path, "tiny/*/metrics.csv", 12)
+    process.kill()
+    process.communicate()
+    (folder,) = folders(tmp_path)
+    resumed_at = steps_of(folder / "checkpoints" / "last.ckpt")
+    more = ["--run.wandb=offline", f"--trainer.max_steps={resumed_at + 3}", "--resume=auto"]
+    assert tiny(tmp_path, *more, command="fit") == 0
+    run = read_back(folder)
+    assert run.history == history_of(folder)
+    assert [row["trainer/global_step"] for row in run.history] == list(range(resumed_at + 3))
