@@ -23,7 +23,8 @@ def draw(view: View) -> Picture | None:
     names = _names(view, episode)
     if worst_last:
         header = ["rank", "task", "family", "mean_squared_error", "support"]
-        rows = zip(tasks, names, values, _points(episode), strict=True)
+        families = [family for (family,) in names]
+        rows = zip(tasks, families, values, _points(episode), strict=True)
     else:
         header = ["rank", "task", "classes", "accuracy", "most_confused", "support"]
         classes = [", ".join(each) for each in names]

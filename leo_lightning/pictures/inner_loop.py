@@ -48,7 +48,8 @@ def every_step(learner: Learner, support: Float[Tensor, "B N K E"]) -> list[Step
             [learner.base.predictor(theta) for theta in [*found.decoded, *found.theta[1:]]], learner
         )
     if isinstance(learner, AdaptedMLP):
-        start, *steps = map(MLPClassifier, learner.every_step(support))
+        with torch.autocast(support.device.type, enabled=False):
+            start, *steps = map(MLPClassifier, learner.every_step(support))
         return [Step("start", start), *(Step("gradient", each) for each in steps)]
     # not the compiled method, which would be compiled anew for this number of tasks
     stages = type(learner).stages(learner, support)
