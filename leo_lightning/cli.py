@@ -17,6 +17,7 @@ from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.errors import InputError
 from leo_lightning.new_classes_report import NewClassesReport
 from leo_lightning.parser import DATA_PATH, LEO_PATH, NEW_CLASSES_PATH, check_nulls
+from leo_lightning.pictures.callback import Pictures
 from leo_lightning.predictions import ClassesCSV, PredictionsCSV, ValuesCSV
 from leo_lightning.results import ResultsReport
 from leo_lightning.run import CHECKPOINTS, next_commands, read_checkpoint
@@ -146,10 +147,13 @@ class LEOCommand(RunCommand):
         return not self.datamodule.train_on_val
 
     def more_callbacks(self) -> list[Callback]:
-        """What a test or a prediction leaves."""
-        if self.subcommand == "fit":
-            return []
-        return [ResultsReport(self.folder, self.console), self._predictions()]
+        """What a training, a test or a prediction leaves."""
+        found: list[Callback] = []
+        if self.fitting and self.validates() and self.options.pictures_every:
+            found.append(Pictures(self.folder, self.options.pictures_every))
+        if self.subcommand != "fit":
+            found += [ResultsReport(self.folder, self.console), self._predictions()]
+        return found
 
     def _predictions(self) -> PredictionsCSV:
         path = self.out or self.folder / "predictions.csv"

@@ -70,6 +70,8 @@ class RunCommand(LightningCLI):
     """How it is called."""
     counted: ClassVar[str] = "tasks"
     """What a batch is made of."""
+    unused: ClassVar[frozenset[str]] = frozenset()
+    """Fields of `RunOptions` that mean nothing to it."""
     fits: ClassVar[tuple[str, ...]] = ("fit",)
     """Subcommands that train."""
     trained: bool
@@ -155,7 +157,7 @@ class RunCommand(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our sections."""
         parser.usage = f"{self.program} [command] [--field value ...]"
-        parser.add_class_arguments(RunOptions, "run")
+        parser.add_class_arguments(RunOptions, "run", skip=set(self.unused))
         parser.add_argument(
             "--resume",
             type=Literal["auto"],

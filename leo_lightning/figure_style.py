@@ -13,11 +13,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito: Color Universal Design, 2008; without their yellow, which white paper swallows."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS = "osD^vPX<>*"
+NAMED = 20
+"""As many classes have each a colour of its own, and their names in the figure."""
 WIDTH = 7.0
 """Inches: a page's width of text, or both columns."""
 
 SVG_DPI = 120
 """Of what is pixels in an SVG, thousands of points: as they would be in a PNG, it were the larger file."""
+SCREEN_DPI = 130
+"""Of what is looked at on a screen: 910 pixels for a figure of `WIDTH`."""
 
 _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -89,14 +93,15 @@ def class_colours(count: int) -> list[Any]:
     return [matplotlib.colormaps["turbo"](number / (count - 1)) for number in range(count)]
 
 
-def save_figure(figure: "Figure", path: Path, kind: str) -> None:
+def save_figure(figure: "Figure", path: Path, kind: str, dpi: int | None = None) -> None:
     """Write a figure; no date and no version in it, so that the same figure is the same file.
 
     Args:
         figure: drawn within `figure_style`.
         path: the file.
         kind: png or svg.
+        dpi: pixels per inch; None: those of print, or in an SVG `SVG_DPI`.
     """
     left_out = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
-    pixels = SVG_DPI if kind == "svg" else _SETTINGS["savefig.dpi"]
-    figure.savefig(path, format=kind, metadata=left_out, dpi=pixels)
+    usual = SVG_DPI if kind == "svg" else _SETTINGS["savefig.dpi"]
+    figure.savefig(path, format=kind, metadata=left_out, dpi=dpi or usual)

@@ -4,6 +4,7 @@ runs/<name>/<date-time>/
     config.yaml          the resolved configuration, which replays the run
     checkpoints/         best.ckpt and last.ckpt
     metrics.csv          all that was logged
+    pictures/            of the training, with the numbers behind them
     results.json         what a test found, with per_task.csv beside it
 """
 
@@ -21,7 +22,7 @@ from packaging.version import InvalidVersion, Version
 from leo_lightning.data.importers.torch_files import load_torch
 from leo_lightning.errors import InputError, check_least
 
-CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+CONFIG, CHECKPOINTS, PICTURES = "config.yaml", "checkpoints", "pictures"
 LIGHTNING = "pytorch-lightning_version"  # a checkpoint's key
 
 
@@ -32,6 +33,8 @@ class RunOptions:
         name: name of the experiment: runs go to <root>/<name>/<date-time>.
         root: folder of all runs.
         checkpoint_every: steps between two writes of last.ckpt.
+        pictures_every: validations between two times that pictures of the training are drawn and logged, as
+            also happens at its end; 0: none are.
         wandb: log to Weights & Biases as well: offline keeps the run on disk for `wandb sync`; online goes on
             offline if W&B cannot be reached.
         wandb_project: project the W&B run belongs to.
@@ -43,6 +46,7 @@ class RunOptions:
         name: str = "leo",
         root: str = "runs",
         checkpoint_every: int = 1000,
+        pictures_every: int = 10,
         wandb: Literal["off", "offline", "online"] = "off",
         wandb_project: str = "leo-lightning",
         wandb_entity: str | None = None,
@@ -50,9 +54,11 @@ class RunOptions:
         if name in ("", ".", "..") or {"/", "\0"} & set(name):
             raise InputError(f"run.name is {name!r}: it must be a name without `/`; see --run.root")
         check_least(1, {"run.checkpoint_every": checkpoint_every})
+        check_least(0, {"run.pictures_every": pictures_every})
         self.name = name
         self.root = Path(root)
         self.checkpoint_every = checkpoint_every
+        self.pictures_every = pictures_every
         self.wandb = wandb
         self.wandb_project = wandb_project
         self.wandb_entity = wandb_entity
@@ -176,6 +182,8 @@ def written(folder: Path) -> Iterator[tuple[str, Path]]:
         for name in names:
             if (folder / name).is_file():
                 yield what, folder / name
+    if (folder / PICTURES).is_dir():
+        yield PICTURES, folder / PICTURES
 
 
 def next_commands(folder: Path, flags: str) -> Iterator[str]:

@@ -87,7 +87,8 @@ def score(classifiers: Mapping[str, Classifier], episode: Episode) -> Scores:
     B, N, Q, _ = episode.query.shape
     device = episode.query.device
     logits = _logits(list(classifiers.values()), episode.query.flatten(1, 2))
-    own = logits.unflatten(3, (N, Q)).diagonal(dim1=2, dim2=3).transpose(2, 3).flatten(2)
+    # a copy: with one query per class it would be a view of `logits`, which `_judge` changes
+    own = logits.unflatten(3, (N, Q)).diagonal(dim1=2, dim2=3).transpose(2, 3).flatten(2).contiguous()
     label = torch.arange(N, device=device).repeat_interleave(Q)
     sums = _Sums(B, list(classifiers), device)
     found = _judge(logits, own, torch.arange(N, device=device)[:, None] < label, sums.final)

@@ -118,6 +118,7 @@ class MetaLearner(pl.LightningModule):
         ]
         self._measured = self.evaluation()
         self._diagnostics: dict[str, torch.Tensor] = {}
+        self.val_scores: dict[str, TaskScores] = {}
         self.test_scores: dict[str, TaskScores] = {}
         self._adapted: AdaptedClassifier | None = None
 
@@ -195,7 +196,9 @@ class MetaLearner(pl.LightningModule):
             optimizer.zero_grad(set_to_none=True)
             self._count_bad_step()
         if self._logs_this_step():
-            self.log_dict({"health/gradient_norm": norm, "health/bad_steps": float(self.bad_steps)})
+            rate = optimizer.param_groups[0]["lr"]
+            values = {"gradient_norm": norm, "bad_steps": float(self.bad_steps), "learning_rate": rate}
+            self.log_dict({f"health/{name}": value for name, value in values.items()})
 
     def _count_bad_step(self) -> None:
         self.bad_steps += 1
@@ -231,8 +234,9 @@ class MetaLearner(pl.LightningModule):
         self._evaluate(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the score by stage of adaptation."""
-        for stage, scores in self._measured.compute().items():
+        """Keep the scores of all tasks in `val_scores` and log their means by stage of adaptation."""
+        self.val_scores = self._measured.compute()
+        for stage, scores in self.val_scores.items():
             # the same on all processes, and all of them choose the best checkpoint by it
             name = self._metric_name("val", stage)
             self.log(name, scores.mean)

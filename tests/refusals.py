@@ -857,6 +857,9 @@ CONFIGURATION = {
     "checkpoints every 0 steps": Case(
         "fit --run.checkpoint_every 0", "run.checkpoint_every is 0: it must be at least 1"
     ),
+    "pictures below 0": Case(
+        "fit --run.pictures_every -1", "run.pictures_every is -1: it must be at least 0"
+    ),
     "run without a name": Case(
         "fit --run.name=", "run.name is '': it must be a name without `/`; see --run.root"
     ),

@@ -16,6 +16,7 @@ TINY = [
     "--data.test_tasks=40",
     "--data.eval_batch_size=16",
     "--model.learner.num_latents=4",
+    "--run.pictures_every=0",
 ]
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = [
     "--trainer.accelerator=cpu", "--trainer.max_steps=6", "--trainer.log_every_n_steps=1",
     "--data.steps_per_epoch=3", "--data.batch_size=2", "--data.val_tasks=8", "--data.test_tasks=40",
-    "--data.predict_tasks=3", "--data.query=4",
+    "--data.predict_tasks=3", "--data.query=4", "--run.pictures_every=0",
 ]  # fmt: skip
 
 

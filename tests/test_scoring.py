@@ -87,11 +87,15 @@ def check(episode: Episode, queries: list[list[Tensor]]) -> None:
             np.testing.assert_allclose(found.cross_entropy, loss, rtol=1e-12)
 
 
-def test_every_query_is_scored_by_every_classifier():
-    """Catches queries, classes or classifiers mixed up, a bias given to all, and another stage's loss."""
-    query = randn(B, N, 5, E, seed=20)
+@pytest.mark.parametrize("Q", [5, 1])
+def test_every_query_is_scored_by_every_classifier(Q: int):
+    """Catches queries, classes or classifiers mixed up, a bias given to all, and another stage's loss.
+
+    With one query per class: logits that are subtracted from themselves while they are read.
+    """
+    query = randn(B, N, Q, E, seed=20)
     support = randn(B, N, K, E, seed=21)
-    check(Episode(support, query, rows(torch.zeros(B, N, 5).long())), [list(task) for task in query])
+    check(Episode(support, query, rows(torch.zeros(B, N, Q).long())), [list(task) for task in query])
 
 
 def test_padding_is_not_scored():

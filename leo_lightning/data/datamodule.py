@@ -1,6 +1,6 @@
 """EpisodeDataModule: N-way K-shot episodes from a folder of feature files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -110,6 +110,15 @@ class EpisodeDataModule(TaskDataModule):
             self._banks[split] = bank
         return self._banks[split]
 
+    def class_names(self, split: str) -> tuple[str, ...]:
+        """See `TaskDataModule`."""
+        return self.bank(split).class_names
+
+    def episode(self, tasks: Sequence[int], stage: str, device: torch.device) -> Episode:
+        """See `TaskDataModule`. Call `setup` first."""
+        rows = self.transfer_batch_to_device(self.sampler(stage)(tasks), device, 0)
+        return self.gather(rows, SPLITS[stage])
+
     # Lightning's hooks
 
     def setup(self, stage: str) -> None:
@@ -205,7 +214,7 @@ class EpisodeDataModule(TaskDataModule):
         there = {split: self._load(split) for split in present_splits(self.root)}
         return there or {"train": self._load("train")}  # which says what is missing
 
-    def sampler(self, stage: str) -> Callable[[range], EpisodeRows]:
+    def sampler(self, stage: str) -> Callable[[Sequence[int]], EpisodeRows]:
         """See `TaskDataModule`. Holds no embeddings, since it goes to the workers."""
         split = SPLITS[stage]
         bank, (way, shot, queries) = self.bank(split), self._episode(split)

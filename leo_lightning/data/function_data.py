@@ -1,10 +1,10 @@
 """FunctionDataModule: tasks of the paper's regression."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from leo_lightning.data.episode import Episode
-from leo_lightning.data.functions import sample_points
+from leo_lightning.data.functions import FAMILIES, sample_points
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.errors import InputError, check_least
 
@@ -58,7 +58,11 @@ class FunctionDataModule(TaskDataModule):
         """Two: x and the value there."""
         return 2
 
-    def sampler(self, stage: str) -> Callable[[range], Episode]:
+    def class_names(self, split: str) -> tuple[str, ...]:
+        """See `TaskDataModule`. The families of functions."""
+        return FAMILIES
+
+    def sampler(self, stage: str) -> Callable[[Sequence[int]], Episode]:
         """See `TaskDataModule`."""
         split = SPLITS[stage]
         return partial(

@@ -1,11 +1,13 @@
 """TaskDataModule: streams of tasks, whatever they are made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
+import torch
 
+from leo_lightning.data.episode import Episode
 from leo_lightning.data.loader import EpisodeStream, StreamLoader
 from leo_lightning.errors import InputError, check_least
 
@@ -67,7 +69,7 @@ class TaskDataModule(pl.LightningDataModule, ABC):
         """E."""
 
     @abstractmethod
-    def sampler(self, stage: str) -> Callable[[range], Any]:
+    def sampler(self, stage: str) -> Callable[[Sequence[int]], Any]:
         """Task numbers to a meta-batch, for a stage of Lightning's; it may be sent to workers."""
 
     @abstractmethod
@@ -93,6 +95,20 @@ class TaskDataModule(pl.LightningDataModule, ABC):
     @abstractmethod
     def provenance(self, split: str) -> dict[str, str]:
         """Where the tasks come from."""
+
+    def class_names(self, split: str) -> tuple[str, ...]:
+        """Names of a split's classes, by their numbers in episodes; none where they have none."""
+        return ()
+
+    def episode(self, tasks: Sequence[int], stage: str, device: torch.device) -> Episode:
+        """Tasks by their numbers: those that a stage of Lightning's sees.
+
+        Args:
+            tasks: their numbers.
+            stage: of Lightning's.
+            device: where they are wanted.
+        """
+        return self.transfer_batch_to_device(self.sampler(stage)(tasks), device, 0)
 
     # Lightning's hooks
 

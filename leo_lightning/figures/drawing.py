@@ -7,14 +7,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from leo_lightning.data.task_data import TaskDataModule
-from leo_lightning.figure_style import figure_style
+from leo_lightning.figure_style import SCREEN_DPI, figure_style
 from leo_lightning.figures.subject import Subject
 from leo_lightning.learners.learner import Learner
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-DPI = 130
 
 
 @dataclass(frozen=True)
@@ -45,5 +43,5 @@ class Drawing:
         """What IPython asks for."""
         content = io.BytesIO()
         with figure_style():
-            self.figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
+            self.figure.savefig(content, format="png", dpi=SCREEN_DPI, metadata={"Software": None})
         return content.getvalue()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from leo_lightning.errors import InputError
-from leo_lightning.figure_style import COLOURS, WIDTH, class_colours
+from leo_lightning.figure_style import COLOURS, NAMED, WIDTH, class_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from leo_lightning.figures.subject import Subject
 
 GREY = "#cccccc"
-NAMED = 20
-"""As many classes have each a colour of its own, and their names in the figure."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,23 +71,19 @@ def _codes(
     """All z and then all z', numbers of the class and the task of each z, and the names of classes."""
     import torch
 
+    from leo_lightning.pictures.codes import collect
+
     leo, data = subject.leo()
     if not leo.latent_steps:
         raise InputError(f"{subject.name}: takes no latent steps, so that codes stay what they are")
     data.setup("validate")
     names = data.bank("val").class_names
     _check_class(highlighted, names)
-    before, after, classes, numbers = [], [], [], []
     with torch.inference_mode():
-        for episode in subject.episodes("validate", range(tasks)):
-            found, rows = leo.every_step(episode.support), episode.rows
-            assert rows is not None
-            assert rows.classes is not None
-            before.append(found.code_mean.flatten(0, 1))
-            after.append(found.latents[-1].mean(2).flatten(0, 1))
-            classes.append(rows.classes.flatten())
-            numbers += rows.task.repeat_interleave(rows.classes.shape[1]).tolist()
-    return torch.cat([*before, *after]).float().numpy(), torch.cat(classes).numpy(), numbers, names
+        found = collect(leo, subject.episodes("validate", range(tasks)))
+    assert found is not None
+    codes = torch.cat([found.before, found.after]).float().numpy()
+    return codes, found.number.numpy(), found.task.tolist(), names
 
 
 def _check_class(name: str | None, known: Sequence[str]) -> None:

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.data.episode import Episode, EpisodeRows
-from leo_lightning.data.task_data import SPLITS, TaskDataModule
+from leo_lightning.data.episode import Episode
+from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
@@ -94,13 +93,9 @@ class Subject:
             tasks: their numbers.
         """
         self.data.setup(stage)
-        sample = self.data.sampler(stage)
         for first in range(tasks.start, tasks.stop, BATCH):
-            episode: Any = sample(range(first, min(first + BATCH, tasks.stop)))
-            if isinstance(episode, EpisodeRows):
-                assert isinstance(self.data, EpisodeDataModule)
-                episode = self.data.gather(episode, SPLITS[stage])
-            yield episode.in_precision(torch.float64)
+            numbers = range(first, min(first + BATCH, tasks.stop))
+            yield self.data.episode(numbers, stage, torch.device("cpu")).in_precision(torch.float64)
 
 
 def _data(config: Path, root: str | None, like: TaskDataModule | None) -> TaskDataModule:

@@ -348,10 +348,12 @@ class LEO(Learner):
         """
         # a factor of 1 drops nothing, and lets no step be passed over
         masks = support.new_ones(1).expand(self.latent_steps + self.finetuning_steps, *support.shape)
-        found, beside = self.adaptation(support, Noise(support_masks=masks)), self._nearest_centroid(support)
-        decoded = [z.squeeze(2) @ self.decoder.mean_weight.T for z in found.latents]
-        if beside is not None:
-            decoded = [weight + beside.weight for weight in decoded]
+        found = self.adaptation(support, Noise(support_masks=masks))
+        with torch.autocast(support.device.type, enabled=False):
+            beside = self._nearest_centroid(support)
+            decoded = [z.squeeze(2) @ self.decoder.mean_weight.T for z in found.latents]
+            if beside is not None:
+                decoded = [weight + beside.weight for weight in decoded]
         return found._replace(decoded=decoded)
 
     def _code(

@@ -25,6 +25,7 @@ class PretrainCommand(RunCommand):
 
     program = "python -m leo_lightning.pretrain"
     counted = "images"
+    unused = frozenset({"pictures_every"})
 
     def __init__(self, args: list[str]) -> None:
         defaults = {"max_epochs": 100, "enable_model_summary": False, "num_sanity_val_steps": 0}

@@ -1,0 +1,200 @@
+"""`python -m benchmarks.logging`: what logging costs at default settings, as a share of the training.
+
+One training changes every few steps between logging each of them and none, so that a slow minute of the
+machine slows both, and a cost that is spread over 50 steps is seen on each. Pictures are drawn now and then
+between. Both costs are counted in training steps that do not log, and then put together as default settings
+have them: a line every 50 steps, pictures after every tenth validation of 1,000 steps each.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from rich.console import Console
+from rich.table import Column, Table
+
+from benchmarks.sizes import Sizes, save_features
+from benchmarks.steps import learner
+from leo_lightning.allocator import keep_freed_memory
+from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.history import MetricsCSV
+from leo_lightning.pictures.callback import Pictures
+from leo_lightning.quiet import quiet
+from leo_lightning.run import RunOptions
+from leo_lightning.system import MetaLearner
+from leo_lightning.throughput import Throughput
+
+SEGMENT = 20
+"""Steps between two changes."""
+LINE_EVERY, EPOCH = 50, 1000
+"""Steps between two log lines and two validations, by default."""
+
+
+class Alternate(Callback):
+    """Logs every step of every second segment, and no other; keeps how long each took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[bool, list[float]] = {False: [], True: []}
+        self._logs = False
+        self._since = self._validating = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+        trainer.log_every_n_steps = 0
+        self._since = time.perf_counter()
+
+    def on_validation_start(self, *args: Any) -> None:
+        self._validating = time.perf_counter()
+
+    def on_validation_end(self, *args: Any) -> None:
+        """Validation and pictures are no part of a segment."""
+        self._since += time.perf_counter() - self._validating
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """What is logged at a step is written after its end: so the next one's beginning is its end."""
+        step = trainer.global_step
+        if step == 0 or step % SEGMENT:
+            return
+        _wait(pl_module)
+        self.seconds[self._logs].append((time.perf_counter() - self._since) / SEGMENT)
+        self._logs = not self._logs
+        trainer.log_every_n_steps = int(self._logs)
+        self._since = time.perf_counter()
+
+
+class TimedPictures(Pictures):
+    """Keeps how long pictures took, in steps without a line."""
+
+    def __init__(self, folder: Path, clock: Alternate) -> None:
+        super().__init__(folder, every=1)
+        self.clock = clock
+        self.steps: list[float] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _wait(pl_module)
+        start = time.perf_counter()
+        super().on_validation_end(trainer, pl_module)
+        self.steps.append((time.perf_counter() - start) / statistics.median(self.clock.seconds[False][-10:]))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing, as the end may be amid a segment."""
+
+
+class Cost(NamedTuple):
+    """What logging costs."""
+
+    step: float
+    """Seconds of a step that does not log."""
+    line: float
+    """Of a log line, in steps."""
+    pictures: float
+    """Of all pictures at once, in steps."""
+    memory: int
+    """Greatest resident bytes of the process so far."""
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Of the training at default settings: lines, and pictures."""
+        return self.line / LINE_EVERY, self.pictures / (EPOCH * RunOptions().pictures_every)
+
+
+def measure(features: Path, folder: Path, shot: int, sizes: Sizes, pairs: int, wandb: bool) -> Cost:
+    """Train, and log in between.
+
+    Args:
+        features: of all splits.
+        folder: for what is logged.
+        shot: K.
+        sizes: of everything else.
+        pairs: of segments; the first is a warm-up. Pictures are drawn after each tenth.
+        wandb: log to Weights & Biases offline as well.
+    """
+    data = EpisodeDataModule(
+        str(features), way=sizes.way, shot=shot, query=sizes.query, batch_size=sizes.tasks,
+        steps_per_epoch=2 * SEGMENT * min(10, pairs), val_tasks=sizes.eval_tasks,
+    )  # fmt: skip
+    loggers: list[Logger] = [MetricsCSV(folder), TensorBoardLogger(folder, name="", version="tensorboard")]
+    if wandb:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        loggers.append(WandbLogger(name="benchmark", save_dir=folder, offline=True))
+    for logger in loggers:
+        logger.log_hyperparams({})  # makes its file, as the command line does before it trains
+    clock = Alternate()
+    pictures = TimedPictures(folder, clock)
+    trainer = pl.Trainer(
+        max_steps=2 * SEGMENT * pairs + 1,
+        logger=loggers,
+        callbacks=[pictures, Throughput(), clock],  # the clock last: what is before it takes its time
+        devices=1,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(MetaLearner(learner(sizes)), datamodule=data)
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+    silent, logged = clock.seconds[False][1:], clock.seconds[True][1:]
+    lines = [b / a - 1 for a, b in zip(silent, logged, strict=False)]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Cost(
+        statistics.median(silent), statistics.median(lines), statistics.median(pictures.steps), memory
+    )
+
+
+def table(found: dict[str, Cost]) -> Table:
+    """All of it, to read."""
+    heads = ("a step", "a line", "all pictures", "lines", "pictures", "together", "peak memory")
+    result = Table("logging to", *(Column(head, justify="right") for head in heads))
+    for name, cost in found.items():
+        lines, pictures = cost.shares
+        result.add_row(
+            name, f"{1e3 * cost.step:.1f} ms", f"{cost.line:.2f} steps", f"{cost.pictures:.0f} steps",
+            f"{lines:.2%}", f"{pictures:.2%}", f"{lines + pictures:.2%}", f"{cost.memory / 2**20:.0f} MiB",
+        )  # fmt: skip
+    return result
+
+
+def _wait(module: pl.LightningModule) -> None:
+    """Until a GPU has done what it was given."""
+    if module.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main(argv: list[str] | None = None, sizes: Sizes | None = None) -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.logging", description=__doc__)
+    options.add_argument("--shot", type=int, default=1, metavar="K", help="default: 1")
+    options.add_argument("--pairs", type=int, default=40, metavar="N", help="of segments (default: 40)")
+    chosen = options.parse_args(argv)
+    quiet()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    found = {}
+    with TemporaryDirectory(prefix="leo-logging-") as name:
+        features = Path(name) / "features"
+        save_features(features, sizes or Sizes())
+        for place, wandb in (("CSV, TensorBoard", False), ("and W&B offline", True)):
+            folder = Path(name) / ("wandb" if wandb else "default")
+            folder.mkdir()
+            found[place] = measure(features, folder, chosen.shot, sizes or Sizes(), chosen.pairs, wandb)
+    console = Console()
+    console.width = max(console.width, 110)
+    console.print(table(found))
+
+
+if __name__ == "__main__":
+    main()
