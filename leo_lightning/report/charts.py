@@ -160,6 +160,7 @@ def _title(text: str) -> dict[str, Any]:
 def _empty(share: bool) -> go.Figure:
     """A figure without curves, in the style of the page."""
     axis = {
+        "tickangle": 0,  # turned ones take room, which turns them back
         "gridcolor": "#e4e6ea", "zeroline": False, "linecolor": "#9aa1ab", "showline": True,
         "ticks": "outside", "tickcolor": "#9aa1ab", "fixedrange": False, "automargin": True,
     }  # fmt: skip

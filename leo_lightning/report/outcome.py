@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leo_lightning.report.run_folder import RunFolder
+from leo_lightning.report.tables import finite
 
 
 class Line(NamedTuple):
@@ -29,7 +30,7 @@ def outcomes(runs: Sequence[RunFolder]) -> list[Line]:
 
 
 def _line(run: RunFolder, first: RunFolder) -> Line:
-    found, best = _number(run.results.get(run.score)), run.best
+    found, best = finite(run.results.get(run.score)), run.best
     validated = "" if best is None else f"{scored(run.score, best.score, best.ci95)} at step {best.step:,}"
     if run.tested and found is not None:
         interval, about = _interval(run), _tasks(run.results)
@@ -52,8 +53,8 @@ def stages(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
         for run, found in zip(runs, tested, strict=True):
             numbers = found.get(name)
             numbers = numbers if isinstance(numbers, dict) else {}
-            value = _number(numbers.get(run.score))
-            cells.append("" if value is None else scored(run.score, value, _number(numbers.get("ci95"))))
+            value = finite(numbers.get(run.score))
+            cells.append("" if value is None else scored(run.score, value, finite(numbers.get("ci95"))))
         learners = {str(run.results["learner"]) for run in runs if "learner" in run.results}
         final = learners.pop() if len(learners) == 1 else "the method"
         table.append((final if name == "final" else name.replace("_", " "), cells))
@@ -91,13 +92,12 @@ def _width(score: str, ci95: float) -> str:
 
 
 def _interval(run: RunFolder) -> str:
-    width = _number(run.results.get("ci95"))
+    width = finite(run.results.get("ci95"))
     if width is not None:
         return _width(run.score, width)
-    match run.results.get("wilson95"):
-        case [int() | float() as low, int() | float() as high]:
-            return f"({100 * low:.2f} to {100 * high:.2f})"
-    return ""
+    ends = run.results.get("wilson95")
+    low, high = map(finite, ends) if isinstance(ends, list) and len(ends) == 2 else (None, None)
+    return "" if low is None or high is None else f"({100 * low:.2f} to {100 * high:.2f})"
 
 
 def _tasks(results: dict[str, Any]) -> str:
@@ -128,10 +128,3 @@ def _difference(run: RunFolder, first: RunFolder) -> str:
 
 def _word(score: str) -> str:
     return {"mse": "squared error"}.get(score, score)
-
-
-def _number(value: object) -> float | None:
-    """A finite number; None for anything else."""
-    if isinstance(value, int | float) and abs(value) < 1e300:
-        return float(value)
-    return None

@@ -14,7 +14,7 @@ import numpy as np
 from leo_lightning.errors import InputError, one_line
 from leo_lightning.report.pictures import Album, read_albums
 from leo_lightning.report.settings import read_config
-from leo_lightning.report.tables import Curve, number, read_curves, read_rows, whole_number
+from leo_lightning.report.tables import Curve, finite, number, read_curves, read_rows, whole_number
 
 CONFIG = "config.yaml"  # run.py has its name, too, and takes seconds to import
 LAST = Path("checkpoints", "last.ckpt")
@@ -98,8 +98,8 @@ class RunFolder:
     def _state(self, now: float) -> State:
         done = max((int(steps[-1]) for steps, _ in self.training.values()), default=0)
         if self.tested:
-            seconds = self.results.get("seconds")
-            took = f" in {seconds:.0f} s" if isinstance(seconds, int | float) else ""
+            seconds = finite(self.results.get("seconds"))
+            took = "" if seconds is None else f" in {seconds:.0f} s"
             if self.training:
                 return State(True, f"trained {done:,} steps, then tested{took}")
             return State(True, f"tested{took}: {self.results.get('checkpoint') or 'nothing to train'}")

@@ -69,6 +69,11 @@ def whole_number(path: Path, line: int, cell: str) -> int:
     return int(cell)
 
 
+def finite(value: object) -> float | None:
+    """What JSON has, if it is a finite number; else None."""
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
+
+
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps that were taken, and what was measured then."""
 
