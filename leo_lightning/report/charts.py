@@ -160,9 +160,8 @@ def _title(text: str) -> dict[str, Any]:
 def _empty(share: bool) -> go.Figure:
     """A figure without curves, in the style of the page."""
     axis = {
-        "tickangle": 0,  # turned ones take room, which turns them back
         "gridcolor": "#e4e6ea", "zeroline": False, "linecolor": "#9aa1ab", "showline": True,
-        "ticks": "outside", "tickcolor": "#9aa1ab", "fixedrange": False, "automargin": True,
+        "ticks": "outside", "tickcolor": "#9aa1ab", "fixedrange": False,
     }  # fmt: skip
     return go.Figure(
         layout={
@@ -171,18 +170,20 @@ def _empty(share: bool) -> go.Figure:
             "hovermode": "x unified",
             "hoverdistance": -1,  # the nearest point, however far
             "hoverlabel": {"namelength": -1, "bgcolor": "#ffffff", "font": {"size": 14}},
-            "margin": {"l": 8, "r": 24, "t": 8, "b": 8},
+            # only in width does plotly make room: in height, too, room and labels may chase each other
+            "margin": {"l": 8, "r": 24, "t": 8, "b": 48},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "showlegend": False,
             "xaxis": axis
             | {
                 "title": _title("step"),
+                "tickangle": 0,
                 "tickformat": "~s",
                 "rangemode": "tozero",
                 "unifiedhovertitle": {"text": "step %{x:,d}"},
             },
-            "yaxis": axis | {"tickformat": "~%" if share else "~g"},
+            "yaxis": axis | {"automargin": "width", "tickformat": "~%" if share else "~g"},
         }
     )
 
