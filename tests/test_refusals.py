@@ -19,6 +19,7 @@ from leo_lightning.compare import __main__ as compare
 from leo_lightning.figures import __main__ as figures
 from leo_lightning.images import __main__ as images
 from leo_lightning.pretrain import __main__ as pretrain
+from leo_lightning.report import __main__ as report
 from leo_lightning.sweep import __main__ as sweep
 from tests import refusals
 from tests.compare.refusals import COMPARISON
@@ -28,6 +29,7 @@ from tests.images.refusals import IMAGES
 from tests.new_classes_refusals import NEW_CLASSES
 from tests.pretrain.refusals import PRETRAINING
 from tests.refusals import Case, World, locked
+from tests.report.refusals import REPORT
 from tests.runs import files, folders, tiny
 from tests.sweep.refusals import SEARCH
 
@@ -39,6 +41,7 @@ COMMANDS = {
     "compare": compare.main,
     "sweep": sweep.main,
     "figures": figures.main,
+    "report": report.main,
     "images": images.main,
     "pretrain": pretrain.main,
     "export": export.main,
@@ -47,6 +50,7 @@ SECTIONS = refusals.SECTIONS | {
     "Comparison": COMPARISON,
     "Search": SEARCH,
     "Figures": FIGURES,
+    "Report": REPORT,
     "Images": IMAGES,
     "Pre-training": PRETRAINING,
     "Extraction": EXTRACTION,
