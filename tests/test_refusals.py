@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from leo_lightning import cli, export, features
+from leo_lightning import cli, dashboard, export, features
 from leo_lightning.compare import __main__ as compare
 from leo_lightning.figures import __main__ as figures
 from leo_lightning.images import __main__ as images
@@ -22,6 +22,7 @@ from leo_lightning.pretrain import __main__ as pretrain
 from leo_lightning.sweep import __main__ as sweep
 from tests import refusals
 from tests.compare.refusals import COMPARISON
+from tests.dashboard_refusals import DASHBOARD
 from tests.extraction.refusals import EXTRACTION
 from tests.figures.refusals import FIGURES
 from tests.images.refusals import IMAGES
@@ -38,6 +39,7 @@ COMMANDS = {
     "features": features.main,
     "compare": compare.main,
     "sweep": sweep.main,
+    "dashboard": dashboard.main,
     "figures": figures.main,
     "images": images.main,
     "pretrain": pretrain.main,
@@ -46,6 +48,7 @@ COMMANDS = {
 SECTIONS = refusals.SECTIONS | {
     "Comparison": COMPARISON,
     "Search": SEARCH,
+    "Dashboard": DASHBOARD,
     "Figures": FIGURES,
     "Images": IMAGES,
     "Pre-training": PRETRAINING,
