@@ -27,7 +27,8 @@ DASHBOARD = {
     "flag without a value": Case("dashboard --name", f"argument --name: expected one argument; {MANUAL}"),
     "no such flag": Case(f"{VIEW} --url x", f"unrecognized arguments: --url x; {MANUAL}"),
     "picture in a name": Case(
-        f"{VIEW} --dry-run --name ☀", "--name: W&B does not take it (Emojis are not allowed :(); choose another"
+        f"{VIEW} --dry-run --name ☀",
+        "--name: W&B does not take it (Emojis are not allowed :(); choose another",
     ),
     "package that is not installed": Case(
         f"{VIEW} --dry-run",
