@@ -7,6 +7,7 @@ runs/<name>/<date-time>/
     results.json         what a test found, with per_task.csv beside it
 """
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ class RunOptions:
         checkpoint_every: steps between two writes of last.ckpt.
         wandb: log to Weights & Biases as well: offline keeps the run on disk for `wandb sync`.
         wandb_project: project the W&B run belongs to.
+        quiet: print no banner, bars, lines or tables: only warnings and errors, on stderr. Files are written
+            as ever.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class RunOptions:
         checkpoint_every: int = 1000,
         wandb: Literal["off", "offline", "online"] = "off",
         wandb_project: str = "leo-lightning",
+        quiet: bool = False,
     ) -> None:
         if name in ("", ".", "..") or {"/", "\0"} & set(name):
             raise InputError(f"run.name is {name!r}: it must be a name without `/`; see --run.root")
@@ -52,6 +56,7 @@ class RunOptions:
         self.checkpoint_every = checkpoint_every
         self.wandb = wandb
         self.wandb_project = wandb_project
+        self.quiet = quiet
 
 
 def fresh_folder(root: Path, name: str) -> Path:
@@ -184,5 +189,6 @@ def next_commands(folder: Path, flags: str) -> Iterator[str]:
     best, last = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))
     tested = best if best.is_file() else last
     if tested.is_file():
-        yield f"python train.py test --ckpt_path {tested}{flags}"
-        yield f"python train.py predict --ckpt_path {tested}"
+        yield f"python train.py test --ckpt_path {shlex.quote(str(tested))}{flags}"
+        yield f"python train.py predict --ckpt_path {shlex.quote(str(tested))}"
+        yield f"python -m leo_lightning.report {shlex.quote(str(folder))}"
