@@ -82,7 +82,11 @@ def write_best(search: Search, command: str, tested: str | None = None) -> Path:
 def table(search: Search, rows: int = 10) -> Table:
     """The best trials, one per line."""
     first = search.base_trial()
-    made = Table("trial", metric(search), "step", "seconds", *search.sweep.space)
+    names = list(search.sweep.space)
+    fields = [name.rpartition(".")[2] for name in names]
+    made = Table(
+        "trial", metric(search), "step", "seconds", *(fields if len(set(fields)) == len(names) else names)
+    )
     for trial in search.completed()[:rows]:
         made.add_row(
             f"{trial.number}{' (base)' if trial == first else ''}",
