@@ -205,6 +205,7 @@ class RunCommand(LightningCLI):
                 f"{match[1]} {match[2]}: config.yaml could not replay it; write a list of two numbers"
             )
         self.options = RunOptions(**config.run.as_dict())
+        self.console.quiet = self.options.quiet
         epoch = self.look_at(config)
         split = "train" if self.fitting else self.stage.replace("validate", "val")
         check_trainer(config.trainer, split, epoch)
@@ -300,7 +301,7 @@ class RunCommand(LightningCLI):
         ]
         if self._get(self.config_init, "trainer").enable_progress_bar is not False:
             better: Callable[[float, float], float] = max if mode == "max" else min
-            callbacks.append(RunProgress(self.console, score, better))
+            callbacks.append(RunProgress(self.console, score, better, self.counted))
         callbacks += self.more_callbacks()
         if self.fitting:
             folder = self.folder / CHECKPOINTS
@@ -317,6 +318,8 @@ class RunCommand(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Checkpoints are read without executing anything."""
         extra = {} if subcommand == "fit_test" else {"weights_only": True}
+        if subcommand == "validate":
+            extra["verbose"] = not self.options.quiet
         return super()._prepare_subcommand_kwargs(subcommand) | extra
 
     def _run_subcommand(self, subcommand: str) -> None:

@@ -8,6 +8,7 @@ runs/<name>/<date-time>/
     results.json         what a test found, with per_task.csv beside it
 """
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ class RunOptions:
             offline if W&B cannot be reached.
         wandb_project: project the W&B run belongs to.
         wandb_entity: user or team that the project belongs to; null: whose key it is.
+        quiet: print no banner, bars, lines or tables: only warnings and errors, on stderr. Files are written
+            as ever.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class RunOptions:
         wandb: Literal["off", "offline", "online"] = "off",
         wandb_project: str = "leo-lightning",
         wandb_entity: str | None = None,
+        quiet: bool = False,
     ) -> None:
         if name in ("", ".", "..") or {"/", "\0"} & set(name):
             raise InputError(f"run.name is {name!r}: it must be a name without `/`; see --run.root")
@@ -62,6 +66,7 @@ class RunOptions:
         self.wandb = wandb
         self.wandb_project = wandb_project
         self.wandb_entity = wandb_entity
+        self.quiet = quiet
 
 
 def fresh_folder(root: Path, name: str) -> Path:
@@ -196,5 +201,6 @@ def next_commands(folder: Path, flags: str) -> Iterator[str]:
     best, last = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))
     tested = best if best.is_file() else last
     if tested.is_file():
-        yield f"python train.py test --ckpt_path {tested}{flags}"
-        yield f"python train.py predict --ckpt_path {tested}"
+        yield f"python train.py test --ckpt_path {shlex.quote(str(tested))}{flags}"
+        yield f"python train.py predict --ckpt_path {shlex.quote(str(tested))}"
+        yield f"python -m leo_lightning.report {shlex.quote(str(folder))}"

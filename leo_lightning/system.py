@@ -63,7 +63,8 @@ class MetaLearner(pl.LightningModule):
         clip_value: every gradient entry is first clipped to ± this value.
         clip_norm: the norm of each gradient tensor, by itself, is then clipped to this value.
         lr_scheduler: schedule of the learning rate: path of a class of torch.optim.lr_scheduler, with its
-            arguments; it moves on after each optimiser step. null: the rate stays.
+            arguments; it moves on after each optimiser step, and does not follow --trainer.max_steps: set
+            T_max with it. null: the rate stays.
         compile: compile the learner (torch.compile): on a CPU a minute of warm-up, and no gain.
         max_bad_steps: stop after so many steps in a row whose loss or gradient is not finite; each one of
             them is skipped and counted.

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from leo_lightning import cli, export, features
+from leo_lightning import cli, dashboard, export, features
 from leo_lightning.compare import __main__ as compare
 from leo_lightning.figures import __main__ as figures
 from leo_lightning.images import __main__ as images
@@ -23,6 +23,7 @@ from leo_lightning.report import __main__ as report
 from leo_lightning.sweep import __main__ as sweep
 from tests import refusals
 from tests.compare.refusals import COMPARISON
+from tests.dashboard_refusals import DASHBOARD
 from tests.extraction.refusals import EXTRACTION
 from tests.figures.refusals import FIGURES
 from tests.images.refusals import IMAGES
@@ -40,6 +41,7 @@ COMMANDS = {
     "features": features.main,
     "compare": compare.main,
     "sweep": sweep.main,
+    "dashboard": dashboard.main,
     "figures": figures.main,
     "report": report.main,
     "images": images.main,
@@ -49,6 +51,7 @@ COMMANDS = {
 SECTIONS = refusals.SECTIONS | {
     "Comparison": COMPARISON,
     "Search": SEARCH,
+    "Dashboard": DASHBOARD,
     "Figures": FIGURES,
     "Report": REPORT,
     "Images": IMAGES,

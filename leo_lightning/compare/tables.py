@@ -107,7 +107,11 @@ def terminal(rows: Sequence[Row], reference: str, console: Console) -> Table:
     """The table for a terminal; one that is too narrow gets the first columns, those of the comparison."""
     whole = _terminal(rows, reference, len(_titles(reference)))
     needed = Measurement.get(console, console.options.update_width(1000), whole).maximum
-    return whole if needed <= console.width else _terminal(rows, reference, 5)
+    if needed <= console.width:
+        return whole
+    narrow = _terminal(rows, reference, 5)
+    narrow.caption = f"the other columns need a terminal of {needed}; they are in table.md"
+    return narrow
 
 
 def _terminal(rows: Sequence[Row], reference: str, columns: int) -> Table:

@@ -14,9 +14,6 @@ from pathlib import Path
 from leo_lightning.arguments import ArgumentParser, exit_code
 from leo_lightning.errors import InputError, check_least
 
-VALIDATIONS = 10
-"""Per trial, if --steps says how long it is."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -39,7 +36,7 @@ def _parser() -> ArgumentParser:
         prog="python -m leo_lightning.sweep",
         description="Search hyperparameters: each trial is a training run, its score the best "
         "validation (accuracy, or squared error). The same command again goes on; two of them at a time "
-        "share the work.",
+        "share the work, also on two machines with one disk. At the end the best is tested.",
     )
     parser.add_argument(
         "--config",
@@ -50,8 +47,13 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--trials", type=int, default=20, metavar="N", help="trials in all (default: 20)")
     parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N",
+        help="trials at a time, each with one thread: as many as there are cores (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
         "--steps", type=int, metavar="N",
-        help=f"steps per trial, with {VALIDATIONS} validations (default: those of the sweep file)",
+        help="steps per trial, with 10 validations, and T_max of a schedule that ends with the training "
+        "(default: those of the sweep file)",
     )  # fmt: skip
     parser.add_argument("--root", metavar="DIR", help="folder of the features (default: the configuration's)")
     parser.add_argument("--shot", type=int, metavar="K", help="K, support images per class")
@@ -63,11 +65,13 @@ def _parser() -> ArgumentParser:
 
 
 def _search(arguments: argparse.Namespace, command: str) -> None:
-    check_least(1, {"--trials": arguments.trials, "--steps": arguments.steps, "--shot": arguments.shot})
+    numbers = {"--trials": arguments.trials, "--jobs": arguments.jobs}
+    check_least(1, {**numbers, "--steps": arguments.steps, "--shot": arguments.shot})
     check_least(0, {"--seed": arguments.seed})
     from rich.console import Console
 
     from leo_lightning.sweep import report
+    from leo_lightning.sweep.final_test import final_test
     from leo_lightning.sweep.search import open_search
     from leo_lightning.sweep.sweep_file import read_sweep
 
@@ -82,14 +86,15 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
         raise InputError(f"--steps: {arguments.config} trains nothing; leave it out")
     out = arguments.out or Path("runs") / "sweeps" / arguments.config.stem
     start = time.monotonic()
-    with open_search(sweep, out, _flags(arguments), arguments.seed) as search:
+    with open_search(sweep, out, _flags(arguments), arguments.seed, arguments.steps) as search:
         done = len(search.trials())
         say(
-            f"search  {arguments.trials} trials {report.budget(search)}; {sweep.method}, "
-            f"{len(sweep.space)} parameters"
+            f"search  {report.counted(arguments.trials, 'trial')} {report.budget(search)}; {sweep.method}, "
+            f"{report.counted(len(sweep.space), 'parameter')}{report.early(search)}"
         )
         say(f"data    {report.tasks(search)}")
-        say(f"out     {out}" + (f", {done} trials are there already" if done else ""))
+        there = f", {report.counted(done, 'trial')} {'is' if done == 1 else 'are'} there already"
+        say(f"out     {out}" + (there if done else ""))
 
         best = None
 
@@ -102,7 +107,7 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
                 best = numbers
                 report.write_best(search, command)
 
-        search.run(arguments.trials, ended)
+        search.run(arguments.trials, ended, arguments.jobs)
         report.write_trials(search)
         errors = [trial.user_attrs["error"] for trial in search.trials() if "error" in trial.user_attrs]
         if not search.completed() and len(errors) == len(search.trials()):
@@ -110,22 +115,22 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
         if not search.completed():
             say("all trials that are left are run by another process")
             return
-        report.write_best(search, command)
+        tested = final_test(search)
+        report.write_best(search, command, tested)
         console.print(report.table(search))
         if important := report.importance(search.study):
             say(f"importance  {important}")
         say(f"best        {report.verdict(search)}")
+        if tested:
+            say(f"test        {tested}")
         say(f"time        {time.monotonic() - start:.0f} s")
         say(f"trials      {out / 'trials.csv'}\nconfig      {out / 'best.yaml'}")
-        say(f"next\n  python train.py --config {out / 'best.yaml'}")
+        say(f"next\n  python train.py --config {shlex.quote(str(out / 'best.yaml'))}")
 
 
 def _flags(arguments: argparse.Namespace) -> list[str]:
     """Arguments of train.py for all trials."""
     flags = {"--data.root": arguments.root, "--data.shot": arguments.shot}
-    if arguments.steps is not None:
-        flags["--trainer.max_steps"] = arguments.steps
-        flags["--data.steps_per_epoch"] = max(1, arguments.steps // VALIDATIONS)
     return [f"{flag}={value}" for flag, value in flags.items() if value is not None]
 
 

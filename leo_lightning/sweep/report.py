@@ -1,6 +1,7 @@
 """What a search leaves: trials.csv, best.yaml, a table of the best, and which parameters mattered."""
 
 import csv
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,13 @@ def write_trials(search: Search) -> Path:
     return path
 
 
-def write_best(search: Search, command: str) -> Path:
+def write_best(search: Search, command: str, tested: str | None = None) -> Path:
     """Write best.yaml: the base configuration with the best trial's parameters, for its own number of steps.
 
     Args:
         search: with a completed trial.
         command: the sweep's command line, for the header.
+        tested: what a test has found.
     """
     best, *_ = completed = search.completed()
     flags = [flag for flag in search.flags if flag.partition("=")[0] not in BUDGET]
@@ -54,19 +56,22 @@ def write_best(search: Search, command: str) -> Path:
     path = search.out / "best.yaml"
     first = search.base_trial()
     started = f"; the base configuration reached {score(first):.4f}" if first else ""
-    failed = sum(trial.state == TrialState.FAIL for trial in search.trials())
+    states = [trial.state for trial in search.trials()]
+    failed, early = states.count(TrialState.FAIL), states.count(TrialState.PRUNED)
     lines = [
         f"Best of a hyperparameter search, {search.sweep.path}.",
         "",
         f"Score     {metric(search)} {score(best):.4f}{_at_step(best)}, mean of {data['val_tasks']} "
         f"validation tasks{started}.",
-        "          The best of many is flattered by the tasks that chose it: test it.",
-        f"Trials    {len(completed)} completed, {failed} failed; {search.sweep.method}, seed {search.seed}; "
-        f"this is trial {best.number}",
+        "          The best of many is flattered by the tasks that chose it"
+        + (":" if tested else ": test it."),
+        *([f"Test      {tested}."] if tested else []),
+        f"Trials    {len(completed)} completed, {failed} failed, {early} ended early; {search.sweep.method}, "
+        f"seed {search.seed}; this is trial {best.number}",
         f"A trial   {budget(search)}{longer}",
         f"Data      {tasks(search)}",
         f"Command   {command}",
-        f"{verb}     python train.py --config {path}",
+        f"{verb}     python train.py --config {shlex.quote(str(path))}",
     ]
     with whole_file(path) as part:
         text = "".join(f"# {line}".rstrip() + "\n" for line in lines) + config
@@ -77,7 +82,11 @@ def write_best(search: Search, command: str) -> Path:
 def table(search: Search, rows: int = 10) -> Table:
     """The best trials, one per line."""
     first = search.base_trial()
-    made = Table("trial", metric(search), "step", "seconds", *search.sweep.space)
+    names = list(search.sweep.space)
+    fields = [name.rpartition(".")[2] for name in names]
+    made = Table(
+        "trial", metric(search), "step", "seconds", *(fields if len(set(fields)) == len(names) else names)
+    )
     for trial in search.completed()[:rows]:
         made.add_row(
             f"{trial.number}{' (base)' if trial == first else ''}",
@@ -105,9 +114,12 @@ def importance(study: optuna.Study) -> str | None:
 
 def line(search: Search, trial: FrozenTrial, trials: int) -> str:
     """What is said when a trial is over."""
-    said = f"trial {trial.number:3}  {len(search.trials())}/{trials}  "
+    over = sum(one.state.is_finished() for one in search.trials())
+    said = f"trial {trial.number:3}  {over}/{trials}  "
     if trial.value is None:
         said += f"failed: {trial.user_attrs['error']}"
+    elif trial.state == TrialState.PRUNED:
+        said += f"val {trial.value:.4f}, ended early after validation {trial.last_step}"
     else:
         best = search.completed()[0]
         said += f"val {trial.value:.4f}{_at_step(trial)}  best {score(best):.4f} "
@@ -138,6 +150,22 @@ def budget(search: Search) -> str:
         f"of {search.base['trainer']['max_steps']} steps, validated every {data['steps_per_epoch']} steps on "
         f"{data['val_tasks']} tasks"
     )
+
+
+def early(search: Search) -> str:
+    """When trials are ended that are worse than others."""
+    end = search.sweep.early_end
+    if end is None:
+        return ""
+    return (
+        f"; those not among the best of {end.eta} end after validation {end.min_iter}, "
+        f"{end.min_iter * end.eta}, …"
+    )
+
+
+def counted(number: int, what: str) -> str:
+    """So many of them, in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _at_step(trial: FrozenTrial) -> str:

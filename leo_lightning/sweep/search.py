@@ -1,12 +1,15 @@
-"""The search: trials one after the other, in this process and any other that works on the same study."""
+"""The search: trials, some at a time, in this process and any other that works on the same study."""
 
 import fcntl
 import json
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import optuna
 import yaml
 from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -21,10 +25,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from leo_lightning.errors import InputError, one_line
 from leo_lightning.sweep.sweep_file import Sweep
-from leo_lightning.sweep.trial import best_validation, reason, resolve, run_command
+from leo_lightning.sweep.trial import reason, resolve, run_command, validations
 
 AGAIN = "begun again"
 """Mark of a trial whose process was ended; another one has its values."""
+
+VALIDATIONS = 10
+"""Per trial, if it is said how long it is."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +83,41 @@ class Search:
         """Where a trial's run and what it printed is."""
         return self.out / "runs" / f"trial-{trial.number:04d}"
 
-    def run(self, trials: int, ended: Callable[[FrozenTrial], None]) -> None:
+    def run(self, trials: int, ended: Callable[[FrozenTrial], None], jobs: int = 1) -> None:
         """Run trials until there are so many.
 
         Args:
             trials: how many, those counted that other processes run, and those of earlier calls.
-            ended: called after each trial of this process, while no other process changes the folder.
+            ended: called after each trial of this process, while no other one changes the folder.
+            jobs: trials that run at a time.
         """
+        stop = threading.Event()
+        with ThreadPoolExecutor(jobs) as pool:
+            workers = [pool.submit(self._work, trials, ended, stop) for _ in range(jobs)]
+            try:
+                for worker in as_completed(workers):
+                    worker.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown()  # waits for the trials' ends
+                with locked(self.out / ".lock"):
+                    self._revive()
+                raise
+
+    def _work(self, trials: int, ended: Callable[[FrozenTrial], None], stop: threading.Event) -> None:
+        """Run trials one after the other."""
         try:
-            while (begun := self._begin(trials)) is not None:
+            while not stop.is_set() and (begun := self._begin(trials)) is not None:
                 trial, lock = begun
                 try:
-                    self._run(trial)
-                    with locked(self.out / ".lock"):
-                        self._drop_checkpoints()
-                        ended(self.study.get_trials(deepcopy=False)[trial.number])
+                    if self._run(trial, stop):
+                        with locked(self.out / ".lock"):
+                            self._drop_checkpoints()
+                            ended(self.study.get_trials(deepcopy=False)[trial.number])
                 finally:
                     lock.close()
-        except KeyboardInterrupt:
-            with locked(self.out / ".lock"):
-                self._revive()
-            raise
+        finally:
+            self.study._storage.remove_session()
 
     def _begin(self, trials: int) -> tuple[Trial, Any] | None:
         """The next trial and the file whose lock says that it is being run; None if there are enough."""
@@ -140,8 +161,8 @@ class Search:
                 self.study.enqueue_trial({**frozen.system_attrs.get("fixed_params", {}), **frozen.params})
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _run(self, trial: Trial) -> None:
-        """Train, and tell the study how it went."""
+    def _run(self, trial: Trial, stop: threading.Event) -> bool:
+        """Train, and tell the study how it went; False if it was stopped, and did not go anywhere."""
         folder, start = self.folder(trial), time.monotonic()
         arguments = [
             *self.sweep.arguments(trial.params),
@@ -151,37 +172,73 @@ class Search:
             "--run.wandb=off",
             "--trainer.logger=false",
         ]
-        code = run_command(arguments, folder / "output.txt", folder / "errors.txt")
-        found = next(
-            (best_validation(run, self.sweep.metric, self.sweep.goal) for run in folder.glob("*/")), None
-        )
+        worse, reported = False, 0
+
+        def over() -> bool:
+            """Whether others are better by its last validation; the base configuration is let finish."""
+            nonlocal worse, reported
+            if self.sweep.early_end is not None and not worse:
+                for value, _ in self._validations(trial)[reported:]:
+                    reported += 1
+                    trial.report(value, reported)
+                    worse = worse or (trial.should_prune() and trial.params != self.first)
+            return worse or stop.is_set()
+
+        code = run_command(arguments, folder / "output.txt", folder / "errors.txt", over)
+        # Ctrl-C reaches the trial before it reaches the search
+        if stop.wait(5 if code in (-signal.SIGINT, 128 + signal.SIGINT) else 0):
+            return False
+        found = self._validations(trial)
         trial.set_user_attr("seconds", round(time.monotonic() - start, 1))
-        if code == 0 and found is not None:
-            trial.set_user_attr("step", found[1] if self.sweep.trains else 0)
-            self.study.tell(trial, found[0])
+        if found and (code == 0 or worse):
+            best = max if self.sweep.goal == "maximize" else min
+            value, step = best(found, key=lambda one: one[0])
+            trial.set_user_attr("step", step if self.sweep.trains else 0)
+            if not worse:
+                self.study.tell(trial, value)
+                return True
+            said = (
+                f"ended early after validation {len(found)}, step {found[-1][1]}: others are better by then"
+            )
+            (folder / "ended-early.txt").write_text(f"{said}\n", encoding="utf-8")
+            self.study.tell(trial, state=TrialState.PRUNED)
         else:
             why = reason(code, folder / "errors.txt") if code else "there was no validation"
             trial.set_user_attr("error", why)
             self.study.tell(trial, state=TrialState.FAIL)
+        return True
+
+    def _validations(self, trial: Trial) -> list[tuple[float, int]]:
+        return next((validations(run, self.sweep.metric) for run in self.folder(trial).glob("*/")), [])
 
     def _drop_checkpoints(self) -> None:
-        """Keep the checkpoints of the best trial only, and of those that run."""
-        best = [trial.number for trial in self.completed()[:1]]
+        """Keep the checkpoints of the best trial and of the base configuration's, and of those that run."""
+        kept = [trial.number for trial in (*self.completed()[:1], self.base_trial()) if trial]
         for trial in self.trials():
-            if trial.state != TrialState.RUNNING and trial.number not in best:
+            if trial.state != TrialState.RUNNING and trial.number not in kept:
                 for checkpoints in self.folder(trial).glob("*/checkpoints"):
                     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 @contextmanager
-def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterator[Search]:
+def open_search(
+    sweep: Sweep, out: Path, flags: list[str], seed: int, steps: int | None = None
+) -> Iterator[Search]:
     """Open the search in a folder, or begin it: its first trial has the base configuration's values.
+
+    Args:
+        sweep: what is searched.
+        out: the folder.
+        flags: arguments for all trials.
+        seed: of the sampler.
+        steps: of a trial; None: what the sweep says.
 
     Raises:
         InputError: the base configuration is wrong or outside of what is searched, or the folder holds
             another search or cannot be written.
     """
     try:
+        flags = [*flags, *_budget(sweep, flags, steps)]
         base, first = _start(sweep, flags)
     except InputError as error:
         raise InputError(f"{sweep.path}: {error}") from None
@@ -194,12 +251,19 @@ def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterato
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = out / "study.db"
-    settings = json.loads(json.dumps({"base": base, "method": sweep.method, "space": _space_text(sweep)}))
+    about = {"base": base, "method": sweep.method, "space": _space_text(sweep)}
+    if sweep.early_end is not None:
+        about["early_end"] = asdict(sweep.early_end)
+    settings = json.loads(json.dumps(about))
     with locked(out / ".lock"):
         try:
             storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
             study = optuna.create_study(
-                storage=storage, study_name="sweep", direction=sweep.goal, load_if_exists=True
+                storage=storage,
+                study_name="sweep",
+                direction=sweep.goal,
+                load_if_exists=True,
+                pruner=_pruner(sweep),
             )
         except (SQLAlchemyError, RuntimeError) as error:
             raise InputError(
@@ -222,6 +286,24 @@ def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int) -> Iterato
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _pruner(sweep: Sweep) -> BasePruner:
+    if sweep.early_end is None:
+        return NopPruner()
+    return SuccessiveHalvingPruner(sweep.early_end.min_iter, sweep.early_end.eta)
+
+
+def _budget(sweep: Sweep, flags: list[str], steps: int | None) -> list[str]:
+    """Flags for trials of so many steps; a schedule that ends with the training ends with the trial, too."""
+    if steps is None:
+        return []
+    budget = {"trainer.max_steps": steps, "data.steps_per_epoch": max(1, steps // VALIDATIONS)}
+    base = yaml.safe_load(resolve([*sweep.arguments({}), *flags]))
+    schedule = base["model"].get("lr_scheduler") or {}
+    if schedule.get("init_args", {}).get("T_max") == base["trainer"]["max_steps"]:
+        budget["model.lr_scheduler.init_args.T_max"] = steps
+    return [f"--{name}={value}" for name, value in budget.items()]
 
 
 def _start(sweep: Sweep, flags: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

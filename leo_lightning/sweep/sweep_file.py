@@ -1,7 +1,7 @@
 """The sweep file: what is searched for which command, in the format of `wandb sweep`.
 
 The format: docs.wandb.ai/guides/sweeps/define-sweep-configuration. W&B's keys that only its server obeys
-(name, description, project, entity, run_cap, early_terminate) are left to it.
+(name, description, project, entity, run_cap) are left to it.
 """
 
 import itertools
@@ -23,8 +23,8 @@ from leo_lightning.errors import InputError, one_line, printable
 from leo_lightning.parser import check_config
 
 KEYS = (
-    "program", "method", "metric", "command", "parameters",
-    "name", "description", "project", "entity", "run_cap", "early_terminate",
+    "program", "method", "metric", "command", "parameters", "early_terminate",
+    "name", "description", "project", "entity", "run_cap",
 )  # fmt: skip
 METHODS = ("bayes", "random", "grid")
 METRICS: dict[str, Literal["maximize", "minimize"]] = {"val/accuracy": "maximize", "val/mse": "minimize"}
@@ -34,6 +34,21 @@ DISTRIBUTIONS = (
     "constant", "categorical", "uniform", "int_uniform", "log_uniform_values", "q_uniform",
     "q_log_uniform_values",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EarlyEnd:
+    """When trials are ended that are worse than others: successive halving, which W&B calls hyperband.
+
+    Li, Jamieson, Rostamizadeh et al.: A System for Massively Parallel Hyperparameter Tuning. MLSys 2020.
+
+    Attributes:
+        min_iter: validations after which a trial is first compared with those that came as far.
+        eta: the best of so many go on; and they are compared again after so many times the validations.
+    """
+
+    min_iter: int
+    eta: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,7 @@ class Sweep:
         command: arguments of train.py, one word per flag; `${args}` stands for those of a trial.
         constants: parameters with one value.
         space: the others, each with what its values are drawn from.
+        early_end: when trials are ended early; None: never.
     """
 
     path: Path
@@ -55,6 +71,7 @@ class Sweep:
     command: tuple[str, ...]
     constants: dict[str, Any]
     space: dict[str, BaseDistribution]
+    early_end: EarlyEnd | None = None
 
     @property
     def trains(self) -> bool:
@@ -126,7 +143,28 @@ def _sweep(path: Path, content: dict[str, Any]) -> Sweep:
     ranges = [name for name, drawn in space.items() if not isinstance(drawn, CategoricalDistribution)]
     if method == "grid" and ranges:
         raise InputError(f"{ranges[0]}: a grid needs `values`; list some, or choose another method")
-    return Sweep(path, method, metric["name"], _command(content.get("command")), constants, space)
+    command, early_end = _command(content.get("command")), _early_end(content.get("early_terminate"))
+    return Sweep(path, method, metric["name"], command, constants, space, early_end)
+
+
+def _early_end(given: object) -> EarlyEnd | None:
+    """W&B's `early_terminate`, of which the form with max_iter is not known here."""
+    if given is None:
+        return None
+    fields = {"eta": 3, "strict": True, **given} if isinstance(given, dict) else {}
+    least = {"min_iter": 1, "eta": 2}
+    numbers = [fields.get(name) for name in least]
+    if (
+        fields.keys() != {"type", "min_iter", "eta", "strict"}
+        or fields["type"] != "hyperband"
+        or any(type(number) is not int for number in numbers)
+        or any(fields[name] < number for name, number in least.items())
+    ):
+        raise InputError(
+            f"early_terminate is {_shown(given)}: it must be like {{type: hyperband, min_iter: 3, eta: 3}}, "
+            "counted in validations"
+        )
+    return EarlyEnd(fields["min_iter"], fields["eta"])
 
 
 def _command(given: object) -> tuple[str, ...]:

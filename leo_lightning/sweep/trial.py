@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,14 +23,20 @@ _processes.set_forkserver_preload(["leo_lightning.cli"])
 PATIENCE = 30.0
 """Seconds that a run has to stop before it is killed."""
 
+LOOK = 0.5
+"""Seconds between two looks at a run."""
 
-def run_command(arguments: list[str], output: Path, errors: Path) -> int:
+
+def run_command(
+    arguments: list[str], output: Path, errors: Path, over: Callable[[], bool] = lambda: False
+) -> int:
     """Run train.py's command in a new process; Ctrl-C ends it, too.
 
     Args:
         arguments: what follows `train.py` on the command line.
         output: file for what it prints.
         errors: file for what it says on stderr.
+        over: asked now and then whether to end it.
 
     Returns:
         Exit code; that of a process that a signal ended is negative.
@@ -37,7 +44,8 @@ def run_command(arguments: list[str], output: Path, errors: Path) -> int:
     process = _processes.Process(target=_command, args=(arguments, os.getcwd(), output, errors))
     process.start()
     try:
-        process.join()
+        while process.is_alive() and not over():
+            process.join(LOOK)
     finally:
         if process.is_alive():
             process.terminate()
@@ -96,20 +104,15 @@ def reason(code: int, errors: Path) -> str:
     return printable(lines[-1].removeprefix("error: ")) if lines else f"ended with exit code {code}"
 
 
-def best_validation(folder: Path, metric: str, goal: str) -> tuple[float, int] | None:
-    """The best validation score of a run and the number of steps trained until then; None without any.
+def validations(folder: Path, metric: str) -> list[tuple[float, int]]:
+    """The scores of a run's validations so far, each with the number of steps trained until then.
 
     Args:
         folder: of the run.
         metric: name of the score.
-        goal: maximize or minimize.
     """
     path = folder / "metrics.csv"
     if not path.is_file():
-        return None
+        return []
     with path.open(newline="", encoding="utf-8") as file:
-        found = [
-            (float(row[metric]), int(row["step"]) + 1) for row in csv.DictReader(file) if row.get(metric)
-        ]
-    best = max if goal == "maximize" else min
-    return best(found, key=lambda one: one[0], default=None)
+        return [(float(row[metric]), int(row["step"]) + 1) for row in csv.DictReader(file) if row.get(metric)]

@@ -91,12 +91,14 @@ def test_markdown_is_a_table(table: list[Row]):
 
 @pytest.mark.parametrize(("width", "columns"), [(80, 5), (160, 10)])
 def test_terminal_is_wide_enough(table: list[Row], width: int, columns: int):
-    """Catches numbers that are cut where the terminal is narrow."""
+    """Catches numbers that are cut where the terminal is narrow, and columns left out without a word."""
     console = Console(width=width, record=True, file=io.StringIO())
     shown = terminal(table, "LEO_1 & 50%", console)
     console.print(shown)
     assert len(shown.columns) == columns
-    assert "−40.00 ± " in console.export_text()
+    said = console.export_text()
+    assert "−40.00 ± " in said
+    assert ("table.md" in said) == (columns == 5)
 
 
 def test_folders_are_left_out():

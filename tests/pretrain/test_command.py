@@ -218,3 +218,11 @@ def test_dropblock_counts_training_steps():
     set_steps(network, 5)
     counts = {module.num_batches_tracked for module in network.modules() if hasattr(module, "drop_block")}
     assert counts == {5}
+
+
+def test_quiet_prints_nothing(images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """Catches a banner, a line or Lightning's table of a validation that quiet lets through."""
+    assert run(images, tmp_path, "--trainer.max_epochs=1", "--run.quiet=true") == 0
+    best = folders(tmp_path)[0] / "checkpoints" / "best.ckpt"
+    assert main(["validate", f"--ckpt_path={best}", "--run.quiet=true", f"--run.root={tmp_path}"]) == 0
+    assert capfd.readouterr() == ("", "")

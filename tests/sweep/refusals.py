@@ -77,8 +77,8 @@ SEARCH = {
         RUN, "sweep.yaml: holds no table of fields; configs/sweeps has examples", text("sweep.yaml", "3")
     ),
     "unknown field": refused(
-        "unknown field 'methud'; known are program, method, metric, command, parameters, name, description, "
-        "project, entity, run_cap, early_terminate",
+        "unknown field 'methud'; known are program, method, metric, command, parameters, early_terminate, "
+        "name, description, project, entity, run_cap",
         methud="bayes",
     ),
     "unknown method": refused("method is 'tpe': it must be one of bayes, random, grid", method="tpe"),
@@ -97,6 +97,22 @@ SEARCH = {
     "nothing to search": refused(
         "parameters: each has one value only, so there is nothing to search; give one of them several",
         {"a": {"value": 1}},
+    ),
+    "an early end of another kind": refused(
+        "early_terminate is {'type': 'hyperband', 'max_iter': 27, 's': 2}: it must be like {type: hyperband, "
+        "min_iter: 3, eta: 3}, counted in validations",
+        early_terminate={"type": "hyperband", "max_iter": 27, "s": 2},
+    ),
+    "an early end after a fraction": refused(
+        "early_terminate is {'type': 'hyperband', 'min_iter': 0.5}: it must be like …",
+        early_terminate={"type": "hyperband", "min_iter": 0.5},
+    ),
+    "an early end that keeps all": refused(
+        "early_terminate is {'type': 'hyperband', 'min_iter': 1, 'eta': 1}: it must be like …",
+        early_terminate={"type": "hyperband", "min_iter": 1, "eta": 1},
+    ),
+    "an early end that is no table": refused(
+        "early_terminate is 'hyperband': it must be like …", early_terminate="hyperband"
     ),
     "a range in a grid": refused(
         "a: a grid needs `values`; list some, or choose another method", method="grid"
@@ -228,5 +244,6 @@ SEARCH = {
         ),
     ),
     "no trials": Case(f"{RUN} --trials 0", "--trials is 0: it must be at least 1"),
+    "no jobs": Case(f"{RUN} --jobs 0", "--jobs is 0: it must be at least 1"),
     "negative seed": Case(f"{RUN} --seed -1", "--seed is -1: it must be at least 0"),
 }

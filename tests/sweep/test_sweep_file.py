@@ -1,5 +1,7 @@
 """Sweep files: what W&B's distributions become, and that W&B's agent can run them."""
 
+import os
+import queue
 import shlex
 import subprocess
 import sys
@@ -11,8 +13,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from leo_lightning import cli
 from leo_lightning.sweep.search import base_value
-from leo_lightning.sweep.sweep_file import read_sweep
-from tests.sweep.sweeps import ROOT, write
+from leo_lightning.sweep.sweep_file import EarlyEnd, read_sweep
+from tests.runs import folders
+from tests.sweep.sweeps import ROOT, TINY, write
+from tests.test_wandb import read_back
 
 SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 DRAWN = {
@@ -92,6 +96,42 @@ def test_the_command_of_wandbs_agent_is_accepted(
     assert config["run"]["wandb"] == "online"
     for name, value in values.items():
         assert base_value(config, name) == value
+
+
+def test_an_agent_of_wandbs_runs_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By W&B's agent, offline. Catches a run under another id than the agent's, or without its score."""
+    agents = pytest.importorskip("wandb.wandb_agent")
+    monkeypatch.chdir(ROOT)
+    # the agent changes these, and its child inherits them
+    for name, value in (
+        ("SWEEP_ID", "sweep"),
+        ("RUN_ID", ""),
+        ("SWEEP_PARAM_PATH", ""),
+        ("DIR", str(tmp_path)),
+    ):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    content = yaml.safe_load((ROOT / "configs" / "sweeps" / "quickstart.yaml").read_text())
+    agent = agents.Agent(api=None, queue=queue.Queue(), sweep_id="sweep")
+    agent._sweep_command = [*content["command"], *TINY, f"--run.root={tmp_path}", "--run.quiet=true"]
+    rate = {"model.learning_rate": {"value": 0.002}}
+    agent._command_run({"run_id": "asked4", "program": content["program"], "args": rate})
+    assert agent._run_processes["asked4"].wait() == 0
+    (folder,) = folders(tmp_path, "quickstart")
+    config, names, run_id = read_back(folder)
+    assert run_id == "asked4"
+    assert content["metric"]["name"] in names
+    assert config["model"]["learning_rate"] == 0.002
+
+
+def test_an_early_end_is_counted_in_validations(tmp_path: Path):
+    """Catches W&B's own default of eta that is not ours, and the field lost."""
+    given = {"type": "hyperband", "min_iter": 2}
+    assert read_sweep(
+        write(tmp_path, {"a": {"values": [1, 2]}}, early_terminate=given)
+    ).early_end == EarlyEnd(min_iter=2, eta=3)
+    assert read_sweep(write(tmp_path, {"a": {"values": [1, 2]}})).early_end is None
 
 
 def test_help_is_quick():
