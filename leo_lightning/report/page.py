@@ -71,7 +71,7 @@ def render(runs: Sequence[RunFolder], now: float) -> str:
         most_pictures=pictures.MOST,
         settings=settings.table(config, known),
         histories=[(run, _history(run)) for run in runs if run.earlier],
-        facts=settings.table([_facts(run.results) for run in runs]),
+        facts=settings.table([_facts(run.results) for run in runs if run.results]),
         commands=[(run, _commands(run)) for run in runs],
     )
 
