@@ -3,6 +3,7 @@
 import html
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,25 +79,32 @@ def task_chart(runs: Sequence[RunFolder]) -> Chart | None:
     values = {i: np.array([*run.per_task.values()]) for i, run in tested}
     values = {i: found[np.isfinite(found)] for i, found in values.items()}
     every = np.concatenate([*values.values()])
-    share = tested[0][1].score == "accuracy"
+    score = tested[0][1].score
+    share = score == "accuracy"
     limits = (0.0, 1.0) if share or not len(every) else (float(every.min()), float(every.max()))
     edges = np.linspace(*limits, BINS + 1)
+    full = np.flatnonzero(np.histogram(every, edges)[0])
+    edges = edges[full[0] if len(full) else 0 :]
+    number = ".0%" if share else ".3g"
+    between = [f"{low:{number}} to {high:{number}}" for low, high in pairwise(edges)]
     figure = _empty(share)
     for i, run in tested:
         counts, _ = np.histogram(values[i], edges)
+        shares = counts / max(1, len(values[i]))
         figure.add_scatter(
-            x=(edges[:-1] + edges[1:]) / 2, y=counts / max(1, len(values[i])),
-            line={"shape": "hvh", "color": colour(i), "dash": dash(i), "width": 2}, mode="lines",
-            fill="tozeroy", fillcolor=_faint(i), name=_plain(run.name), meta=i,
+            x=edges, y=[*shares, shares[-1]], customdata=[*between, between[-1]], mode="lines", meta=i,
+            line={"shape": "hv", "color": colour(i), "dash": dash(i), "width": 2}, name=_plain(run.name),
+            fill="tozeroy", fillcolor=_faint(i),
             hovertemplate="%{fullData.name}: %{y:.1%} of its tasks<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(
-        title=_title(tested[0][1].score),
+        title=_title(score),
         tickformat=".0%" if share else "~g",
-        unifiedhovertitle={"text": f"{tested[0][1].score} %{{x:.0%}}" if share else "%{x:.3~g}"},
+        rangemode="normal",
+        unifiedhovertitle={"text": f"{score} %{{customdata}}"},
     )
     figure.update_yaxes(title=_title("share of tasks"), tickformat=".0%", rangemode="tozero")
-    return Chart("test tasks", figure, wide=True)
+    return Chart(f"{score} of each test task", figure, wide=True)
 
 
 def as_json(charts: Iterable[tuple[str, Chart]]) -> str:

@@ -31,13 +31,16 @@ def outcomes(runs: Sequence[RunFolder]) -> list[Line]:
 
 def _line(run: RunFolder, first: RunFolder) -> Line:
     found, best = finite(run.results.get(run.score)), run.best
-    validated = "" if best is None else f"{scored(run.score, best.score, best.ci95)} at step {best.step:,}"
+    when = f" at step {best.step:,}" if best is not None and run.trained else ""
+    validated = "" if best is None else scored(run.score, best.score, best.ci95) + when
     if run.tested and found is not None:
         interval, about = _interval(run), _tasks(run.results)
         difference = "" if run is first else _difference(run, first)
         return Line(scored(run.score, found), interval, f"{_word(run.score)}, {about}", validated, difference)
     if best is not None:
-        about = f"{_word(run.score)}, best validation, at step {best.step:,}"
+        about = (
+            f"{_word(run.score)}, best validation,{when}" if when else f"{_word(run.score)} of a validation"
+        )
         interval = "" if best.ci95 is None else _width(run.score, best.ci95)
         return Line(scored(run.score, best.score), interval, about, validated, "")
     return Line("", "", "no score yet", "", "")
@@ -82,13 +85,13 @@ def protocol(results: dict[str, Any]) -> str:
 
 def scored(score: str, value: float, ci95: float | None = None) -> str:
     """A score, with the half width of its interval if that is known."""
-    said = f"{100 * value:.2f}" if score == "accuracy" else f"{value:.4g}"
+    said = f"{100 * value:.2f}" if score == "accuracy" else f"{value:.3f}"
     said += "" if ci95 is None else f" {_width(score, ci95)}"
     return f"{said} %" if score == "accuracy" else said
 
 
 def _width(score: str, ci95: float) -> str:
-    return f"± {100 * ci95:.2f}" if score == "accuracy" else f"± {ci95:.2g}"
+    return f"± {100 * ci95:.2f}" if score == "accuracy" else f"± {ci95:.3f}"
 
 
 def _interval(run: RunFolder) -> str:
@@ -123,7 +126,7 @@ def _difference(run: RunFolder, first: RunFolder) -> str:
     mean, width = differences.mean(), 1.96 * differences.std(ddof=1) / math.sqrt(len(differences))
     if run.score == "accuracy":
         return f"{100 * mean:+.2f} ± {100 * width:.2f} points".replace("-", "−")
-    return f"{mean:+.4g} ± {width:.2g}".replace("-", "−")
+    return f"{mean:+.3f} ± {width:.3f}".replace("-", "−")
 
 
 def _word(score: str) -> str:

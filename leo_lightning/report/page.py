@@ -47,7 +47,7 @@ def render(runs: Sequence[RunFolder], now: float) -> str:
     placed = {id(chart): f"chart-{i}" for i, chart in enumerate(places) if chart}
     config, known = [run.config for run in runs], settings.defaults(runs[0].config)
     return environment.get_template("page.html.jinja").render(
-        title=" and ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs",
+        title=", ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs",
         written=datetime.fromtimestamp(now).strftime("%Y-%m-%d %H:%M"),
         generator=Markup(GENERATOR),
         policy=_policy(scripts),
@@ -71,7 +71,7 @@ def render(runs: Sequence[RunFolder], now: float) -> str:
         most_pictures=pictures.MOST,
         settings=settings.table(config, known),
         histories=[(run, _history(run)) for run in runs if run.earlier],
-        facts=settings.table([_facts(run.results) for run in runs]),
+        facts=settings.table([_facts(run.results) for run in runs if run.results]),
         commands=[(run, _commands(run)) for run in runs],
     )
 

@@ -62,7 +62,8 @@ class RunFolder:
     @property
     def trained(self) -> bool:
         """Whether it trained, and not only tested what others had."""
-        return bool(self.training) or (self.folder / LAST.parent).is_dir()
+        logged = any(name.startswith("train/") for name in self.curves)
+        return logged or (self.folder / LAST.parent).is_dir()
 
     @cached_property
     def training(self) -> dict[str, Curve]:
@@ -103,7 +104,7 @@ class RunFolder:
             if self.training:
                 return State(True, f"trained {done:,} steps, then tested{took}")
             return State(True, f"tested{took}: {self.results.get('checkpoint') or 'nothing to train'}")
-        if self.curves and not any(name.startswith("train/") for name in self.curves) and not self.trained:
+        if self.curves and not self.trained:
             return State(True, "validated")
         saved, said = self._last_checkpoint(now)
         done = max(done, saved)

@@ -20,7 +20,7 @@ def make_run(
     *,
     max_steps: int = 100,
     every: int = 20,
-    logged: Mapping[str, Sequence[float | str]] = {"train/loss": ()},
+    logged: Mapping[str, Sequence[float | str]] | None = None,
     tasks: Sequence[float] = (),
     **changes: Any,
 ) -> Path:
@@ -31,7 +31,7 @@ def make_run(
         accuracies: of its validations, one after each `every` steps.
         max_steps: what it was to do.
         every: steps.
-        logged: other columns, a value after each `every` steps.
+        logged: other columns, a value after each `every` steps; a loss unless said otherwise.
         tasks: final accuracies of its test tasks; none if it was not tested.
         changes: settings of LEO, or what its results say.
     """
@@ -45,8 +45,9 @@ def make_run(
         "run": {"name": folder.name},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    logged = {"train/loss": [1.0] * len(accuracies)} if logged is None else logged
     rows = []
-    for i in range(max(len(accuracies), *map(len, logged.values()))):
+    for i in range(max(len(accuracies), 0, *map(len, logged.values()))):
         step = every * (i + 1) - 1
         cells = {name: values[i] for name, values in logged.items() if i < len(values)}
         rows += [{"step": step, "epoch": 0, **cells}] if cells else []

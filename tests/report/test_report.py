@@ -147,11 +147,22 @@ def test_a_result_is_not_of_the_training_that_went_on_after_it(tmp_path: Path):
     assert "62.50" not in text
 
 
+def test_a_validation_is_no_unfinished_training(tmp_path: Path):
+    """Catches `train.py validate` that seems to have stopped at its first step."""
+    run = make_run(tmp_path / "one", [0.5], every=1, logged={})
+    text = seen(run)
+    assert "validated" in text
+    assert "unfinished" not in text
+    assert "Accuracy of a validation, with its 95% interval" in text
+    assert "at step" not in text
+
+
 def test_less_of_a_squared_error_is_better(tmp_path: Path):
     """Catches a best validation of a regression that is its worst, and its score in percent."""
-    run = make_run(tmp_path / "one", logged={"val/mse": [2.5, 0.5, 1.5], "val/mse_ci95": [0.1, 0.2, 0.3]})
+    logged = {"train/loss": [1.0], "val/mse": [2.5, 0.5, 1.5], "val/mse_ci95": [0.1, 0.2, 0.3]}
+    run = make_run(tmp_path / "one", logged=logged)
     text = seen(run)
-    assert "0.5 ± 0.2" in text
+    assert "0.500 ± 0.200" in text
     assert "squared error, best validation, at step 40" in text.lower()
 
 
