@@ -243,9 +243,12 @@ class RunCommand(LightningCLI):
                 )
             return None
         path = Path(wanted)
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a checkpoint in it, such as checkpoints/best.ckpt")
         if not path.is_file():
             there = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))
-            raise InputError(f"{path}: no such checkpoint" + (f"; there is {there}" if there else ""))
+            advice = f"there is {there}" if there else "name a best.ckpt or last.ckpt of a run"
+            raise InputError(f"{path}: no such checkpoint; {advice}")
         return path
 
     def instantiate_classes(self) -> None:

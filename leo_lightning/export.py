@@ -67,7 +67,13 @@ def _parser() -> ArgumentParser:
         help="a few labelled examples of each class: features.safetensors, npz, npy or pt, or a folder with "
         "a folder of images for each class",
     )
-    add("--backbone", type=Path, metavar="FILE", help="backbone.safetensors of the training, for images")
+    add(
+        "--backbone",
+        type=Path,
+        metavar="FILE",
+        help="for images, the backbone.safetensors that made the features of the training (default: the one "
+        "that lies beside these)",
+    )
     add("--out", type=Path, required=True, metavar="FILE", help="what is written: .onnx or .safetensors")
     return parser
 
@@ -80,12 +86,16 @@ def _export(arguments: argparse.Namespace) -> None:
     from leo_lightning.data.new_classes import support_of
     from leo_lightning.extraction.new_images import read_any
     from leo_lightning.quiet import quiet
+    from leo_lightning.run import folder_of
+    from leo_lightning.shorthand import backbone_of
     from leo_lightning.trained import TrainedModel
 
     quiet()
     trained = TrainedModel.load(arguments.ckpt_path)
     provenance = trained.record.provenance
-    support = support_of(read_any(arguments.support, True, arguments.backbone, provenance))
+    folder = folder_of(arguments.ckpt_path)
+    backbone = arguments.backbone or (folder and backbone_of(folder))
+    support = support_of(read_any(arguments.support, True, backbone, provenance))
     export(trained.adapt(support), support.class_names, trained, arguments.out)
     print(
         f"{arguments.out}: {support.num_classes} classes by {len(support)} examples, embeddings of size "

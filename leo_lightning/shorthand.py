@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from leo_lightning.backbones.recipe import BACKBONE_FILE
+from leo_lightning.data.new_classes import MISSING
 from leo_lightning.errors import InputError
 from leo_lightning.parser import NEW_CLASSES_PATH, nearest
 from leo_lightning.run import CONFIG, find_checkpoint, folder_of, read_checkpoint
@@ -42,6 +43,9 @@ def with_defaults(
         raise InputError(f"unknown command {args[0]}{nearest(args[0], commands)}")
     command, *rest = args if args and args[0] in commands else [next(iter(fits)), *args]
     new_classes = bool(flag_values(rest, "--data.support"))
+    query = _value(rest, "--data.query") or "0"
+    if command == "predict" and not new_classes and not query.isdigit():
+        raise InputError(MISSING.format(name="support", what="a few labelled examples"))
     if new_classes and command != "predict":
         raise InputError(f"data.support is for `predict`, not for `{command}`; leave it out")
     configs = flag_values(rest, "--config", "-c")
@@ -59,8 +63,10 @@ def with_defaults(
         root, name = _value(rest, "--run.root") or "runs", _value(rest, "--run.name") or name
         path = find_checkpoint(Path(root), name, wanted) if wanted in ("best", "last") else Path(wanted)
         if folder := folder_of(path):
-            beside = _backbone_of(folder) if new_classes else []
-            return [command, "--config", str(folder / CONFIG), *_chosen(rest, new_classes), *beside, *rest]
+            _check_kind(folder, path, start)
+            beside = backbone_of(folder) if new_classes else None
+            found = [] if beside is None else [f"--data.backbone={beside}"]
+            return [command, "--config", str(folder / CONFIG), *_chosen(rest, new_classes), *found, *rest]
         if new_classes and path.is_file():
             return [command, *_learner_in(path), *_chosen(rest, new_classes), *rest]
     if fitting and start:
@@ -76,13 +82,24 @@ def _chosen(rest: list[str], new_classes: bool) -> list[str]:
     return [f"--data={NEW_CLASSES_PATH}", "--data.query=null", *recorded]
 
 
-def _backbone_of(folder: Path) -> list[str]:
+def backbone_of(folder: Path) -> Path | None:
     """The backbone beside the features that a run was trained on, if it is there, for images."""
     config = yaml.safe_load((folder / CONFIG).read_text())
     data = config.get("data", {}) if isinstance(config, dict) else {}
     root = data.get("init_args", data).get("root") if isinstance(data, dict) else None
     path = Path(root or ".", BACKBONE_FILE)
-    return [f"--data.backbone={path}"] if root and path.is_file() else []
+    return path if root and path.is_file() else None
+
+
+def _check_kind(folder: Path, path: Path, start: Path | None) -> None:
+    """Refuse a checkpoint of pre-training where a learner's is wanted."""
+    config = yaml.safe_load((folder / CONFIG).read_text())
+    model = config.get("model") if isinstance(config, dict) else None
+    if start and isinstance(model, dict) and "backbone" in model:
+        raise InputError(
+            f"{path}: is a checkpoint of pre-training; make features with it "
+            "(python -m leo_lightning.features extract), and train on these"
+        )
 
 
 def _learner_in(path: Path) -> list[str]:

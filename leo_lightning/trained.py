@@ -8,7 +8,7 @@ import torch
 from leo_lightning.adapted import SAMPLES, AdaptedClassifier
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.importers.sources import sha256_of
-from leo_lightning.data.new_classes import check_size
+from leo_lightning.data.new_classes import check_made_alike, check_size
 from leo_lightning.data.normalization import FeatureRecord, Normalization
 from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import Learner
@@ -67,6 +67,7 @@ class TrainedModel(NamedTuple):
             InputError: the embeddings are not those of the model.
         """
         self.check_size(support)
+        check_made_alike(support, self.record.provenance, "the features of the training")
         dtype = next((weight.dtype for weight in self.learner.parameters()), torch.float32)
         return AdaptedClassifier(self.learner, self.record.normalization, support, samples, dtype=dtype)
 

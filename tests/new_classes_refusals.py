@@ -7,10 +7,13 @@ import numpy as np
 import torch
 import yaml
 
+from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.feature_file import save_bank
 from leo_lightning.learners.general_leo import GeneralLEO
 from leo_lightning.learners.generated_mlp import MLPRegressor
 from leo_lightning.learners.matching import MatchingNetworks
 from tests.figures.checkpoints import save_checkpoint
+from tests.images.pictures import save
 from tests.refusals import (
     CENTROID,
     CUT,
@@ -35,7 +38,10 @@ NEW = f"{DONE} {FILES}"
 ALONE = f"predict --ckpt_path x.ckpt {FILES}"
 EXPORT = "export --ckpt_path x.ckpt --support s.npz"
 MANUAL = "see python -m leo_lightning.export --help"
-NAME_A_FILE = "name a file of features"
+NAME_A_FILE = "name a file of features, or a folder of images"
+NO_SUPPORT = (
+    "data.support: is missing; name the file or folder of a few labelled examples with --data.support PATH"
+)
 OUT = "name another place with --out"
 BACKBONE = "use one backbone for both"
 DAMAGED = "x.ckpt: the checkpoint's record of its features is damaged; use another checkpoint"
@@ -92,6 +98,20 @@ def earlier(normalize: str) -> Callable[[World], object]:
     return arrange
 
 
+def recorded(**provenance: str) -> Callable[[World], object]:
+    """`x.ckpt` that records weights and recipe of its features, and `s.safetensors` made otherwise."""
+
+    def arrange(world: World) -> None:
+        made = {"weights_sha256": "one", "recipe": "one"}
+        checkpoint(EpisodeDataModule=record(provenance=made))(world)
+        bank = FeatureBank.from_arrays(
+            torch.ones(4, E), np.array(["a", "a", "b", "b"]), None, made | provenance, "s.safetensors"
+        )
+        save_bank(bank, world.folder / "s.safetensors")
+
+    return arrange
+
+
 def general() -> GeneralLEO:
     return GeneralLEO(2, MLPRegressor())
 
@@ -99,13 +119,12 @@ def general() -> GeneralLEO:
 NEW_CLASSES = {
     "no query": Case(
         f"{DONE} --data.support s.npz",
-        "data.query: is missing; name the file of what is to be classified with --data.query FILE",
+        "data.query: is missing; name the file or folder of what is to be classified with --data.query PATH",
         files(),
     ),
+    "no support": Case(f"{DONE} --data.query q.npz", NO_SUPPORT, files()),
     "configuration without a support": Case(
-        f"{DONE} --data leo_lightning.data.new_classes.NewClasses --data.query q.npz",
-        "data.support: is missing; name the file of a few labelled examples with --data.support FILE",
-        files(),
+        f"{DONE} --data leo_lightning.data.new_classes.NewClasses --data.query 0", NO_SUPPORT, files()
     ),
     "support for a test": Case(
         f"test {NEW.removeprefix('predict ')}",
@@ -173,6 +192,28 @@ NEW_CLASSES = {
         NEW,
         "q.npz: embeddings are int64; they must be floating point numbers",
         query(x=np.ones((2, E), np.int64)),
+    ),
+    "support of other weights": Case(
+        "predict --ckpt_path x.ckpt --data.support s.safetensors --data.query q.npz",
+        "s.safetensors: was embedded with other weights than the features of the training; extract both in "
+        "the same way",
+        files(recorded(weights_sha256="another")),
+    ),
+    "support made in another way": Case(
+        "predict --ckpt_path x.ckpt --data.support s.safetensors --data.query q.npz",
+        "s.safetensors: was embedded with another recipe than the features of the training; extract both in "
+        "the same way",
+        files(recorded(recipe="another")),
+    ),
+    "folder of features": Case(
+        f"{DONE} --data.support data --data.query q.npz",
+        "data: holds features; name one of its files, data/test.safetensors",
+        files(data),
+    ),
+    "no such backbone file": Case(
+        f"{DONE} --data.support images --data.query q.npz --data.backbone b.safetensors",
+        "b.safetensors: no such file; name the backbone.safetensors beside the features of the training",
+        files(lambda world: save(world.folder / "images" / "a" / "1.png")),
     ),
     "other normalisation": Case(
         f"{NEW} --data.normalize none",

@@ -82,7 +82,7 @@ def text(name: str, content: str | bytes) -> Callable[[World], object]:
 
 
 def folder(name: str) -> Callable[[World], object]:
-    return lambda world: (world.folder / name).mkdir()
+    return lambda world: (world.folder / name).mkdir(parents=True)
 
 
 def data(world: World, **banks: FeatureBank) -> Path:
@@ -270,6 +270,18 @@ FEATURE_FILES = {
     ),
     "folder without features": Case(
         FIT, f"data: has no split 'train' (splits there: none); {IMPORT} data`", folder("data")
+    ),
+    "root of images": Case(
+        FIT,
+        "data: holds images, not features; make these with `python -m leo_lightning.features extract "
+        "--images data --out …`",
+        folder("data/train"),
+    ),
+    "root of an unfinished extraction": Case(
+        FIT,
+        "data: holds an unfinished extraction; go on with it by the same `python -m leo_lightning.features "
+        "extract` command",
+        folder("data/.extract"),
     ),
     "no split to validate on": Case(
         FIT,
@@ -1003,13 +1015,23 @@ CHECKPOINTS = {
     "test without a checkpoint": Case(
         "test", "test needs a trained model: --ckpt_path FILE, `best` or `last`"
     ),
-    "no such checkpoint": Case(TEST, "x.ckpt: no such checkpoint"),
+    "no such checkpoint": Case(TEST, "x.ckpt: no such checkpoint; name a best.ckpt or last.ckpt of a run"),
     "no such checkpoint beside others": Case(
         "test --ckpt_path done/checkpoints/new.ckpt",
         "done/checkpoints/new.ckpt: no such checkpoint; there is best.ckpt, last.ckpt",
         finished,
     ),
-    "checkpoint that is a folder": Case("test --ckpt_path a", "a: no such checkpoint", folder("a")),
+    "checkpoint that is a folder": Case(
+        "test --ckpt_path a",
+        "a: is a folder; name a checkpoint in it, such as checkpoints/best.ckpt",
+        folder("a"),
+    ),
+    "checkpoint of pre-training": Case(
+        "test --ckpt_path done/checkpoints/best.ckpt",
+        "done/checkpoints/best.ckpt: is a checkpoint of pre-training; make features with it (python -m "
+        "leo_lightning.features extract), and train on these",
+        config_of_run("model: {backbone: conv-4}"),
+    ),
     "nothing to resume": Case(
         "fit --resume auto",
         "runs/quickstart: no run here has a checkpoints/last.ckpt; name one with --ckpt_path FILE (or the "

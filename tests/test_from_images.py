@@ -122,7 +122,7 @@ def test_export_from_images(world: Path, checkpoint: Path, tmp_path: Path):
     support, query = divide(world / "images", tmp_path)
     backbone = world / "features" / "backbone.safetensors"
     words = ["--ckpt_path", str(checkpoint), "--support", str(support), "--out", str(tmp_path / "a.onnx")]
-    assert export.main([*words, "--backbone", str(backbone)]) == 0
+    assert export.main(words) == 0
     assert predict(checkpoint, tmp_path / "a.csv", f"--data.support={support}", f"--data.query={query}") == 0
     paths = sorted(path for path in query.rglob("*.png"))
     embeddings = Embedder.load(backbone).embed(paths).numpy()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from leo_lightning.backbones.backbone import Backbone
 from leo_lightning.backbones.networks import check_timm
-from leo_lightning.backbones.recipe import Recipe
+from leo_lightning.backbones.recipe import BACKBONE_FILE, Recipe
 from leo_lightning.data.bank import listed
 from leo_lightning.data.download import download
 from leo_lightning.data.feature_file import sort_header
@@ -55,6 +55,7 @@ def known_recipe(name: str | None, weights: str) -> Recipe:
         return _published_recipe(name, weights)
     stored = _stored_recipe(Path(weights))
     if stored is None:
+        _check_kind(Path(weights))
         if name is None:
             raise InputError(f"{weights}: does not say of which network it is; add --backbone NAME")
         return Recipe(name)
@@ -97,6 +98,10 @@ def read_backbone(path: Path) -> Backbone:
     Raises:
         InputError: there is no such file, it is damaged, or does not say that.
     """
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; name the {BACKBONE_FILE} beside the features of the training"
+        )
     return load_backbone(known_recipe(None, str(path)), str(path))
 
 
@@ -171,18 +176,37 @@ def _stored_recipe(path: Path) -> Recipe | None:
     return Recipe.of(settings[RUN_RECIPE], str(path))
 
 
+def _check_kind(path: Path) -> None:
+    """Refuse what this application writes and is no backbone."""
+    if path.suffix == ".safetensors":
+        if "class_names" in _header(path):
+            raise InputError(f"{path}: holds features, and no network; name a file of weights")
+        return
+    content = _content(path)
+    settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+    if isinstance(settings, Mapping) and "learner" in settings:
+        raise InputError(
+            f"{path}: holds a few-shot learner, and no network for images; name a checkpoint of pre-training"
+        )
+
+
 def _content(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of weights; --weights takes one, or `pretrained`")
+    _check_file(path)
     if path.suffix != ".safetensors":
         return load_torch(path)
     _header(path)
     return load_file(path)
 
 
-def _header(path: Path) -> dict[str, str]:
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file of weights in it")
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights; --weights takes one, or `pretrained`")
+
+
+def _header(path: Path) -> dict[str, str]:
+    _check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}

@@ -1,6 +1,6 @@
 """NewClasses: a task out of somebody's files, a few labelled examples to learn from, and what to classify."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +26,10 @@ QUERIES = 1024
 """Queries that are classified at once."""
 PAIRS = 2**24
 """Comparisons with support images at once: fewer queries, if these are very many."""
+
+
+MISSING = "data.{name}: is missing; name the file or folder of {what} with --data.{name} PATH"
+"""What is said where there is nothing to learn from, or nothing to classify."""
 
 
 class Images(NamedTuple):
@@ -187,17 +191,26 @@ class NewClasses(TaskDataModule):
             bank.source: bank.provenance.get("backbone", UNKNOWN)
             for bank in (self.examples, self.queries.bank)
         }
-        return [
+        notes = [
             f"{source} was made by {backbone}, and the model was trained on features of {trained}"
             for source, backbone in made.items()
             if UNKNOWN not in (backbone, trained) and backbone != trained
         ]
+        seen = {row.tobytes() for row in self.examples.embeddings.numpy()}
+        again = sum(row.tobytes() in seen for row in self.queries.bank.embeddings.numpy())
+        if again:
+            notes.append(f"{again:,} of the queries are examples of the support, too: they are easy")
+        return notes
 
     def setup(self, stage: str) -> None:
         """Read the files, and refuse what does not fit together."""
         if stage != "predict":
             raise InputError(f"data.support is for `predict`, not for `{stage}`; leave it out")
         support, query, mean = self.examples, self.queries.bank, self.normalization.mean
+        trained = {} if self.record is None else self.record.provenance
+        check_made_alike(support, trained, "the features of the training")
+        check_made_alike(query, trained, "the features of the training")
+        check_made_alike(query, support.provenance, support.source)
         check_size(query.source, query.embedding_size, support.source, support.embedding_size)
         if mean is not None:
             check_size(support.source, support.embedding_size, str(self.ckpt_path or self.root), len(mean))
@@ -221,7 +234,7 @@ class NewClasses(TaskDataModule):
 
     def title(self) -> str:
         """See `TaskDataModule`."""
-        return f"{self.kind()}, {len(self.queries.bank):,} queries"
+        return f"{self.kind()}, {_count(len(self.queries.bank), 'query', 'queries')}"
 
     def kind(self) -> str:
         """See `TaskDataModule`."""
@@ -233,8 +246,9 @@ class NewClasses(TaskDataModule):
         """See `TaskDataModule`."""
         labelled = "without labels" if self.queries.classes is None else "labelled"
         return (
-            f"{self.examples.source}: {len(self.examples):,} examples; {self.queries.bank.source}: "
-            f"{len(self.queries.bank):,} queries, {labelled}; embeddings of size {self.embedding_size}, "
+            f"{self.examples.source}: {_count(len(self.examples), 'example', 'examples')}; "
+            f"{self.queries.bank.source}: {_count(len(self.queries.bank), 'query', 'queries')}, {labelled}; "
+            f"embeddings of size {self.embedding_size}, "
             f"normalize {self.normalization.kind}"
         )
 
@@ -252,6 +266,10 @@ class NewClasses(TaskDataModule):
         return self.queries.bank.provenance
 
 
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def check_size(source: str, size: int, other: str, needed: int) -> None:
     """Check that two kinds of embeddings have as many numbers.
 
@@ -265,9 +283,27 @@ def check_size(source: str, size: int, other: str, needed: int) -> None:
         )
 
 
+def check_made_alike(features: FeatureBank, made: Mapping[str, str], other: str) -> None:
+    """Check that embeddings were made as others were: by the same weights, in the same way.
+
+    Args:
+        features: the embeddings.
+        made: provenance of the others; what it lacks is not compared.
+        other: what messages call the others.
+
+    Raises:
+        InputError: they were not.
+    """
+    for key, what in (("weights_sha256", "other weights"), ("recipe", "another recipe")):
+        if features.provenance.get(key, found := made.get(key)) != found and found is not None:
+            raise InputError(
+                f"{features.source}: was embedded with {what} than {other}; extract both in the same way"
+            )
+
+
 def _named(name: str, path: str | None, what: str) -> Path:
     if path is None:
-        raise InputError(f"data.{name}: is missing; name the file of {what} with --data.{name} FILE")
+        raise InputError(MISSING.format(name=name, what=what))
     return Path(path)
 
 

@@ -12,6 +12,9 @@ from leo_lightning.data.feature_file import IMPORT_COMMAND, load_bank, save_bank
 from leo_lightning.errors import InputError
 
 SPLITS = ("train", "val", "test")
+EXTRACT_COMMAND = "python -m leo_lightning.features extract"
+UNFINISHED = ".extract"
+"""Folder of an extraction that is not finished, among the features."""
 
 
 def split_path(root: Path, split: str) -> Path:
@@ -36,6 +39,14 @@ def load_split(root: Path, split: str) -> FeatureBank:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of features; make it with `{IMPORT_COMMAND} {root}`")
     present = present_splits(root)
+    if not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
+        raise InputError(
+            f"{root}: holds images, not features; make these with `{EXTRACT_COMMAND} --images {root} --out …`"
+        )
+    if not present and (root / UNFINISHED).is_dir():
+        raise InputError(
+            f"{root}: holds an unfinished extraction; go on with it by the same `{EXTRACT_COMMAND}` command"
+        )
     if split not in present:
         raise InputError(
             f"{root}: has no split '{split}' (splits there: {', '.join(present) or 'none'}); "

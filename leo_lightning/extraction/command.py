@@ -33,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="{train,val,test}/CLASS/IMAGE, or {train,val,test}.csv (filename,label) and images/",
     )
     add("--out", type=Path, required=True, metavar="DST", help="folder for the feature files")
-    add("--backbone", metavar="NAME", help="wrn-28-10, resnet-12, conv-4 or a model of timm; a file may know")
+    add(
+        "--backbone",
+        metavar="NAME",
+        help="wrn-28-10, resnet-12, conv-4 or a model of timm (default: what the weights' file says)",
+    )
     add(
         "--weights",
         required=True,
@@ -97,7 +101,7 @@ def run(arguments: argparse.Namespace, console: "Console") -> "dict[str, Feature
     from leo_lightning.extraction.extract import extract
     from leo_lightning.extraction.shards import check_free
     from leo_lightning.images.decode import quiet_pillow
-    from leo_lightning.images.folder import find_splits
+    from leo_lightning.images.folder import REMOVE, find_splits
 
     def note(line: str) -> None:
         console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
@@ -105,7 +109,9 @@ def run(arguments: argparse.Namespace, console: "Console") -> "dict[str, Feature
     quiet_pillow()
     check_free(arguments.out, arguments.overwrite)
     with console.status("looking for images ..."):
-        splits = find_splits(arguments.images, arguments.on_error, note)
+        splits = find_splits(
+            arguments.images, arguments.on_error, note, f"{REMOVE}, or leave them out: --on-error skip"
+        )
     # downloads have bars of their own
     with nullcontext() if is_published(arguments.weights) else console.status("loading the backbone ..."):
         backbone = load_backbone(recipe_of(arguments), arguments.weights)

@@ -11,6 +11,7 @@ from leo_lightning.backbones.weights import digest, read_backbone
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.new_classes import Images, NewClasses, read_images
 from leo_lightning.data.normalization import Normalize
+from leo_lightning.data.splits import present_splits, split_path
 from leo_lightning.errors import InputError
 from leo_lightning.extraction.embedder import Embedder
 from leo_lightning.images.decode import quiet_pillow
@@ -67,6 +68,8 @@ def read_any(path: Path, labelled: bool, backbone: Path | None, provenance: Mapp
         return read_images(path, labelled)
     if not path.exists():
         raise InputError(f"{path}: no such image or folder")
+    if path.is_dir() and (there := present_splits(path)):
+        raise InputError(f"{path}: holds features; name one of its files, {split_path(path, there[-1])}")
     found = _found(path, labelled)
     return _embedded(path, found, _embedder(backbone, provenance, path))
 

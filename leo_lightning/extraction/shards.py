@@ -27,13 +27,13 @@ from safetensors.torch import save
 
 from leo_lightning.backbones.recipe import BACKBONE_FILE
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.splits import SPLITS, check_vacant, split_path
+from leo_lightning.data.splits import SPLITS, UNFINISHED, check_vacant, split_path
 from leo_lightning.errors import InputError
 from leo_lightning.extraction.embedder import Embedded
 from leo_lightning.images.folder import ImageSplit
 from leo_lightning.whole_file import cannot_write, whole_file
 
-WORK_FOLDER = ".extract"
+WORK_FOLDER = UNFINISHED
 SECONDS = 10.0
 """A kill costs so much work, or one batch …"""
 BYTES = 2**26

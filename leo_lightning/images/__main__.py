@@ -6,7 +6,7 @@ What takes long to import is imported inside the functions, so that `--help` ans
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,7 +141,9 @@ def _info(arguments: argparse.Namespace) -> None:
     from leo_lightning.images.folder import find_splits
 
     splits = find_splits(arguments.dir, "skip", lambda line: print(f"note: {line}", file=sys.stderr))
-    _print_splits({split: images.counts.tolist() for split, images in splits.items()}, arguments.dir)
+    tables = {split: arguments.dir / f"{split}.csv" for split in splits}
+    where = {split: path for split, path in tables.items() if path.is_file()}
+    _print_splits({split: images.counts.tolist() for split, images in splits.items()}, arguments.dir, where)
 
 
 def _module(dataset: str) -> "ModuleType":
@@ -168,11 +170,11 @@ def _write(pictures: "Pictures", dst: Path, more: bool) -> None:
         counts = write_tree(
             progress.track(pictures.pictures, total=pictures.total, description=f"writing {dst.name}"), dst
         )
-    _print_splits({split: list(sizes.values()) for split, sizes in counts.items()}, dst)
+    _print_splits({split: list(sizes.values()) for split, sizes in counts.items()}, dst, {})
 
 
-def _print_splits(counts: dict[str, list[int]], root: Path) -> None:
-    """Print a line for each split, out of the numbers of images of its classes."""
+def _print_splits(counts: dict[str, list[int]], root: Path, tables: Mapping[str, Path]) -> None:
+    """Print a line for each split: numbers of images of its classes, and its folder or table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -182,9 +184,8 @@ def _print_splits(counts: dict[str, list[int]], root: Path) -> None:
     table.add_column("where", overflow="fold")
     for split in (split for split in SPLITS if split in counts):
         sizes = counts[split]
-        table.add_row(
-            split, str(len(sizes)), str(sum(sizes)), f"{min(sizes)} to {max(sizes)}", str(root / split)
-        )
+        where = str(tables.get(split, root / split))
+        table.add_row(split, str(len(sizes)), str(sum(sizes)), f"{min(sizes)} to {max(sizes)}", where)
     # a pipe or file has no width, and gets one at which nothing is folded
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table)

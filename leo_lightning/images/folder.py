@@ -30,6 +30,7 @@ Report = Callable[[str], None]
 
 SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 COLUMNS = ("filename", "label")
+REMOVE = "remove them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +95,14 @@ class ImageSplit:
         return ImageSplit.of(self.folder, images)
 
 
-def find_splits(root: Path, on_error: OnError, report: Report) -> dict[str, ImageSplit]:
+def find_splits(root: Path, on_error: OnError, report: Report, advice: str = REMOVE) -> dict[str, ImageSplit]:
     """Find the images of all splits there are, as a tree or by tables.
 
     Args:
         root: the folder.
         on_error: of files that are no images: refuse them, or skip and report them.
         report: takes a line about what was skipped.
+        advice: what can be done about files that are refused.
 
     Raises:
         InputError: there is no such folder, or nothing in it that is a split; a class has no images, or is in
@@ -116,19 +118,19 @@ def find_splits(root: Path, on_error: OnError, report: Report) -> dict[str, Imag
             "keep the one or the other"
         )
     if tables:
-        splits = {split: _by_table(path, root, on_error, report) for split, path in tables.items()}
+        splits = {split: _by_table(path, root, on_error, report, advice) for split, path in tables.items()}
     elif folders:
-        splits = {split: find_classes(path, on_error, report) for split, path in folders.items()}
+        splits = {split: find_classes(path, on_error, report, advice) for split, path in folders.items()}
     else:
         raise InputError(
             f"{root}: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; "
-            "divide the classes into these"
+            "move the folders of the classes into these"
         )
     check_disjoint({split: (str(root / split), images.class_names) for split, images in splits.items()})
     return splits
 
 
-def find_classes(folder: Path, on_error: OnError, report: Report) -> ImageSplit:
+def find_classes(folder: Path, on_error: OnError, report: Report, advice: str = REMOVE) -> ImageSplit:
     """Find the images below the folders of classes.
 
     Raises:
@@ -147,7 +149,7 @@ def find_classes(folder: Path, on_error: OnError, report: Report) -> ImageSplit:
         strays += [name for name in found if not is_image(name)]
         if not images[path.name]:
             raise InputError(f"{path}: holds no images ({', '.join(sorted(SUFFIXES))}); remove the folder")
-    judge(folder, strays, "not images", on_error, report)
+    judge(folder, strays, "not images", on_error, report, advice)
     return ImageSplit.of(folder, images)
 
 
@@ -181,7 +183,7 @@ def _files(folder: Path) -> list[Path]:
     return found
 
 
-def _by_table(table: Path, root: Path, on_error: OnError, report: Report) -> ImageSplit:
+def _by_table(table: Path, root: Path, on_error: OnError, report: Report, advice: str) -> ImageSplit:
     """The images that a table names."""
     folder = root / "images" if (root / "images").is_dir() else root
     images: dict[str, list[str]] = {}
@@ -202,8 +204,8 @@ def _by_table(table: Path, root: Path, on_error: OnError, report: Report) -> Ima
             missing.append(path)
         else:
             images.setdefault(label, []).append(name)
-    judge(table, missing, "not there", on_error, report)
-    judge(table, strays, "not images", on_error, report)
+    judge(table, missing, "not there", on_error, report, advice)
+    judge(table, strays, "not images", on_error, report, advice)
     if not images:
         raise InputError(f"{table}: names no images; a line is FILENAME,LABEL")
     return ImageSplit.of(folder, images)
@@ -230,7 +232,9 @@ def _rows(table: Path) -> Iterable[tuple[int, str, str]]:
         raise InputError(f"{table}: is no table in UTF-8; save it as CSV") from None
 
 
-def judge(where: Path, bad: Sequence[Path], what: str, on_error: OnError, report: Report) -> None:
+def judge(
+    where: Path, bad: Sequence[Path], what: str, on_error: OnError, report: Report, advice: str
+) -> None:
     """Refuse files, or report that they are skipped.
 
     Args:
@@ -239,6 +243,7 @@ def judge(where: Path, bad: Sequence[Path], what: str, on_error: OnError, report
         what: what they are: `not images`.
         on_error: refuse or skip.
         report: takes a line.
+        advice: what can be done about them.
 
     Raises:
         InputError: there are some, and they are refused.
@@ -247,7 +252,5 @@ def judge(where: Path, bad: Sequence[Path], what: str, on_error: OnError, report
         return
     names = listed([os.path.relpath(path, where if where.is_dir() else where.parent) for path in bad], 20)
     if on_error == "refuse":
-        raise InputError(
-            f"{where}: {what}: {printable(names)}; remove them, or leave them out: --on-error skip"
-        )
+        raise InputError(f"{where}: {what}: {printable(names)}; {advice}")
     report(f"{where}: skipped, {what}: {names}")

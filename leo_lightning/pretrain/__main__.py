@@ -5,6 +5,7 @@ import sys
 
 from leo_lightning.allocator import keep_freed_memory
 from leo_lightning.command import trainer_exit_code
+from leo_lightning.errors import InputError
 from leo_lightning.shorthand import with_defaults
 
 
@@ -16,7 +17,9 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: list[str]) -> None:
     from leo_lightning.pretrain.command import PretrainCommand
 
-    if args and args[0] not in ("-h", "--help"):
+    if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+        raise InputError("name a command, fit or validate, before the flags; see --help")
+    if args[0] not in ("-h", "--help"):
         args = with_defaults(args, PretrainCommand.subcommands(), PretrainCommand.fits, None, "pretrain")
     PretrainCommand(args)
 

@@ -14,10 +14,11 @@ from leo_lightning.backbones.recipe import IMAGENET_MEAN, IMAGENET_STD, Preparat
 from leo_lightning.data.loader import StreamLoader
 from leo_lightning.errors import InputError, check_least
 from leo_lightning.images.decode import open_image
-from leo_lightning.images.folder import ImageSplit, OnError, find_splits, judge
+from leo_lightning.images.folder import REMOVE, ImageSplit, OnError, find_splits, judge
 from leo_lightning.pretrain.batches import TrainingImages, WholeSplit
 
 _GREY_MEAN, _GREY_STD = 0.5, 0.5
+SKIP = f"{REMOVE}, or leave them out: --data.on_error skip"
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -86,7 +87,7 @@ class ImageDataModule(pl.LightningDataModule):
             InputError: there are none.
         """
         if self._splits is None:
-            found = find_splits(self.root, self.on_error, _say)
+            found = find_splits(self.root, self.on_error, _say, SKIP)
             for split in ("train", "val"):
                 if split not in found:
                     raise InputError(
@@ -121,7 +122,7 @@ class ImageDataModule(pl.LightningDataModule):
                 )
             )
         bad = [row for row, good in enumerate(whole) if not good]
-        judge(images.folder, [images.path(row) for row in bad], "not whole images", self.on_error, _say)
+        judge(images.folder, [images.path(row) for row in bad], "not whole images", self.on_error, _say, SKIP)
         return images.without(bad) if bad else images
 
     # Lightning's hooks

@@ -275,6 +275,20 @@ EXTRACTION = {
     "no such file of weights": weights(
         "a.pt: no such file of weights; --weights takes one, or `pretrained`", None
     ),
+    "weights that are a folder": Case(
+        f"{FLAGS} --weights a --backbone conv-4",
+        "a: is a folder; name a file of weights in it",
+        but(lambda world: (world.folder / "a").mkdir()),
+    ),
+    "weights of a learner": weights(
+        "a.pt: holds a few-shot learner, and no network for images; name a checkpoint of pre-training",
+        {"hyper_parameters": {"learner": {}}, "state_dict": {}},
+    ),
+    "features in place of weights": Case(
+        f"{FLAGS} --weights data/test.safetensors",
+        "data/test.safetensors: holds features, and no network; name a file of weights",
+        but(lambda world: data(world)),
+    ),
     "weights that are cut short": weights(
         "a.pt: is no whole file of torch (…); copy or save it again", b"PK"
     ),

@@ -136,11 +136,11 @@ NO_NAMES = "ROOT/train.csv: has no column 'filename'; the first line is filename
         ),
         (
             "filename,label\n1.png,a\n2.png,a\n",
-            "ROOT/train.csv: not there: 'images/2.png'; remove them, or leave them out: --on-error skip",
+            "ROOT/train.csv: not there: 'images/2.png'; remove them",
         ),
         (
             "filename,label\n1.png,a\n1.txt,a\n",
-            "ROOT/train.csv: not images: 'images/1.txt'; remove them, or leave them out: --on-error skip",
+            "ROOT/train.csv: not images: 'images/1.txt'; remove them",
         ),
         ("filename,label\n\xe9.png,a\n", "ROOT/train.csv: is no table in UTF-8; save it as CSV"),
     ],
@@ -166,10 +166,7 @@ def test_files_that_are_no_images(tmp_path: Path):
     tree(tmp_path)
     for name in ("train/notes.txt", "train/dog/labels.json"):
         (tmp_path / name).write_text("x")
-    assert refusal(tmp_path) == (
-        "ROOT/train: not images: 'notes.txt', 'dog/labels.json'; remove them, or leave them out: "
-        "--on-error skip"
-    )
+    assert refusal(tmp_path) == "ROOT/train: not images: 'notes.txt', 'dog/labels.json'; remove them"
     splits, notes = found(tmp_path, "skip")
     assert splits["train"].counts.tolist() == [4, 3]
     assert notes == [f"{tmp_path}/train: skipped, not images: 'notes.txt', 'dog/labels.json'"]

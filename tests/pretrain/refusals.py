@@ -11,7 +11,7 @@ SMALL = (
     "--data.num_workers=0"
 )
 FIT = f"pretrain fit {SMALL}"
-SKIP = "remove them, or leave them out: --on-error skip"
+SKIP = "remove them, or leave them out: --data.on_error skip"
 
 
 def good(world: World) -> None:
@@ -48,7 +48,10 @@ def augment(transform: str) -> str:
 
 
 PRETRAINING = {
-    "no command": Case("pretrain train", "unknown command train; see --help"),
+    "no such command": Case("pretrain train", "unknown command train; see --help"),
+    "no command": Case(
+        "pretrain --data.root=images", "name a command, fit or validate, before the flags; see --help"
+    ),
     "no images": Case(FIT, "data.root: is not set; write --data.root VALUE"),
     "no such folder": Case(f"{FIT} --data.root=images", "images: no such folder of images"),
     "no split to learn from": images(

@@ -75,7 +75,7 @@ def read_file(path: Path, labelled: bool) -> Arrays:
     """
     if path.is_dir() or not path.exists():
         problem = "is a folder" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {problem}; name a file of features")
+        raise InputError(f"{path}: {problem}; name a file of features, or a folder of images")
     if path.suffix == ".npz":
         return _read_npz(path, labelled=labelled)
     if path.suffix == ".npy":
