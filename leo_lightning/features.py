@@ -50,8 +50,8 @@ def _parser() -> ArgumentParser:
     command = commands.add_parser(
         "extract",
         help="make features of images with a backbone",
-        description="Make features of images with a backbone. What is not given is as the weights' file says; "
-        "for published weights, as their publisher prepares images. Stopped, the same command goes on.",
+        description="Make features of images with a backbone. What is not given is as the weights' file "
+        "says; for published weights, as their publisher prepares images. Stopped, the same command goes on.",
     )
     command.set_defaults(run=_extract)
     add_arguments(command)
