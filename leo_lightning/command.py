@@ -434,9 +434,10 @@ class RunCommand(LightningCLI):
     def _finish_wandb(self, exit_code: int) -> None:
         # a run that goes on from the last checkpoint takes later steps, whose rows may not be whole, again
         through = self.last.saved if exit_code and self.trainer.state.fn == TrainerFn.FITTING else None
+        checkpoints = self.fitting and exit_code != 1 and self.options.wandb_checkpoints
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbRun):
-                for line in logger.finish(exit_code, through):
+                for line in logger.finish(exit_code, through, checkpoints):
                     self.console.print(f"wandb   {line}", highlight=False, markup=False, soft_wrap=True)
 
     @rank_zero_only

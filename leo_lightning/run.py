@@ -36,6 +36,7 @@ class RunOptions:
             offline if W&B cannot be reached.
         wandb_project: project the W&B run belongs to.
         wandb_entity: user or team that the project belongs to; null: whose key it is.
+        wandb_checkpoints: send best.ckpt and last.ckpt to W&B, too, as training ends.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class RunOptions:
         wandb: Literal["off", "offline", "online"] = "off",
         wandb_project: str = "leo-lightning",
         wandb_entity: str | None = None,
+        wandb_checkpoints: bool = True,
     ) -> None:
         if name in ("", ".", "..") or {"/", "\0"} & set(name):
             raise InputError(f"run.name is {name!r}: it must be a name without `/`; see --run.root")
@@ -56,6 +58,7 @@ class RunOptions:
         self.wandb = wandb
         self.wandb_project = wandb_project
         self.wandb_entity = wandb_entity
+        self.wandb_checkpoints = wandb_checkpoints
 
 
 def fresh_folder(root: Path, name: str) -> Path:
