@@ -403,16 +403,16 @@ class RunCommand(LightningCLI):
         self._start_loggers(self.logged_config(config), made)
 
     def _start_loggers(self, config: dict[str, Any], made: list[Path]) -> None:
+        runs = [logger for logger in self.trainer.loggers if isinstance(logger, WandbRun)]
+        for run in runs:  # before the others write anything, since it may refuse what was set
+            try:
+                self.wandb_lines += run.start(str(self.subcommand), self.tags(), bool(self.changed))
+            except InputError:
+                remove_folders(made)
+                raise
+        more = {"provenance": self.provenance(), "commit": git_commit()} if runs else {}
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbRun):
-                try:
-                    self.wandb_lines += logger.start(str(self.subcommand), self.tags(), bool(self.changed))
-                except InputError:
-                    remove_folders(made)
-                    raise
-                logger.log_hyperparams(config | {"provenance": self.provenance(), "commit": git_commit()})
-            else:
-                logger.log_hyperparams(config)
+            logger.log_hyperparams(config | more if logger in runs else config)
 
     @rank_zero_only
     def _banner(self) -> None:

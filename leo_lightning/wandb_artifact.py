@@ -28,9 +28,9 @@ def reason_of(error: Exception) -> str:
         return f"the server answered {match[1]}" + (
             "; is the key right?" if match[1] in ("401", "403") else ""
         )
-    if "deadline exceeded" in text or "respond in time" in text:
-        return "no answer in time"
-    return printable(text.rpartition(": ")[2])
+    last = text.rpartition(": ")[2]
+    late = "deadline exceeded" in last or "respond in time" in last
+    return "no answer in time" if late else printable(last)
 
 
 def send_checkpoints(run: Any, folder: Path, patience: int) -> None:
