@@ -411,16 +411,16 @@ class RunCommand(LightningCLI):
         self._start_loggers(self.logged_config(config), made)
 
     def _start_loggers(self, config: dict[str, Any], made: list[Path]) -> None:
+        runs = [logger for logger in self.trainer.loggers if isinstance(logger, WandbRun)]
+        for run in runs:  # before the others write anything, since it may refuse what was set
+            try:
+                self.wandb_lines += run.start(str(self.subcommand), self.tags(), bool(self.changed))
+            except InputError:
+                remove_folders(made)
+                raise
+        more = {"provenance": self.provenance(), "commit": git_commit()} if runs else {}
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbRun):
-                try:
-                    self.wandb_lines += logger.start(str(self.subcommand), self.tags(), bool(self.changed))
-                except InputError:
-                    remove_folders(made)
-                    raise
-                logger.log_hyperparams(config | {"provenance": self.provenance(), "commit": git_commit()})
-            else:
-                logger.log_hyperparams(config)
+            logger.log_hyperparams(config | more if logger in runs else config)
 
     @rank_zero_only
     def _banner(self) -> None:
@@ -442,9 +442,10 @@ class RunCommand(LightningCLI):
     def _finish_wandb(self, exit_code: int) -> None:
         # a run that goes on from the last checkpoint takes later steps, whose rows may not be whole, again
         through = self.last.saved if exit_code and self.trainer.state.fn == TrainerFn.FITTING else None
+        checkpoints = self.fitting and exit_code != 1 and self.options.wandb_checkpoints
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbRun):
-                for line in logger.finish(exit_code, through):
+                for line in logger.finish(exit_code, through, checkpoints):
                     self.console.print(f"wandb   {line}", highlight=False, markup=False, soft_wrap=True)
 
     @rank_zero_only

@@ -40,6 +40,7 @@ class RunOptions:
             offline if W&B cannot be reached.
         wandb_project: project the W&B run belongs to.
         wandb_entity: user or team that the project belongs to; null: whose key it is.
+        wandb_checkpoints: send best.ckpt and last.ckpt to W&B, too, as training ends.
         quiet: print no banner, bars, lines or tables: only warnings and errors, on stderr. Files are written
             as ever.
     """
@@ -53,6 +54,7 @@ class RunOptions:
         wandb: Literal["off", "offline", "online"] = "off",
         wandb_project: str = "leo-lightning",
         wandb_entity: str | None = None,
+        wandb_checkpoints: bool = True,
         quiet: bool = False,
     ) -> None:
         if name in ("", ".", "..") or {"/", "\0"} & set(name):
@@ -66,6 +68,7 @@ class RunOptions:
         self.wandb = wandb
         self.wandb_project = wandb_project
         self.wandb_entity = wandb_entity
+        self.wandb_checkpoints = wandb_checkpoints
         self.quiet = quiet
 
 

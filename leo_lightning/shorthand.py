@@ -12,6 +12,7 @@ from leo_lightning.errors import InputError
 from leo_lightning.parser import NEW_CLASSES_PATH, nearest
 from leo_lightning.run import CONFIG, find_checkpoint, folder_of, read_checkpoint
 from leo_lightning.stored_learner import builder, stored_learner
+from leo_lightning.wandb_artifact import SCHEME, fetch
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 
@@ -42,6 +43,7 @@ def with_defaults(
     if args and not args[0].startswith("-") and args[0] not in commands:
         raise InputError(f"unknown command {args[0]}{nearest(args[0], commands)}")
     command, *rest = args if args and args[0] in commands else [next(iter(fits)), *args]
+    rest = _fetched(rest)
     new_classes = bool(flag_values(rest, "--data.support"))
     query = _value(rest, "--data.query") or "0"
     if command == "predict" and not new_classes and not query.isdigit():
@@ -110,6 +112,15 @@ def _learner_in(path: Path) -> list[str]:
     if any(isinstance(value, dict) for value in given.values()):
         raise InputError(f"{path}: lies in no run folder, whose {CONFIG} builds its {name}; copy it, too")
     return [f"--model.learner={json.dumps({'class_path': name, 'init_args': given})}"]
+
+
+def _fetched(args: list[str]) -> list[str]:
+    """The arguments with the place that a checkpoint was downloaded to, where W&B has it."""
+    wanted = _value(args, "--ckpt_path") or ""
+    if not wanted.startswith(SCHEME):
+        return args
+    path = fetch(wanted, Path(_value(args, "--run.root") or "runs"))
+    return [*_without(args, "--ckpt_path"), f"--ckpt_path={path}"]
 
 
 def _value(args: list[str], flag: str) -> str | None:

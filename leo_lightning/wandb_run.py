@@ -23,8 +23,9 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from leo_lightning.errors import InputError, one_line, printable
+from leo_lightning.errors import InputError, one_line
 from leo_lightning.history import MetricsCSV
+from leo_lightning.wandb_artifact import quiet_wandb, reason_of, send_checkpoints
 
 AXIS = "trainer/global_step"
 ASIDE = "superseded"
@@ -52,7 +53,7 @@ class WandbRun(WandbLogger):
         self.folder = history.path.parent
         self.wandb_folder = Path(kwargs.get("dir") or self.folder) / "wandb"
         name = f"{self.folder.parent.name}-{self.folder.name}"
-        run_id = _id_of(self.wandb_folder) or re.sub(r"[^\w.-]", "-", name)[-120:]
+        run_id = _id_of(self.wandb_folder) or re.sub(r"[^\w.-]", "-", name, flags=re.ASCII)[-120:]
         ours: dict[str, Any] = {"dir": str(self.folder), "id": run_id, "name": name[-120:]}
         super().__init__(save_dir=None, **ours | kwargs)  # pyright: ignore[reportArgumentType]
         self._rows: dict[int, dict[str, Any]] = {}
@@ -94,10 +95,7 @@ class WandbRun(WandbLogger):
         Raises:
             InputError: what was set is refused.
         """
-        os.environ.setdefault("WANDB_SILENT", "true")  # it says much, and asks for keys
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own errors, to its makers
-        for what in ("CACHE", "DATA", "ARTIFACT"):  # else in the home directory, or in that of the command
-            os.environ.setdefault(f"WANDB_{what}_DIR", str(self.wandb_folder.absolute() / what.lower()))
+        quiet_wandb(self.wandb_folder)
         import wandb  # takes long, and most runs do without
         from wandb.errors import Error
 
@@ -119,7 +117,7 @@ class WandbRun(WandbLogger):
                 self._experiment = wandb.init(**asked, resume="allow")
             except Error as error:
                 offline = True
-                lines.append(f"offline, since W&B cannot be reached: {_reason(error)}")
+                lines.append(f"offline, since W&B cannot be reached: {reason_of(error)}")
                 wandb.teardown()  # else the id would be in use
                 for begun in set(self.wandb_folder.glob("run-*")) - earlier:
                     shutil.rmtree(begun, ignore_errors=True)
@@ -143,13 +141,14 @@ class WandbRun(WandbLogger):
         self._send_history()
         return lines
 
-    def finish(self, exit_code: int = 0, through: int | None = None) -> list[str]:
+    def finish(self, exit_code: int = 0, through: int | None = None, checkpoints: bool = False) -> list[str]:
         """Send what is left and end the run.
 
         Args:
             exit_code: of the command.
             through: steps whose rows are complete; those of later ones are made again by the run that goes on
                 from the checkpoint. None: all are.
+            checkpoints: whether to send those, too.
 
         Returns:
             What is to be said of it, in lines.
@@ -157,6 +156,8 @@ class WandbRun(WandbLogger):
         if self._experiment is None:
             return []
         self._send(through)
+        if checkpoints:
+            send_checkpoints(self.experiment, self.folder, LAST_PATIENCE)
         try:
             self._experiment.finish(exit_code)
         except TimeoutError:
@@ -288,13 +289,3 @@ def _id_of(folder: Path) -> str | None:
         if match := re.fullmatch(r"(?:offline-)?run-(\d{8}_\d{6})-(.+)", path.name):
             found[match[1]] = match[2]
     return found[max(found)] if found else None
-
-
-def _reason(error: Exception) -> str:
-    """What W&B says of why it cannot be reached, without the requests that it tried."""
-    text = " ".join(str(error).split()).rstrip(".")
-    if match := re.search(r"returned error (\d+)", text):
-        return f"the server answered {match[1]}" + (
-            "; is the key right?" if match[1] in ("401", "403") else ""
-        )
-    return printable(text.rpartition(": ")[2])

@@ -1242,6 +1242,22 @@ URL = "http://127.0.0.1:…"
 AGAIN = "run the same command again to continue"
 CHECK = "check the address"
 
+
+class EmptyArtifact:
+    """W&B, where all artifacts are empty."""
+
+    name = "tiny:v3"
+
+    def __init__(self, timeout: int) -> None:
+        pass
+
+    def artifact(self, path: str, type: str) -> "EmptyArtifact":
+        return self
+
+    def download(self, root: str, skip_cache: bool) -> None:
+        Path(root).mkdir(parents=True)
+
+
 NETWORK = {
     "no web address": Case(
         "features download out --url ftp://x/a.zip",
@@ -1294,6 +1310,18 @@ NETWORK = {
     "no project of W&B": Case(
         "fit --run.wandb offline --run.wandb_project a/b",
         "W&B: Invalid project name 'a/b': …; mend --run.wandb_project or --run.wandb_entity",
+    ),
+    "checkpoint on W&B without a key": Case(
+        "test --ckpt_path wandb:somebody/few-shot/tiny:best",
+        "wandb:somebody/few-shot/tiny:best: cannot be fetched (No API key configured. …); write "
+        "wandb:ENTITY/PROJECT/ARTIFACT:best, and log in with `wandb login`",
+        environment={},
+    ),
+    "artifact that is no checkpoint": Case(
+        "test --ckpt_path wandb:somebody/few-shot/tiny:best",
+        "wandb:somebody/few-shot/tiny:best: holds no checkpoints/*.ckpt and config.yaml; "
+        "name an artifact of a run",
+        lambda world: world.monkeypatch.setattr("wandb.Api", EmptyArtifact),
     ),
     "download over features": Case(
         "features download data",

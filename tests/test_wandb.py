@@ -1,11 +1,13 @@
 """Weights & Biases, offline: what a run's file holds."""
 
 import json
+import shutil
 import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
+from leo_lightning.cli import main
 from leo_lightning.run import git_commit
 from tests.runs import folders, results, rows, tiny
 from tests.test_resume import command, start, steps_of, wait_for
@@ -45,6 +48,7 @@ class ReadBack:
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    artifacts: list[wandb_internal_pb2.ArtifactRecord] = field(default_factory=list)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -78,6 +82,8 @@ def read_back(folder: Path) -> ReadBack:
             if record.HasField("history"):
                 row = {name_of(item): json.loads(item.value_json) for item in record.history.item}
                 found.rows.append(row)
+            if record.HasField("artifact") and record.artifact.type == "model":
+                found.artifacts.append(record.artifact)
             for item in record.summary.update:
                 *outer, last = item.nested_key or [item.key]
                 inner = found.summary
@@ -165,3 +171,55 @@ def test_killed_and_resumed_run_is_whole(tmp_path: Path, monkeypatch: pytest.Mon
     run = read_back(folder)
     assert run.history == history_of(folder)
     assert [row["trainer/global_step"] for row in run.history] == list(range(resumed_at + 3))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_checkpoints_are_one_artifact(tmp_path: Path):
+    """Catches checkpoints that are not sent, lack their configuration, or lose `best` or `last`."""
+    assert tiny(tmp_path, "--run.wandb=offline", command="fit") == 0
+    (folder,) = folders(tmp_path)
+    sent = read_back(folder).artifacts
+    assert [(each.name, each.type, set(each.aliases)) for each in sent] == [
+        (f"tiny-{folder.name}", "model", {kind, "latest"}) for kind in ("best", "last")
+    ]
+    for each, kind in zip(sent, ("best", "last"), strict=True):
+        held = {entry.path: Path(entry.local_path).read_bytes() for entry in each.manifest.contents}
+        assert held == {
+            name: (folder / name).read_bytes() for name in ("config.yaml", f"checkpoints/{kind}.ckpt")
+        }
+    other = tmp_path / "other"
+    assert tiny(other, "--run.wandb=offline", "--run.wandb_checkpoints=false", command="fit") == 0
+    assert read_back(folders(other)[0]).artifacts == []
+
+
+class FakeArtifact:
+    """The artifact of a run folder; W&B's own is made by its server only."""
+
+    name = "tiny:v3"
+    source = Path()
+    downloads = 0
+
+    def __init__(self, path: str, type: str) -> None:
+        assert (path, type) == ("somebody/few-shot/tiny:best", "model")
+
+    def download(self, root: str, skip_cache: bool) -> str:
+        type(self).downloads += 1
+        for name in ("config.yaml", "checkpoints/best.ckpt"):
+            Path(root, name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.source / name, Path(root, name))
+        return root
+
+
+def test_checkpoint_of_wandb_is_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a downloaded checkpoint that is tested without the settings of its run, or fetched twice."""
+    assert tiny(tmp_path, "--model.learner.num_latents=5") == 0
+    (folder,) = folders(tmp_path)
+    monkeypatch.setattr(FakeArtifact, "source", folder)
+    monkeypatch.setattr("wandb.Api", lambda timeout: SimpleNamespace(artifact=FakeArtifact))
+    for _ in range(2):
+        wanted = "--ckpt_path=wandb:somebody/few-shot/tiny:best"
+        assert main(["test", wanted, f"--run.root={tmp_path}", "--run.name=again"]) == 0
+    assert FakeArtifact.downloads == 1
+    assert (tmp_path / "wandb" / "tiny-v3" / "checkpoints" / "best.ckpt").is_file()
+    again = [results(each)["accuracy"] for each in folders(tmp_path, "again")]
+    assert again == [results(folder)["accuracy"]] * 2
