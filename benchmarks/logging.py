@@ -35,6 +35,8 @@ from leo_lightning.throughput import Throughput
 
 SEGMENT = 20
 """Steps between two changes."""
+PAIRS = 10
+"""Of segments, between two times that pictures are drawn."""
 LINE_EVERY, EPOCH = 50, 1000
 """Steps between two log lines and two validations, by default."""
 
@@ -100,7 +102,7 @@ class Cost(NamedTuple):
     pictures: float
     """Of all pictures at once, in steps."""
     memory: int
-    """Greatest resident bytes of the process so far."""
+    """Bytes of this process at its largest, above those of the same training before it logged anything."""
 
     @property
     def shares(self) -> tuple[float, float]:
@@ -108,33 +110,51 @@ class Cost(NamedTuple):
         return self.line / LINE_EVERY, self.pictures / (EPOCH * RunOptions().pictures_every)
 
 
-def measure(features: Path, folder: Path, shot: int, sizes: Sizes, pairs: int, wandb: bool) -> Cost:
+def measure(data: EpisodeDataModule, folder: Path, sizes: Sizes, pairs: int, wandb: bool) -> Cost:
     """Train, and log in between.
 
     Args:
-        features: of all splits.
+        data: an epoch of it is what is trained between two times that pictures are drawn.
         folder: for what is logged.
-        shot: K.
-        sizes: of everything else.
-        pairs: of segments; the first is a warm-up. Pictures are drawn after each tenth.
+        sizes: of the learner.
+        pairs: of segments; the first is a warm-up.
         wandb: log to Weights & Biases offline as well.
     """
-    data = EpisodeDataModule(
-        str(features), way=sizes.way, shot=shot, query=sizes.query, batch_size=sizes.tasks,
-        steps_per_epoch=2 * SEGMENT * min(10, pairs), val_tasks=sizes.eval_tasks,
-    )  # fmt: skip
+    before = train(data, folder, sizes, 2, [], [])
     loggers: list[Logger] = [MetricsCSV(folder), TensorBoardLogger(folder, name="", version="tensorboard")]
     if wandb:
-        os.environ.setdefault("WANDB_SILENT", "true")
         loggers.append(WandbLogger(name="benchmark", save_dir=folder, offline=True))
     for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            os.environ.setdefault("WANDB_SILENT", "true")
+            logger._wandb_init.pop("anonymous", None)  # Lightning's default, of which W&B warns
         logger.log_hyperparams({})  # makes its file, as the command line does before it trains
     clock = Alternate()
     pictures = TimedPictures(folder, clock)
+    # the clock last: what is before it takes its time
+    after = train(data, folder, sizes, pairs, loggers, [pictures, Throughput(), clock])
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+    silent, logged = clock.seconds[False][1:], clock.seconds[True][1:]
+    lines = [b / a - 1 for a, b in zip(silent, logged, strict=False)]
+    medians = map(statistics.median, (silent, lines, pictures.steps))
+    return Cost(*medians, after - before)
+
+
+def train(
+    data: EpisodeDataModule,
+    folder: Path,
+    sizes: Sizes,
+    pairs: int,
+    loggers: list[Logger],
+    callbacks: list[Callback],
+) -> int:
+    """Train for so many pairs of segments; how large this process has been since it began, in bytes."""
     trainer = pl.Trainer(
         max_steps=2 * SEGMENT * pairs + 1,
         logger=loggers,
-        callbacks=[pictures, Throughput(), clock],  # the clock last: what is before it takes its time
+        callbacks=callbacks,
         devices=1,
         default_root_dir=folder,
         enable_checkpointing=False,
@@ -143,26 +163,18 @@ def measure(features: Path, folder: Path, shot: int, sizes: Sizes, pairs: int, w
         num_sanity_val_steps=0,
     )
     trainer.fit(MetaLearner(learner(sizes)), datamodule=data)
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
-    silent, logged = clock.seconds[False][1:], clock.seconds[True][1:]
-    lines = [b / a - 1 for a, b in zip(silent, logged, strict=False)]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Cost(
-        statistics.median(silent), statistics.median(lines), statistics.median(pictures.steps), memory
-    )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def table(found: dict[str, Cost]) -> Table:
     """All of it, to read."""
-    heads = ("a step", "a line", "all pictures", "lines", "pictures", "together", "peak memory")
+    heads = ("a step", "a line", "all pictures", "lines", "pictures", "together", "memory")
     result = Table("logging to", *(Column(head, justify="right") for head in heads))
     for name, cost in found.items():
         lines, pictures = cost.shares
         result.add_row(
             name, f"{1e3 * cost.step:.1f} ms", f"{cost.line:.2f} steps", f"{cost.pictures:.0f} steps",
-            f"{lines:.2%}", f"{pictures:.2%}", f"{lines + pictures:.2%}", f"{cost.memory / 2**20:.0f} MiB",
+            f"{lines:.2%}", f"{pictures:.2%}", f"{lines + pictures:.2%}", f"+ {cost.memory / 2**20:.0f} MiB",
         )  # fmt: skip
     return result
 
@@ -183,14 +195,17 @@ def main(argv: list[str] | None = None, sizes: Sizes | None = None) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    found = {}
+    found, sizes = {}, sizes or Sizes()
     with TemporaryDirectory(prefix="leo-logging-") as name:
-        features = Path(name) / "features"
-        save_features(features, sizes or Sizes())
+        save_features(Path(name) / "features", sizes)
+        data = EpisodeDataModule(
+            f"{name}/features", way=sizes.way, shot=chosen.shot, query=sizes.query, batch_size=sizes.tasks,
+            steps_per_epoch=2 * SEGMENT * min(PAIRS, chosen.pairs), val_tasks=sizes.eval_tasks,
+        )  # fmt: skip
         for place, wandb in (("CSV, TensorBoard", False), ("and W&B offline", True)):
             folder = Path(name) / ("wandb" if wandb else "default")
             folder.mkdir()
-            found[place] = measure(features, folder, chosen.shot, sizes or Sizes(), chosen.pairs, wandb)
+            found[place] = measure(data, folder, sizes, chosen.pairs, wandb)
     console = Console()
     console.width = max(console.width, 110)
     console.print(table(found))
