@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
+from rich.columns import Columns
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -55,10 +56,10 @@ class Bars(Progress):
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """See `Progress`. A number stays with its name: what is folded is the space between two of them."""
+        """See `Progress`. A number stays with its name: a narrow terminal has several rows of them."""
         yield from super().get_renderables()
         if self.numbers:
-            yield Text("  ".join(number.replace(" ", "\N{NO-BREAK SPACE}") for number in self.numbers))
+            yield Columns([Text(number, no_wrap=True) for number in self.numbers], padding=(0, 2))
 
 
 class RunProgress(ProgressBar):

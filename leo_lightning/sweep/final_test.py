@@ -14,6 +14,9 @@ from leo_lightning.run import CHECKPOINTS
 from leo_lightning.sweep.search import Search
 from leo_lightning.sweep.trial import reason, run_command
 
+TASKS = 2000
+"""Tested on no more: differences task by task vary little, and some methods take long."""
+
 
 def final_test(search: Search) -> str | None:
     """Test the best trial and the base configuration on the same tasks; what differs, task by task, in words.
@@ -67,6 +70,7 @@ def _test(search: Search, trial: FrozenTrial) -> dict[int, float] | str:
                 *search.sweep.arguments(trial.params)[1:],
                 *search.flags,
                 *([f"--ckpt_path={checkpoints[-1]}"] if checkpoints else []),
+                f"--data.test_tasks={min(TASKS, search.data['test_tasks'])}",
                 f"--run.root={folder.parent}",
                 f"--run.name={folder.name}",
                 "--run.wandb=off",

@@ -99,16 +99,16 @@ SEARCH = {
         {"a": {"value": 1}},
     ),
     "an early end of another kind": refused(
-        "early_terminate is {'type': 'hyperband', 'max_iter': 27, 's': 2}: it must be like {type: hyperband, "
+        "early_terminate is {'max_iter': 27, 's': 2, 'type': 'hyperband'}: it must be like {type: hyperband, "
         "min_iter: 3, eta: 3}, counted in validations",
         early_terminate={"type": "hyperband", "max_iter": 27, "s": 2},
     ),
     "an early end after a fraction": refused(
-        "early_terminate is {'type': 'hyperband', 'min_iter': 0.5}: it must be like …",
+        "early_terminate is {'min_iter': 0.5, 'type': 'hyperband'}: it must be like …",
         early_terminate={"type": "hyperband", "min_iter": 0.5},
     ),
     "an early end that keeps all": refused(
-        "early_terminate is {'type': 'hyperband', 'min_iter': 1, 'eta': 1}: it must be like …",
+        "early_terminate is {'eta': 1, 'min_iter': 1, 'type': 'hyperband'}: it must be like …",
         early_terminate={"type": "hyperband", "min_iter": 1, "eta": 1},
     ),
     "an early end that is no table": refused(

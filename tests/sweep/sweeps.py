@@ -15,6 +15,7 @@ TINY = [
     "--data.query=3",
     "--data.batch_size=2",
     "--data.val_tasks=8",
+    "--data.test_tasks=20",
     "--model.learner.num_latents=2",
 ]
 

@@ -107,7 +107,13 @@ def test_best_replays(done: tuple[Path, Path], capsys: pytest.CaptureFixture[str
 def test_what_is_not_trained_is_validated(tmp_path: Path, features: Path, capsys: pytest.CaptureFixture[str]):
     """Catches steps of a training that never was, in what is said and in the header of the best."""
     base = f"--config={ROOT / 'configs' / 'methods' / 'logistic_regression.yaml'}"
-    sizes = ["--data.way=2", "--data.query=3", "--data.val_tasks=8", f"--data.root={features}"]
+    sizes = [
+        "--data.way=2",
+        "--data.query=3",
+        "--data.val_tasks=8",
+        "--data.test_tasks=20",
+        f"--data.root={features}",
+    ]
     command = [*COMMAND[:3], "validate", base, *sizes, "${args}"]
     path = write(tmp_path, {"model.learner.C": {"values": [1.0, 10.0]}}, method="grid", command=command)
     assert main(["--config", str(path), "--trials", "3", "--out", str(tmp_path / "out")]) == 0
@@ -126,6 +132,7 @@ def test_what_is_not_trained_is_validated(tmp_path: Path, features: Path, capsys
 def test_a_search_for_the_least_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Catches the largest error taken for the best, and a budget left in what the search found."""
     tiny = ["--trainer.max_steps=2", "--data.steps_per_epoch=2", "--data.val_tasks=8", "--data.batch_size=2"]
+    tiny.append("--data.test_tasks=20")
     base = [f"--config={ROOT / 'configs' / 'regression.yaml'}", "--trainer.accelerator=cpu", *tiny]
     cosine = "--model.lr_scheduler.init_args.T_max=2"
     path = write(
