@@ -16,8 +16,8 @@ from pytorch_lightning.loggers import WandbLogger
 from leo_lightning import dashboard
 from tests.runs import folders, tiny
 
-NOT_IN_METRICS = {"best/accuracy", "best/step", "health/learning_rate"}
-"""Of W&B's summary, or of runs with a schedule."""
+NOT_IN_METRICS = {"best/accuracy", "best/step"}
+"""Of W&B's summary."""
 
 
 @pytest.fixture(autouse=True)

@@ -158,6 +158,9 @@ def _figure(name: str, runs: Sequence[RunFolder], band: str = "") -> go.Figure:
             line={"color": colour(i), "dash": dash(i), "width": 2}, marker={"size": 5}, meta=i,
             hovertemplate=f"{said}<extra></extra>", **more,
         )  # fmt: skip
+    values = np.concatenate([run.training[name][1] for run in runs if name in run.training])
+    if len(values) and (values == values[0]).all():  # plotly would show 1 above and below it, whatever it is
+        figure.update_yaxes(range=sorted((0.0, 2.0 * values[0] or 1.0)))
     return figure
 
 

@@ -46,9 +46,9 @@ def read_albums(run: Path) -> dict[str, Album]:
 
 def _read(folder: Path) -> Album:
     steps: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()):  # csv before png: a picture goes before the numbers behind it
         if (match := re.fullmatch(r"step-(\d{1,12})\.(png|csv)", path.name)) and path.is_file():
-            steps.setdefault(int(match[1]), path)
+            steps[int(match[1])] = path
     pictures = [_picture(step, steps[step]) for step in _spread(sorted(steps))]
     return Album(folder.name, [picture for picture in pictures if picture], len(steps))
 

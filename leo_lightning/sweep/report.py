@@ -18,6 +18,7 @@ from leo_lightning.whole_file import whole_file
 BUDGET = (
     "--trainer.max_steps", "--data.steps_per_epoch", "--data.val_tasks", "--trainer.logger",
     "--model.lr_scheduler.init_args.T_max", "--run.root", "--run.name", "--run.wandb", "--run.wandb_project",
+    "--run.pictures_every",
 )  # fmt: skip
 """Flags of a sweep's command that are for its trials, and not for the configuration that it finds."""
 

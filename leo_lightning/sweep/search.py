@@ -170,6 +170,7 @@ class Search:
             f"--run.root={folder.parent}",
             f"--run.name={folder.name}",
             "--run.wandb=off",
+            "--run.pictures_every=0",
             "--trainer.logger=false",
         ]
         worse, reported = False, 0

@@ -173,8 +173,8 @@ def test_files_that_are_no_images(tmp_path: Path):
 
 
 NO_SPLITS = (
-    "ROOT: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; divide the classes "
-    "into these"
+    "ROOT: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; move the folders "
+    "of the classes into these"
 )
 
 

@@ -254,6 +254,14 @@ def test_the_page_of_a_long_run_stays_small(tmp_path: Path):
     assert f"at most {MOST_POINTS:,} points" in seen(run)
 
 
+def test_what_never_changes_has_an_axis_of_its_size(tmp_path: Path):
+    """Catches a learning rate of 0.001 drawn as 0, between 1 and -1."""
+    run = make_run(tmp_path / "one", [0.5])
+    write_csv(run / "metrics.csv", [{"step": step, "health/learning_rate": 0.001} for step in range(3)])
+    ((_, (chart,)),) = groups(read_runs([run]))
+    assert tuple(chart.figure.layout.yaxis.range) == (0.0, 0.002)
+
+
 def test_what_is_not_finite_is_a_gap_and_said(tmp_path: Path):
     """Catches JSON that no browser reads, and a gap that nobody explains."""
     run = make_run(tmp_path / "one", logged={"loss/kl": [1.0, float("nan"), float("inf"), 2.0]})
@@ -275,6 +283,8 @@ def test_twelve_steps_of_many_are_shown(tmp_path: Path):
     draw(run, "codes", [500])
     (run / "pictures" / "codes" / "step-00001000.png").write_bytes(png(1)[:-5])
     (run / "pictures" / "codes" / "notes.txt").write_text("")
+    # the numbers behind a picture, which goes before them
+    write_csv(run / "pictures" / "codes" / "step-00000500.csv", [{"task": 0}])
     albums = read_albums(run)
     shown = [picture.step for picture in albums["confusion"].pictures]
     assert len(shown) == MOST
