@@ -98,7 +98,7 @@ def _figure(share: Float[Tensor, "C C"], pairs: Sequence[tuple[int, int]], names
     if count <= NUMBERS:
         for i, row in enumerate((100 * share).tolist()):
             for j, each in enumerate(row):
-                if each == each:
+                if each >= 0.5:  # 0 says little, and text takes most of the time; not of NaN either
                     colour = "white" if i != j and each > 0.6 * top else "#777777" if i == j else "black"
                     ax.text(j, i, f"{each:.0f}", fontsize=5, ha="center", va="center", color=colour)
     bar = figure.colorbar(image, ax=ax, location="top", shrink=0.6, aspect=40)

@@ -211,7 +211,7 @@ def broken(content: bytes) -> Callable[[Path], object]:
     [
         ("a.pt", lambda path: None, NO_FILE),
         ("a.safetensors", lambda path: None, NO_FILE),
-        ("a.pt", lambda path: path.mkdir(), NO_FILE),
+        ("a.pt", lambda path: path.mkdir(), "PATH: is a folder; name a file of weights in it"),
         ("a.pt", broken(b""), "PATH: is no whole file of torch ("),
         ("a.pt", broken(saved({"a": torch.ones(1000)})[:2000]), "PATH: is no whole file of torch ("),
         ("a.safetensors", broken(b""), "PATH: is no whole safetensors file; copy or make it again"),

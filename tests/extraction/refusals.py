@@ -160,8 +160,8 @@ EXTRACTION = {
         lambda world: save_backbone(conv4(), world.folder / BACKBONE_FILE),
     ),
     "no splits": images(
-        "images/train: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; divide "
-        "the classes into these",
+        "images/train: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; move "
+        "the folders of the classes into these",
         lambda world: None,
         "--images images/train",
     ),

@@ -332,7 +332,7 @@ def test_the_defaults_are_those_of_the_classes(real: Path):
         "trainer.accelerator": "cpu", "trainer.max_steps": "6", "trainer.log_every_n_steps": "1",
         "data.steps_per_epoch": "3", "data.batch_size": "2", "data.val_tasks": "8", "data.test_tasks": "40",
         "data.eval_batch_size": "16", "model.learner.num_latents": "4", "run.root": str(real.parents[1]),
-        "run.name": "tiny",
+        "run.name": "tiny", "run.pictures_every": "0",
     }  # fmt: skip
     wanted = dict(settings.flat(quickstart)) | typed
     assert changed == {

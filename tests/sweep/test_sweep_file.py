@@ -119,10 +119,10 @@ def test_an_agent_of_wandbs_runs_a_trial(tmp_path: Path, monkeypatch: pytest.Mon
     agent._command_run({"run_id": "asked4", "program": content["program"], "args": rate})
     assert agent._run_processes["asked4"].wait() == 0
     (folder,) = folders(tmp_path, "quickstart")
-    config, names, run_id = read_back(folder)
-    assert run_id == "asked4"
-    assert content["metric"]["name"] in names
-    assert config["model"]["learning_rate"] == 0.002
+    found = read_back(folder)
+    assert found.record.run_id == "asked4"
+    assert content["metric"]["name"] in {name for row in found.history for name in row}
+    assert found.config["model"]["learning_rate"] == 0.002
 
 
 def test_an_early_end_is_counted_in_validations(tmp_path: Path):
