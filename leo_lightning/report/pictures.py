@@ -64,9 +64,14 @@ def _picture(step: int, path: Path) -> Picture | None:
     """None if it is not whole."""
     if path.suffix == ".csv":
         rows = read_rows(path)
-        return Picture(step, "", list(rows[0]), [list(row.values()) for row in rows[:ROWS]],
-                       max(0, len(rows) - ROWS)) if rows else None  # fmt: skip
+        shown = [[_short(cell) for cell in row.values()] for row in rows[:ROWS]]
+        return Picture(step, "", list(rows[0]), shown, len(rows) - len(shown)) if rows else None
     content = path.read_bytes()
     if not (content.startswith(PNG[0]) and content.endswith(PNG[1])):
         return None
     return Picture(step, "data:image/png;base64," + base64.b64encode(content).decode())
+
+
+def _short(cell: str) -> str:
+    """A number with many digits in four of them; anything else as it is."""
+    return f"{float(cell):.4g}" if re.fullmatch(r"-?\d+\.\d{5,40}", cell) else cell

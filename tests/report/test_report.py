@@ -303,8 +303,13 @@ def test_a_table_among_the_pictures(tmp_path: Path):
     run = make_run(tmp_path / "one", [0.5])
     place = run / "pictures" / "hardest_tasks"
     place.mkdir(parents=True)
-    write_csv(place / "step-00000500.csv", [{"task": i, "classes": f"cat {i}"} for i in range(ROWS + 5)])
+    write_csv(
+        place / "step-00000500.csv",
+        [{"task": i, "classes": f"cat {i}", "accuracy": 2 / 3} for i in range(ROWS + 5)],
+    )
     text = seen(run)
+    assert "0.6667" in text
+    assert "0.66666" not in text
     assert f"cat {ROWS - 1}" in text
     assert f"cat {ROWS}" not in text
     assert "5 more rows are in the file" in text
