@@ -49,7 +49,7 @@ from leo_lightning.shorthand import flag_values
 from leo_lightning.stop_signals import StopSignals
 from leo_lightning.throughput import Throughput
 from leo_lightning.trainer_flags import check_trainer
-from leo_lightning.wandb_run import WandbRun
+from leo_lightning.wandb_run import FALLBACK, WandbRun
 from leo_lightning.whole_file import whole_file
 
 SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
@@ -424,6 +424,10 @@ class RunCommand(LightningCLI):
 
     @rank_zero_only
     def _banner(self) -> None:
+        if self.options.quiet:  # what was asked for and is not done is said all the same
+            for line in self.wandb_lines:
+                if line.startswith(FALLBACK):
+                    print(f"warning: wandb {line}", file=sys.stderr)
         lines = [*self.banner(), f"run     {self.folder}", *(f"wandb   {line}" for line in self.wandb_lines)]
         if self.checkpoint is not None:
             doing = "resumed" if self.fitting else "model"

@@ -67,7 +67,7 @@ def _make(arguments: argparse.Namespace) -> None:
         view.save()
     except Exception as error:  # no key, no network, no such project: of W&B's own, its service's, pydantic's
         reason = one_line(error).rstrip(".")
-        raise InputError(f"W&B: {reason}; or print the view: --dry-run") from None
+        raise InputError(f"W&B: {reason}; check network and key, or print the view: --dry-run") from None
     print(f"view  {view.url}")
 
 

@@ -49,8 +49,8 @@ class Bars(Progress):
             *([BarColumn(bar_width=min(24, console.width - WIDE + 16))] if wide else []),
             MofNCompleteColumn(),
             *([TimeElapsedColumn()] if wide else []),
-            TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("left"),
             console=console,
             refresh_per_second=REFRESHES,
         )

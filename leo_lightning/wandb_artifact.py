@@ -78,6 +78,8 @@ def fetch(reference: str, root: Path) -> Path:
     Raises:
         InputError: it cannot be had.
     """
+    if not re.fullmatch(rf"{SCHEME}[^/:]+/[^/:]+/[^/:]+:[^/:]+", reference):
+        raise InputError(f"{reference}: is not of the form {SCHEME}ENTITY/PROJECT/ARTIFACT:best; name it so")
     require("wandb", f"--ckpt_path {SCHEME}…")
     quiet_wandb(root / "wandb")
     import wandb

@@ -29,6 +29,7 @@ from leo_lightning.wandb_artifact import quiet_wandb, reason_of, send_checkpoint
 
 AXIS = "trainer/global_step"
 ASIDE = "superseded"
+FALLBACK = "offline in place of online"
 TABLE = "hardest_tasks"  # a picture that is one
 PATIENCE = 15
 """Seconds that the server has to answer as a run begins."""
@@ -117,7 +118,7 @@ class WandbRun(WandbLogger):
                 self._experiment = wandb.init(**asked, resume="allow")
             except Error as error:
                 offline = True
-                lines.append(f"offline, since W&B cannot be reached: {reason_of(error)}")
+                lines.append(f"{FALLBACK} ({reason_of(error)})")
                 wandb.teardown()  # else the id would be in use
                 for begun in set(self.wandb_folder.glob("run-*")) - earlier:
                     shutil.rmtree(begun, ignore_errors=True)

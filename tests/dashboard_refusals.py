@@ -37,12 +37,13 @@ DASHBOARD = {
     ),
     "not logged in": Case(
         VIEW,
-        "W&B: No API key configured. Use `wandb login` to log in; or print the view: --dry-run",
+        "W&B: No API key configured. Use `wandb login` to log in; check network and key, or print the view: "
+        "--dry-run",
         answer(UsageError("No API key configured. Use `wandb login` to log in.")),
     ),
     "no network": Case(
         VIEW,
-        "W&B: Failed to verify credentials; or print the view: --dry-run",
+        "W&B: Failed to verify credentials; check network and key, or print the view: --dry-run",
         answer(AuthenticationError("Failed to verify credentials")),
     ),
 }

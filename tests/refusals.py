@@ -1317,6 +1317,10 @@ NETWORK = {
         "wandb:ENTITY/PROJECT/ARTIFACT:best, and log in with `wandb login`",
         environment={},
     ),
+    "name of an artifact that lacks a part": Case(
+        "test --ckpt_path wandb:few-shot/tiny:best",
+        "wandb:few-shot/tiny:best: is not of the form wandb:ENTITY/PROJECT/ARTIFACT:best; name it so",
+    ),
     "artifact that is no checkpoint": Case(
         "test --ckpt_path wandb:somebody/few-shot/tiny:best",
         "wandb:somebody/few-shot/tiny:best: holds no checkpoints/*.ckpt and config.yaml; "

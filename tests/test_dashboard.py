@@ -107,5 +107,5 @@ def test_what_wandb_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(Workspace, "save", fails)
     assert dashboard.main(["--entity=me", "--project=leo"]) == 2
     said = capsys.readouterr()
-    assert said.err == "error: W&B: no such project; or print the view: --dry-run\n"
+    assert said.err == "error: W&B: no such project; check network and key, or print the view: --dry-run\n"
     assert said.out == ""

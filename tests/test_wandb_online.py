@@ -170,4 +170,4 @@ def test_goes_on_offline_and_says_why(runs: Runs, tmp_path: Path):
         (left,) = (folder / "wandb").glob("*run-*")
         assert left.name.startswith("offline-run-")
         said = (folder / "said").read_text()
-        assert said == f"offline, since W&B cannot be reached: {reason}; send it later: wandb sync {left}"
+        assert said == f"offline in place of online ({reason}); send it later: wandb sync {left}"

@@ -107,7 +107,8 @@ def _commands(run: RunFolder) -> list[tuple[str, str]]:
         found.append(("As it was typed", typed))
     if run.trained or not run.results:
         replay = [*program, "--config", str(run.folder / "config.yaml")]
-        found.append(("With all settings as they were", shlex.join(replay)))
+        as_what = "With the settings that it ended with" if run.earlier else "With all settings as they were"
+        found.append((as_what, shlex.join(replay)))
     last = run.folder / "checkpoints" / "last.ckpt"
     if not run.state.finished and last.is_file():
         found.append(("Go on from its last checkpoint", shlex.join([*program, "--ckpt_path", str(last)])))

@@ -148,9 +148,8 @@ def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
         if not folder.exists():
             raise InputError(f"{folder}: no such folder; name a run folder, like runs/leo/DATE_TIME")
         if not (folder / CONFIG).is_file():
-            raise InputError(
-                f"{folder}: is no run folder, which holds a {CONFIG}; name one, like runs/leo/DATE_TIME"
-            )
+            like = max((path.parent for path in folder.glob(f"*/{CONFIG}")), default="runs/leo/DATE_TIME")
+            raise InputError(f"{folder}: is no run folder, which holds a {CONFIG}; name one, like {like}")
         if folder.resolve() in seen:
             raise InputError(f"{folder}: is named twice; name each run once")
         seen.add(folder.resolve())

@@ -29,6 +29,9 @@ REPORT = {
         f"empty: is no run folder, which holds a config.yaml; name one, {LIKE}",
         folder("empty"),
     ),
+    "the folder of runs": Case(
+        "report .", ".: is no run folder, which holds a config.yaml; name one, like done", finished
+    ),
     "the same run twice": Case(
         "report done done/../done", "done/../done: is named twice; name each run once", finished
     ),
