@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_wandb import KEY, FakeWandb, serve_wandb
+from tests.runs import folders, rows, tiny
 
 # W&B reads its variables once per process, and what it is made of takes seconds to import: this process forks
 # one for each run. A line of its input is a list of runs that go on beside each other, and so of its output.
@@ -171,3 +172,25 @@ def test_goes_on_offline_and_says_why(runs: Runs, tmp_path: Path):
         assert left.name.startswith("offline-run-")
         said = (folder / "said").read_text()
         assert said == f"offline in place of online ({reason}); send it later: wandb sync {left}"
+
+
+def test_sync_sends_a_resumed_run_whole(tmp_path: Path):
+    """W&B's own command. Catches files that it cannot read, rows lost or twice, another id after a resume."""
+    options = ["--run.wandb=offline", "--run.wandb_checkpoints=false", "--run.quiet=true"]
+    assert tiny(tmp_path, *options, "--trainer.max_steps=3", command="fit") == 0
+    assert tiny(tmp_path, *options, "--resume=auto") == 0
+    (folder,) = folders(tmp_path)
+    (written,) = folder.glob("wandb/offline-run-*")
+    fake = FakeWandb()
+    with serve_wandb(fake) as variables:
+        program = [sys.executable, "-m", "wandb", "sync", str(written)]
+        environment = os.environ | variables | {"HOME": str(tmp_path / "home"), "no_proxy": "*"}
+        subprocess.run(program, env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert fake.unknown == []
+    ((name, run),) = fake.runs.items()
+    assert name == f"tiny-{folder.name}"
+    assert [row["trainer/global_step"] for row in run.history] == list(range(6))
+    logged = [float(row["train/loss"]) for row in rows(folder / "metrics.csv") if row["train/loss"]]
+    assert [row["train/loss"] for row in run.history] == pytest.approx(logged, abs=1e-12)
+    assert {"best/accuracy", "best/step", "test/accuracy"} <= run.summary.keys()
+    assert set(run.settings["tags"]) == {"synthetic", "5-way", "1-shot", "LEO"}
