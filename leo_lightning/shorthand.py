@@ -3,13 +3,12 @@
 import json
 from collections.abc import Collection
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from leo_lightning.backbones.recipe import BACKBONE_FILE
 from leo_lightning.data.new_classes import MISSING
 from leo_lightning.errors import InputError
-from leo_lightning.parser import NEW_CLASSES_PATH, nearest
+from leo_lightning.parser import NEW_CLASSES_PATH, check_config, load_yaml, nearest
 from leo_lightning.run import CONFIG, find_checkpoint, folder_of, read_checkpoint
 from leo_lightning.stored_learner import builder, stored_learner
 from leo_lightning.wandb_artifact import SCHEME, fetch
@@ -86,22 +85,31 @@ def _chosen(rest: list[str], new_classes: bool) -> list[str]:
 
 def backbone_of(folder: Path) -> Path | None:
     """The backbone beside the features that a run was trained on, if it is there, for images."""
-    config = yaml.safe_load((folder / CONFIG).read_text())
-    data = config.get("data", {}) if isinstance(config, dict) else {}
-    root = data.get("init_args", data).get("root") if isinstance(data, dict) else None
+    data = _section(folder, "data")
+    root = data.get("init_args", data).get("root")
     path = Path(root or ".", BACKBONE_FILE)
     return path if root and path.is_file() else None
 
 
 def _check_kind(folder: Path, path: Path, start: Path | None) -> None:
     """Refuse a checkpoint of pre-training where a learner's is wanted."""
-    config = yaml.safe_load((folder / CONFIG).read_text())
-    model = config.get("model") if isinstance(config, dict) else None
-    if start and isinstance(model, dict) and "backbone" in model:
+    if start and "backbone" in _section(folder, "model"):
         raise InputError(
             f"{path}: is a checkpoint of pre-training; make features with it "
             "(python -m leo_lightning.features extract), and train on these"
         )
+
+
+def _section(folder: Path, name: str) -> dict[str, Any]:
+    """A section of the configuration of a run; empty where it has none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    check_config(folder / CONFIG)
+    config = load_yaml((folder / CONFIG).read_text(encoding="utf-8"))
+    section = config.get(name) if isinstance(config, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def _learner_in(path: Path) -> list[str]:

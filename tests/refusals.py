@@ -1026,6 +1026,11 @@ CHECKPOINTS = {
         "a: is a folder; name a checkpoint in it, such as checkpoints/best.ckpt",
         folder("a"),
     ),
+    "checkpoint beside a damaged configuration": Case(
+        "test --ckpt_path done/checkpoints/best.ckpt",
+        "…done/config.yaml: not valid YAML (…); mend it",
+        config_of_run("data: {a: ["),
+    ),
     "checkpoint of pre-training": Case(
         "test --ckpt_path done/checkpoints/best.ckpt",
         "done/checkpoints/best.ckpt: is a checkpoint of pre-training; make features with it (python -m "

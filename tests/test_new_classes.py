@@ -378,6 +378,17 @@ def test_features_of_another_backbone_are_said(run: Path):
     assert data.notes == ["s.safetensors was made by theirs, and the model was trained on features of ours"]
 
 
+def test_queries_that_were_examples_are_said():
+    """Catches a perfect score of what was learned from, and bfloat16, a type that NumPy lacks."""
+    support, names, _, _ = write()
+    bank = FeatureBank.from_arrays(torch.from_numpy(support).bfloat16(), names.tolist())
+    save_bank(bank, Path("s.safetensors"))
+    save_bank(bank, Path("q.safetensors"))
+    notes = NewClasses("s.safetensors", "q.safetensors").notes
+    assert notes == [f"{N * K} of the queries are examples of the support, too: they are easy"]
+    assert NewClasses("s.safetensors", "q.npz").notes == []
+
+
 def test_it_is_for_prediction_alone():
     """Catches new classes that are trained or tested on through a configuration."""
     with pytest.raises(InputError, match="is for `predict`, not for `test`; leave it out"):

@@ -196,8 +196,8 @@ class NewClasses(TaskDataModule):
             for source, backbone in made.items()
             if UNKNOWN not in (backbone, trained) and backbone != trained
         ]
-        seen = {row.tobytes() for row in self.examples.embeddings.numpy()}
-        again = sum(row.tobytes() in seen for row in self.queries.bank.embeddings.numpy())
+        seen = {row.tobytes() for row in self.examples.embeddings.float().numpy()}
+        again = sum(row.tobytes() in seen for row in self.queries.bank.embeddings.float().numpy())
         if again:
             notes.append(f"{again:,} of the queries are examples of the support, too: they are easy")
         return notes

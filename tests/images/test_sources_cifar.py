@@ -163,7 +163,7 @@ def link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
 
 HOSTILE = {
     "outside": (tarfile.TarInfo("../../evil"), r"holds '\.\./\.\./evil', which would lie outside"),
-    "absolute": (tarfile.TarInfo("/tmp/evil"), "holds '/tmp/evil', which would lie outside"),
+    "absolute": (tarfile.TarInfo("/evil"), "holds '/evil', which would lie outside"),
     "a link": (
         link("cifar-100-python/meta", tarfile.SYMTYPE, "/etc/passwd"),
         "has no file 'cifar-100-python/meta'",

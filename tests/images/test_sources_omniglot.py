@@ -51,7 +51,7 @@ def test_drawings_stay_as_they_are(tmp_path: Path):
 GOOD = sources.drawings("images_background", sources.BACKGROUND)
 BAD = {
     "outside": (GOOD | {"../../evil.png": b"x"}, r"holds '\.\./\.\./evil\.png', which would lie outside"),
-    "absolute": (GOOD | {"/tmp/evil.png": b"x"}, "holds '/tmp/evil.png', which would lie outside"),
+    "absolute": (GOOD | {"/evil.png": b"x"}, "holds '/evil.png', which would lie outside"),
     "a drive": (GOOD | {"C:evil.png": b"x"}, "holds 'C:evil.png', which would lie outside"),
     "backslashes": (GOOD | {"a\\..\\..\\evil.png": b"x"}, "which would lie outside"),
     "an alphabet above": (GOOD | {"a/../character01/x.png": b"x"}, "which would lie outside"),
@@ -84,7 +84,7 @@ def test_bad_archive_is_refused(name: str, tmp_path: Path):
     assert "\n" not in str(caught.value)
     assert str(src) in str(caught.value) or name == "twice"
     assert sources.tree(tmp_path) == before
-    assert not Path("/tmp/evil.png").exists()
+    assert not Path("/evil.png").exists()
 
 
 def test_many_drawings_of_much_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
