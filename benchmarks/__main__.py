@@ -15,8 +15,8 @@ from benchmarks.floors import measure_floors
 from benchmarks.rounds import Row, calls_of_progress, measure
 from benchmarks.scaling import weak_scaling
 from benchmarks.sizes import FULL, QUICK, Effort, Sizes, save_features
-from leo_lightning.allocator import keep_freed_memory
-from leo_lightning.quiet import quiet
+from leo_lightning.common.quiet import quiet
+from leo_lightning.runs.process import keep_freed_memory
 
 
 def positive(text: str) -> int:

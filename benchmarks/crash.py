@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from leo_lightning import whole_file
-from leo_lightning.cli import main as train
-from leo_lightning.system import MetaLearner
+from leo_lightning.commands.train import main as train
+from leo_lightning.common import files as whole_file
+from leo_lightning.training.meta_learner import MetaLearner
 
 STEPS_PER_KILL = 26
 """Steps until the latest kill that `plan` makes: so many that each of them comes before training is over."""

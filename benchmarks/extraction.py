@@ -20,12 +20,12 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.report import machine
-from leo_lightning.backbones.backbone import Backbone
-from leo_lightning.backbones.recipe import Recipe
-from leo_lightning.errors import InputError
-from leo_lightning.extraction.embedder import Embedder
-from leo_lightning.extraction.extract import extract
+from leo_lightning.common.errors import InputError
+from leo_lightning.images.backbones.backbone import Backbone
+from leo_lightning.images.backbones.recipe import Recipe
 from leo_lightning.images.decode import read_image
+from leo_lightning.images.extraction.embedder import Embedder
+from leo_lightning.images.extraction.extract import extract
 from leo_lightning.images.folder import ImageSplit
 
 

@@ -24,14 +24,14 @@ from rich.table import Column, Table
 
 from benchmarks.sizes import Sizes, save_features
 from benchmarks.steps import learner
-from leo_lightning.allocator import keep_freed_memory
+from leo_lightning.common.quiet import quiet
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.history import MetricsCSV
-from leo_lightning.pictures.callback import Pictures
-from leo_lightning.quiet import quiet
-from leo_lightning.run import RunOptions
-from leo_lightning.system import MetaLearner
-from leo_lightning.throughput import Throughput
+from leo_lightning.runs.callbacks.throughput import Throughput
+from leo_lightning.runs.folder import RunOptions
+from leo_lightning.runs.loggers.metrics_csv import MetricsCSV
+from leo_lightning.runs.pictures.callback import Pictures
+from leo_lightning.runs.process import keep_freed_memory
+from leo_lightning.training.meta_learner import MetaLearner
 
 SEGMENT = 20
 """Steps between two changes."""

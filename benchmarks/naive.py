@@ -1,6 +1,6 @@
 """NaiveLEO: the batched LEO that one would write first, the yardstick of the benchmarks.
 
-It computes the same numbers as `leo_lightning.learners.leo.LEO` (tests/test_benchmarks.py) by the obvious
+It computes the same numbers as `leo_lightning.learners.leo.LEO` (tests/benchmarks) by the obvious
 means: every pair of codes concatenated, K copies of codes and classifiers kept throughout, random numbers
 drawn where they are used, and an inner loop that `autograd.grad(create_graph=True)` differentiates.
 """

@@ -17,9 +17,9 @@ from benchmarks.rounds import Row
 from benchmarks.sizes import Sizes
 from benchmarks.steps import learner
 from benchmarks.trainer import Training
-from leo_lightning.allocator import keep_freed_memory
+from leo_lightning.common.quiet import quiet
 from leo_lightning.data.episode import Episode
-from leo_lightning.quiet import quiet
+from leo_lightning.runs.process import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 

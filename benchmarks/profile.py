@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.sizes import Sizes
 from benchmarks.steps import learner
 from leo_lightning.data.episode import Episode
-from leo_lightning.system import MetaLearner
+from leo_lightning.training.meta_learner import MetaLearner
 
 GROUPS = {
     "matrix products": {"mm", "addmm", "addmm_"},

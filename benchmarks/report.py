@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks.floors import bytes_moved, operations
 from benchmarks.rounds import Measurement, Spread
 from benchmarks.sizes import Sizes
-from leo_lightning.run import git_commit
+from leo_lightning.runs.folder import git_commit
 
 
 def machine(threads: int) -> dict[str, Any]:

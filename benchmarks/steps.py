@@ -14,7 +14,7 @@ from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode, EpisodeRows
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.learners.leo import LEO
-from leo_lightning.system import MetaLearner
+from leo_lightning.training.meta_learner import MetaLearner
 
 
 def learner(sizes: Sizes) -> LEO:

@@ -15,10 +15,10 @@ from benchmarks.rounds import Row
 from benchmarks.sizes import Sizes
 from benchmarks.steps import learner
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.history import MetricsCSV
-from leo_lightning.progress import RunProgress
-from leo_lightning.system import MetaLearner
-from leo_lightning.throughput import Throughput
+from leo_lightning.runs.callbacks.progress import RunProgress
+from leo_lightning.runs.callbacks.throughput import Throughput
+from leo_lightning.runs.loggers.metrics_csv import MetricsCSV
+from leo_lightning.training.meta_learner import MetaLearner
 
 
 class Stopwatch(Callback):

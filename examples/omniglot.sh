@@ -23,16 +23,16 @@ if [ ! -d "$IMAGES" ]; then
 fi
 
 if [ ! -e "$RUNS/backbone_$NAME/done" ]; then
-    "$PYTHON" -m leo_lightning.pretrain fit --config configs/pretrain/omniglot_conv4.yaml \
+    "$PYTHON" -m leo_lightning pretrain fit --config configs/pretrain/omniglot_conv4.yaml \
         --data.root "$IMAGES" --run.name "backbone_$NAME" --resume auto
     touch "$RUNS/backbone_$NAME/done"
 fi
 BACKBONE=$(ls -d "$RUNS/backbone_$NAME"/*/checkpoints/best.ckpt | tail -n 1)
 
 # The last layer, of one place; and, as the paper takes not the last layer either, all places of the third block.
-[ -d "data/${NAME}_final" ] || "$PYTHON" -m leo_lightning.features extract --images "$IMAGES" \
+[ -d "data/${NAME}_final" ] || "$PYTHON" -m leo_lightning features extract --images "$IMAGES" \
     --weights "$BACKBONE" --out "data/${NAME}_final"
-[ -d "data/${NAME}_block3" ] || "$PYTHON" -m leo_lightning.features extract --images "$IMAGES" \
+[ -d "data/${NAME}_block3" ] || "$PYTHON" -m leo_lightning features extract --images "$IMAGES" \
     --weights "$BACKBONE" --layer 2 --pooling flatten --out "data/${NAME}_block3"
 [ -d "data/${NAME}_pixels" ] || "$PYTHON" -m examples.pixels "$IMAGES" "data/${NAME}_pixels"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 
 SECONDS = 10  # of the processor's time, which other processes do not lengthen; six times that on the clock
 MEMORY = 2**30

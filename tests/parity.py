@@ -19,10 +19,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from leo_lightning.clipping import clip_
 from leo_lightning.data.episode import Episode
-from leo_lightning.learners import objectives
 from leo_lightning.learners.leo import LEO, NO_NOISE, Adaptation, Noise
+from leo_lightning.learners.parts import objectives
+from leo_lightning.training.clipping import clip_
 
 ADAM_RATE = 1e-3
 
@@ -349,7 +349,7 @@ def is_result(name: str, fixture: Fixture) -> bool:
 
 def bad_step_change(fixture: Fixture) -> float:
     """Largest change of a weight by one training step on the fixture's non-finite batch."""
-    from leo_lightning.system import MetaLearner
+    from leo_lightning.training.meta_learner import MetaLearner
 
     leo = fixture.learner(torch.float64)
     before = {name: weight.detach().clone() for name, weight in variables(leo).items()}

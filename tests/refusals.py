@@ -23,10 +23,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from leo_lightning import features
+from leo_lightning.commands import features
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_file import save_bank
 from leo_lightning.data.splits import SPLITS
+from tests.common.test_download import Behaviour, serve
 from tests.data.banks import make_bank
 from tests.data.importers import test_importer as sources
 from tests.data.importers.sources import (
@@ -38,7 +39,6 @@ from tests.data.importers.sources import (
     write_npz,
     write_torch,
 )
-from tests.data.test_download import Behaviour, serve
 
 NOBODY = 65534
 
@@ -247,13 +247,13 @@ def no_proxy(world: World) -> None:
 
 # The cases, by section of docs/errors.md
 
-IMPORT = "make it with `python -m leo_lightning.features import SRC"
+IMPORT = "make it with `python -m leo_lightning features import SRC"
 LOOKED_FOR = (
     "looked for the LEO authors' archive or folder ({split}_embeddings.pkl), {split}.npz, "
     "{split}.npy with {split}_labels.npy or .txt, and {split}.pt or .pth"
 )
 FIT = "fit --data.root data"
-COMMAND = "python -m leo_lightning.features"
+COMMAND = "python -m leo_lightning features"
 HELD = (
     "data: already holds features (train, val, test); remove them, or name another folder "
     "(import and extract replace them with --overwrite)"
@@ -273,13 +273,13 @@ FEATURE_FILES = {
     ),
     "root of images": Case(
         FIT,
-        "data: holds images, not features; make these with `python -m leo_lightning.features extract "
+        "data: holds images, not features; make these with `python -m leo_lightning features extract "
         "--images data --out …`",
         folder("data/train"),
     ),
     "root of an unfinished extraction": Case(
         FIT,
-        "data: holds an unfinished extraction; go on with it by the same `python -m leo_lightning.features "
+        "data: holds an unfinished extraction; go on with it by the same `python -m leo_lightning features "
         "extract` command",
         folder("data/.extract"),
     ),
@@ -306,7 +306,7 @@ FEATURE_FILES = {
     "other safetensors file": Case(
         FIT,
         f"{TRAIN}: is a safetensors file but not a feature file; make one with "
-        "`python -m leo_lightning.features import SRC data`",
+        "`python -m leo_lightning features import SRC data`",
         rewritten(format=None),
     ),
     "other version": Case(
@@ -1034,7 +1034,7 @@ CHECKPOINTS = {
     "checkpoint of pre-training": Case(
         "test --ckpt_path done/checkpoints/best.ckpt",
         "done/checkpoints/best.ckpt: is a checkpoint of pre-training; make features with it (python -m "
-        "leo_lightning.features extract), and train on these",
+        "leo_lightning.commands.features extract), and train on these",
         config_of_run("model: {backbone: conv-4}"),
     ),
     "nothing to resume": Case(

@@ -22,20 +22,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 
-from leo_lightning.cli import LEOCommand, main
+from leo_lightning.commands.train import LEOCommand, main
+from leo_lightning.common.errors import InputError
+from leo_lightning.common.yaml_files import load_yaml
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_file import load_bank, save_bank
 from leo_lightning.data.importers.importer import import_features
 from leo_lightning.data.splits import SPLITS, load_split
-from leo_lightning.errors import InputError
 from leo_lightning.learners.leo import LEO
-from leo_lightning.parser import load_yaml
-from leo_lightning.run import read_checkpoint
-from leo_lightning.system import MetaLearner
+from leo_lightning.training.checkpoint import read_checkpoint
+from leo_lightning.training.meta_learner import MetaLearner
 from tests.data.banks import make_bank
 from tests.data.importers import sources
 from tests.guard import outcome
-from tests.runs import folders, tiny
+from tests.places import ROOT
+from tests.tiny_run import folders, tiny
 
 # Numbers that lengths, offsets, counts and indices should not be.
 NASTY = [
@@ -311,7 +312,7 @@ def parser() -> LightningArgumentParser:
     return OnlyParser.parser_alone()
 
 
-CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+CONFIG = ROOT / "configs" / "quickstart.yaml"
 EVIL_YAML = [
     b"!!python/object/apply:os.system [true]", b"!!python/name:os.system ", b"!!python/object/new:os.system",
     b"&a [*a]", b"*a", b"&a ", b"!!int x", b"!!bool x", b"!!float ", b"!!binary x", b"!!timestamp 2000-99-99",

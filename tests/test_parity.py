@@ -10,9 +10,10 @@ import torch
 
 from tests import parity
 from tests.oracles import leo_numpy as oracle
+from tests.places import FIXTURES
 
-FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.npz"))
-SMALL = Path(__file__).parent / "fixtures" / "leo_train_noclamp_1shot.npz"
+FILES = sorted(FIXTURES.glob("*.npz"))
+SMALL = FIXTURES / "leo_train_noclamp_1shot.npz"
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -42,10 +43,10 @@ def failures(path: Path) -> set[str]:
 
 def test_there_are_fixtures():
     """Catches a parametrisation over an empty list, which passes."""
-    assert len(FIXTURES) == 8
+    assert len(FILES) == 8
 
 
-@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_leo_computes_the_authors_numbers(path: Path):
     """Catches any departure from the original: final ReLU, raw std, mean inner loss, global clipping …"""
     rows = parity.compare(path)
@@ -132,7 +133,7 @@ def test_absent_masks_are_named(tmp_path: Path):
 
 def test_a_half_of_a_single_precision_fixture_is_not_enough(tmp_path: Path):
     """Catches the float64 numbers of the full-size fixture going unread."""
-    path = next(path for path in FIXTURES if "full" in path.stem)
+    path = next(path for path in FILES if "full" in path.stem)
     arrays = {name: array for name, array in read(path).items() if not name.startswith("f64_")}
     assert failures(write(tmp_path / "half.npz", arrays)) == {f"f64_{name}" for name in parity.RESULTS}
 

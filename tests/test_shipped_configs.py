@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leo_lightning.compare.entrants import enter
-from leo_lightning.compare.plan import read_plan
+from leo_lightning.commands.compare.entrants import enter
+from leo_lightning.commands.compare.plan import read_plan
+from leo_lightning.commands.sweep.sweep_file import read_sweep
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
-from leo_lightning.sweep.sweep_file import read_sweep
 
 CONFIGS = Path("configs")
 PLANS, SWEEPS = sorted(CONFIGS.glob("compare/*.yaml")), sorted(CONFIGS.glob("sweeps/*.yaml"))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _CHUNK = 2**22  # numbers looked at in one go: 16 MiB of float32

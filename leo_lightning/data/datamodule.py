@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.normalization import FeatureRecord, Normalization, Normalize, mean_of
@@ -17,7 +18,6 @@ from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, present_splits, split_path, union
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
-from leo_lightning.errors import InputError, check_least
 
 
 class EpisodeDataModule(TaskDataModule):
@@ -25,7 +25,7 @@ class EpisodeDataModule(TaskDataModule):
 
     Args:
         root: folder with train.safetensors, val.safetensors and test.safetensors (made by
-            `python -m leo_lightning.features import`); null for synthetic features.
+            `python -m leo_lightning features import`); null for synthetic features.
         way: N, classes per task.
         shot: K, support images per class.
         query: Q, query images per class in training and validation.

@@ -14,12 +14,12 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.errors import InputError
 
 FORMAT = "leo-lightning features"
 FORMAT_VERSION = "1"
-IMPORT_COMMAND = "python -m leo_lightning.features import SRC"
+IMPORT_COMMAND = "python -m leo_lightning features import SRC"
 
 _MAX_HEADER = 90_000_000  # safetensors refuses to read a header of more than 100 MB
 

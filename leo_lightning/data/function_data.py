@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.functions import FAMILIES, sample_points
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
-from leo_lightning.errors import InputError, check_least
 
 
 class FunctionDataModule(TaskDataModule):

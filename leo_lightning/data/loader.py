@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 
 
 class Stream(IterableDataset, ABC):

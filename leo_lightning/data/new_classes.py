@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from leo_lightning.common.errors import InputError
+from leo_lightning.common.torch_files import load_torch
 from leo_lightning.data.bank import FeatureBank, check_lengths, class_numbers, stored_rows
 from leo_lightning.data.feature_file import load_bank
 from leo_lightning.data.importers.arrays import read_file
 from leo_lightning.data.importers.authors import UNKNOWN, split_keys
-from leo_lightning.data.importers.torch_files import load_torch
 from leo_lightning.data.loader import StreamLoader
 from leo_lightning.data.normalization import FeatureRecord, Normalization, Normalize, mean_of
 from leo_lightning.data.splits import load_split
 from leo_lightning.data.task_data import TaskDataModule
-from leo_lightning.errors import InputError
 
 QUERIES = 1024
 """Queries that are classified at once."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 
 Normalize = Literal["none", "l2", "center_l2"]
 RECORD = "EpisodeDataModule"

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 
 READERS = 8
 """Reads under way at once: a disk serves several in the time of one."""

@@ -7,12 +7,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.feature_file import IMPORT_COMMAND, load_bank, save_bank
-from leo_lightning.errors import InputError
 
 SPLITS = ("train", "val", "test")
-EXTRACT_COMMAND = "python -m leo_lightning.features extract"
+EXTRACT_COMMAND = "python -m leo_lightning features extract"
 UNFINISHED = ".extract"
 """Folder of an extraction that is not finished, among the features."""
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 import pytorch_lightning as pl
 import torch
 
+from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.loader import EpisodeStream, StreamLoader
-from leo_lightning.errors import InputError, check_least
 
 SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
 """Which tasks a stage is about."""

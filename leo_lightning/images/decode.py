@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from leo_lightning.errors import InputError, printable
+from leo_lightning.common.errors import InputError, printable
 
 _LONGEST = 1000  # times the shorter side
 

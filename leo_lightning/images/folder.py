@@ -21,9 +21,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
+from leo_lightning.common.errors import InputError, printable
 from leo_lightning.data.bank import listed
 from leo_lightning.data.splits import SPLITS, check_disjoint
-from leo_lightning.errors import InputError, printable
 
 OnError = Literal["refuse", "skip"]
 Report = Callable[[str], None]

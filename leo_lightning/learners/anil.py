@@ -7,8 +7,8 @@ MAML. ICLR 2020, arXiv:1909.09157, Section 4. The network on the embeddings: see
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, inner_slope
-from leo_lightning.learners.fast_weights import Layer, Rate, activations, descend
+from leo_lightning.learners.parts.adapted_mlp import AdaptedMLP, check_rate, inner_slope
+from leo_lightning.learners.parts.fast_weights import Layer, Rate, activations, descend
 
 
 class ANIL(AdaptedMLP):

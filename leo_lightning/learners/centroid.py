@@ -10,8 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from leo_lightning.learners.learner import LinearClassifier
-from leo_lightning.learners.not_trained import NotTrained
-from leo_lightning.learners.shots import class_mean
+from leo_lightning.learners.parts.not_trained import NotTrained
+from leo_lightning.learners.parts.unequal_shots import class_mean
 
 
 class NearestCentroid(NotTrained):

@@ -15,10 +15,10 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from torch import Tensor
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import Classifier, Learner, Outcome
-from leo_lightning.predictive import Predictive
+from leo_lightning.learners.parts.normal_mixture import Predictive
 
 
 class Processes(NamedTuple):

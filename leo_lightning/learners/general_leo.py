@@ -16,15 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leo_lightning.common.errors import check_least
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import check_least
-from leo_lightning.learners import objectives
-from leo_lightning.learners.base_learner import BaseLearner
-from leo_lightning.learners.inner_loop import adapt, check_clip, shortened
 from leo_lightning.learners.learner import Classifier, Learner, Outcome
-from leo_lightning.learners.networks import Perceptron, RelationNet
-from leo_lightning.learners.noise import divided, draw
-from leo_lightning.predictive import Predictive, of_samples
+from leo_lightning.learners.parts import objectives
+from leo_lightning.learners.parts.base_learner import BaseLearner
+from leo_lightning.learners.parts.inner_loop import adapt, check_clip, shortened
+from leo_lightning.learners.parts.networks import Perceptron, RelationNet
+from leo_lightning.learners.parts.noise import divided, draw
+from leo_lightning.learners.parts.normal_mixture import Predictive, of_samples
 
 
 class CodeNoise(NamedTuple):

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from leo_lightning.errors import InputError, check_least
-from leo_lightning.learners.base_learner import BaseLearner
-from leo_lightning.learners.fast_weights import Layer, MLPClassifier, activations, gradient
+from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.learners.parts.base_learner import BaseLearner
+from leo_lightning.learners.parts.fast_weights import Layer, MLPClassifier, activations, gradient
 
 
 class MLPRegressor(BaseLearner):

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from leo_lightning.errors import check_least
-from leo_lightning.learners.not_trained import NotTrained
-from leo_lightning.learners.shots import present
+from leo_lightning.common.errors import check_least
+from leo_lightning.learners.parts.not_trained import NotTrained
+from leo_lightning.learners.parts.unequal_shots import present
 
 
 class NeighborClassifier(NamedTuple):

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from leo_lightning.errors import InputError
-from leo_lightning.learn2learn import learn2learn_module
-from leo_lightning.learners.fast_weights import Layer
+from leo_lightning.common.errors import InputError
+from leo_lightning.common.learn2learn import learn2learn_module
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.maml import MAML
 from leo_lightning.learners.meta_sgd import MetaSGD
-from leo_lightning.learners.shots import present
+from leo_lightning.learners.parts.fast_weights import Layer
+from leo_lightning.learners.parts.unequal_shots import present
 
 
 class Learn2LearnMAML(MAML):

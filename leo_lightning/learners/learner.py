@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import InputError
-from leo_lightning.learners.shots import packed
+from leo_lightning.learners.parts.unequal_shots import packed
 
 
 class Outcome(NamedTuple):

@@ -14,17 +14,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from leo_lightning.common.errors import InputError, check_choice, check_least
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import InputError, check_choice, check_least
-from leo_lightning.learners import objectives
-from leo_lightning.learners.dropout import check_dropout, masked
-from leo_lightning.learners.inner_loop import adapt
-from leo_lightning.learners.latent_steps import latent_steps
 from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier, Outcome
-from leo_lightning.learners.networks import Decoder, Encoder, RelationNet
-from leo_lightning.learners.noise import divided, draw
-from leo_lightning.learners.sampled import SampledClassifier
-from leo_lightning.learners.shots import class_mean, present
+from leo_lightning.learners.parts import objectives
+from leo_lightning.learners.parts.dropout import check_dropout, masked
+from leo_lightning.learners.parts.inner_loop import adapt
+from leo_lightning.learners.parts.latent_steps import latent_steps
+from leo_lightning.learners.parts.networks import Decoder, Encoder, RelationNet
+from leo_lightning.learners.parts.noise import divided, draw
+from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
+from leo_lightning.learners.parts.unequal_shots import class_mean, present
 
 DEAD_SPREAD = 1e-6
 """A latent dimension whose code varies less than this over the classes of a meta-batch carries nothing."""

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leo_lightning.learners import objectives
-from leo_lightning.learners.base_learner import BaseLearner
 from leo_lightning.learners.learner import LinearClassifier
+from leo_lightning.learners.parts import objectives
+from leo_lightning.learners.parts.base_learner import BaseLearner
 
 
 class LinearSoftmax(BaseLearner):

@@ -12,7 +12,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from leo_lightning.learners.learner import LinearClassifier
-from leo_lightning.learners.task_by_task import TaskByTask, fit_each
+from leo_lightning.learners.parts.sklearn_fit import TaskByTask, fit_each
 
 
 class LinearSVM(TaskByTask):

@@ -7,8 +7,8 @@ arXiv:1703.03400, Algorithm 2. The network on the embeddings: see `adapted_mlp`.
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, inner_slope
-from leo_lightning.learners.fast_weights import Layer, Rate, descend
+from leo_lightning.learners.parts.adapted_mlp import AdaptedMLP, check_rate, inner_slope
+from leo_lightning.learners.parts.fast_weights import Layer, Rate, descend
 
 
 class MAML(AdaptedMLP):

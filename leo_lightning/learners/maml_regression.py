@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leo_lightning.common.errors import check_least
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import check_least
 from leo_lightning.learners.generated_mlp import Function, MLPRegressor
-from leo_lightning.learners.inner_loop import adapt, check_clip, shortened
 from leo_lightning.learners.learner import Classifier, Learner, Outcome
-from leo_lightning.predictive import Predictive, of_samples
+from leo_lightning.learners.parts.inner_loop import adapt, check_clip, shortened
+from leo_lightning.learners.parts.normal_mixture import Predictive, of_samples
 
 
 class MAMLRegression(Learner):

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from leo_lightning.errors import InputError, check_least
-from leo_lightning.learners.embedding import Embedded
-from leo_lightning.learners.metric import MetricLearner
-from leo_lightning.learners.shots import images_first, present
+from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.learners.parts.embedding import Embedded
+from leo_lightning.learners.parts.metric_learner import MetricLearner
+from leo_lightning.learners.parts.unequal_shots import images_first, present
 
 
 class FullContext(nn.Module):

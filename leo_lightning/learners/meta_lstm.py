@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from leo_lightning.errors import InputError, check_least
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, inner_slope
-from leo_lightning.learners.fast_weights import Layer
-from leo_lightning.learners.objectives import query_cross_entropy
-from leo_lightning.learners.shots import present
+from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.learners.parts.adapted_mlp import AdaptedMLP, inner_slope
+from leo_lightning.learners.parts.fast_weights import Layer
+from leo_lightning.learners.parts.objectives import query_cross_entropy
+from leo_lightning.learners.parts.unequal_shots import present
 
 P = 10.0
 """p of the preprocessing (Section 3.2): below exp(-p) a number is seen by its value, not its logarithm."""

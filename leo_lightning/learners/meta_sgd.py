@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, inner_slope
-from leo_lightning.learners.fast_weights import Layer, Rate, descend
+from leo_lightning.learners.parts.adapted_mlp import AdaptedMLP, check_rate, inner_slope
+from leo_lightning.learners.parts.fast_weights import Layer, Rate, descend
 
 
 class MetaSGD(AdaptedMLP):

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from leo_lightning.errors import InputError, check_choice
-from leo_lightning.learners.embedding import Embedded
+from leo_lightning.common.errors import InputError, check_choice
 from leo_lightning.learners.learner import Classifier, LinearClassifier
-from leo_lightning.learners.metric import MetricLearner
-from leo_lightning.learners.shots import class_mean
+from leo_lightning.learners.parts.embedding import Embedded
+from leo_lightning.learners.parts.metric_learner import MetricLearner
+from leo_lightning.learners.parts.unequal_shots import class_mean
 
 
 class PrototypicalNetworks(MetricLearner):

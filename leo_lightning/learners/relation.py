@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from leo_lightning.errors import check_choice, check_least
-from leo_lightning.learners.embedding import Embedded
-from leo_lightning.learners.metric import MetricLearner
-from leo_lightning.learners.shots import class_sum
+from leo_lightning.common.errors import check_choice, check_least
+from leo_lightning.learners.parts.embedding import Embedded
+from leo_lightning.learners.parts.metric_learner import MetricLearner
+from leo_lightning.learners.parts.unequal_shots import class_sum
 
 
 class RelationModule(nn.Module):

@@ -10,9 +10,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from leo_lightning.data.episode import Episode
-from leo_lightning.learners.adapted_mlp import AdaptedMLP, check_rate, inner_slope, mean_cross_entropy_slope
-from leo_lightning.learners.fast_weights import Layer, Rate, descend
 from leo_lightning.learners.learner import Outcome
+from leo_lightning.learners.parts.adapted_mlp import (
+    AdaptedMLP,
+    check_rate,
+    inner_slope,
+    mean_cross_entropy_slope,
+)
+from leo_lightning.learners.parts.fast_weights import Layer, Rate, descend
 
 
 class Reptile(AdaptedMLP):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.errors import InputError
 
 
 def test_rows_are_sorted_by_class_and_keep_their_order():

@@ -13,13 +13,13 @@ import torch
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.feature_file import save_bank
 from leo_lightning.data.splits import SPLITS, load_split, split_path
 from leo_lightning.data.synthetic import CLASSES, synthesize
-from leo_lightning.errors import InputError
 
 SIZES = {"train": (25, 20, 31, 22, 40, 21), "val": (20,) * 5, "test": (30, 24, 24, 26, 24)}
 E = 6

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data import feature_file
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_file import FORMAT, load_bank, save_bank
-from leo_lightning.errors import InputError
 from tests.data.banks import make_bank
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from scipy.stats import kstest
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.function_data import FunctionDataModule
 from leo_lightning.data.functions import FAMILIES, Functions, sample_functions, sample_points
-from leo_lightning.errors import InputError
 
 MANY = range(4000)
 ALPHA = 1e-3  # of every statistical test; seeds are fixed, so a test passes always or never

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_file import load_bank, save_bank
 from leo_lightning.data.row_file import RowFile
-from leo_lightning.errors import InputError
 
 
 @pytest.fixture(params=[torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.feature_file import save_bank
 from leo_lightning.data.splits import SPLITS, check_splits, load_split, save_splits, split_path, union
-from leo_lightning.errors import InputError
 from tests.data.banks import make_bank
 
 

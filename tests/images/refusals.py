@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from leo_lightning.images.sources import cifar100, mini_imagenet, omniglot
+from tests.common.test_download import Behaviour, serve_site
 from tests.data.importers.test_pickles import Call
-from tests.data.test_download import Behaviour, serve_site
 from tests.images import sources
 from tests.refusals import Case, World, text
 

@@ -17,8 +17,8 @@ from PIL import Image
 from torchvision.datasets import CIFAR100, Omniglot
 
 from leo_lightning.data.splits import SPLITS
+from tests.common.test_download import Behaviour
 from tests.data.importers.sources import python2_array, python2_string
-from tests.data.test_download import Behaviour
 
 BACKGROUND = ("Arcadian", "Balinese", "Cyrillic", "Futurama", "Greek", "Hebrew", "N_Ko")
 EVALUATION = ("Angelic", "Tengwar")

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.images.decode import center_crop, quiet_pillow, read_image
 from tests.images.pictures import broken_exif, damaged, picture, save
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.images.folder import ImageSplit, OnError, find_classes, find_images, find_splits
 from tests.images.pictures import save, tree
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.images.sources import cifar100, cifar_fs, fc100
 from leo_lightning.images.sources.tree import write_tree
 from tests.data.importers.test_pickles import Call

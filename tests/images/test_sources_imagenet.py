@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.images.sources import mini_imagenet, tiered_imagenet
 from leo_lightning.images.sources.published import locate
 from leo_lightning.images.sources.tree import write_tree

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.images.sources.npz import read_npz
 from leo_lightning.images.sources.tree import write_tree
 from tests.images.sources import classes, pixels_of, tree
+from tests.places import SHARED
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "images" / "omniglot_small.npz"
+REAL = SHARED / "images" / "omniglot_small.npz"
 NAMES = ("Greek/a", "Greek/b", "Latin/a", "Latin, late/a", "Korean")
 LABELS = np.array([4, 0, 1, 2, 3, 0, 4], np.int16)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.images.sources import omniglot
 from leo_lightning.images.sources.tree import write_tree
 from tests.images import sources

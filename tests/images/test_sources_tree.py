@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.images.sources.picture import Picture
 from leo_lightning.images.sources.tree import write_tree
 from tests.images.sources import classes, png, tree

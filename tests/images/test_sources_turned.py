@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from leo_lightning.images.__main__ import main
+from leo_lightning.commands.images import main
 from leo_lightning.images.sources.picture import Picture, Pictures, png_of
 from leo_lightning.images.sources.turned import turned
 

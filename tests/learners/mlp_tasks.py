@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode, EpisodeRows
-from leo_lightning.errors import InputError
 from leo_lightning.learners.learner import Classifier, Learner
 
 DOUBLE = torch.float64

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.functions import sample_points
-from leo_lightning.errors import InputError
 from leo_lightning.learners.general_leo import MEANS, GeneralLEO
 from leo_lightning.learners.generated_mlp import MLPRegressor
 from leo_lightning.learners.leo import LEO

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from leo_lightning.errors import InputError
-from leo_lightning.learners.adapted_mlp import AdaptedMLP
+from leo_lightning.common.errors import InputError
 from leo_lightning.learners.learn2learn_methods import Learn2LearnMAML, Learn2LearnMetaSGD
 from leo_lightning.learners.maml import MAML
 from leo_lightning.learners.meta_sgd import MetaSGD
+from leo_lightning.learners.parts.adapted_mlp import AdaptedMLP
 from tests.learners.mlp_tasks import DOUBLE, Contract, build, episode_of, gradients
 
 PAIRS = [(MAML, Learn2LearnMAML), (MetaSGD, Learn2LearnMetaSGD)]
@@ -91,7 +91,7 @@ def test_the_import_says_nothing(tmp_path: Path):
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     """Catches a traceback where learn2learn is not installed."""
-    from leo_lightning.learn2learn import learn2learn_module
+    from leo_lightning.common.learn2learn import learn2learn_module
 
     learn2learn_module.cache_clear()
     monkeypatch.setitem(sys.modules, "learn2learn", None)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode, EpisodeRows
-from leo_lightning.learners import objectives
-from leo_lightning.learners.inner_loop import adapt
 from leo_lightning.learners.leo import LEO, NO_NOISE, Noise
+from leo_lightning.learners.parts import objectives
+from leo_lightning.learners.parts.inner_loop import adapt
 from tests.oracles import leo_numpy as oracle
 from tests.parity import Fixture, theirs, variables
 

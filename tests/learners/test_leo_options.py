@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import InputError
-from leo_lightning.learners import objectives
 from leo_lightning.learners.leo import LEO, NO_NOISE, Noise
-from leo_lightning.learners.sampled import SampledClassifier
+from leo_lightning.learners.parts import objectives
+from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from tests.learners.test_leo import DOUBLE, close, episode_of, noise_of, rearranged, small_leo
 from tests.oracles import leo_plain as oracle
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.learners.linear_svm import LinearSVM
 from tests.learners.tasks import episode_of
 

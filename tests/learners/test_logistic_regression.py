@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Reference
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.learners.logistic_regression import LogisticRegression
-from leo_lightning.learners.task_by_task import fit_each
+from leo_lightning.learners.parts.sklearn_fit import fit_each
 from tests.learners.tasks import episode_of
 
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leo_lightning.data.episode import Episode
-from leo_lightning.learners.adapted_mlp import AdaptedMLP
 from leo_lightning.learners.anil import ANIL
-from leo_lightning.learners.fast_weights import Layer, Rate, activations, descend, gradient
 from leo_lightning.learners.maml import MAML
 from leo_lightning.learners.meta_sgd import MetaSGD
+from leo_lightning.learners.parts.adapted_mlp import AdaptedMLP
+from leo_lightning.learners.parts.fast_weights import Layer, Rate, activations, descend, gradient
 from tests.learners.mlp_tasks import (
     BAD_SETTINGS,
     DOUBLE,

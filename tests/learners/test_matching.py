@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
-from leo_lightning.errors import InputError
 from leo_lightning.learners.knn import NearestNeighbors
 from leo_lightning.learners.matching import MatchingNetworks
 from tests.learners.tasks import episode_of, moved

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from leo_lightning.errors import InputError
+from leo_lightning.common.errors import InputError
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.learner import LinearClassifier
 from leo_lightning.learners.prototypical import PrototypicalNetworks

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import EpisodeRows
-from leo_lightning.errors import InputError
-from leo_lightning.learners.objectives import query_cross_entropy
+from leo_lightning.learners.parts.objectives import query_cross_entropy
 from leo_lightning.learners.relation import RelationNetworks
 from tests.learners.tasks import episode_of, moved
 from tests.oracles import metric_numpy as oracle

@@ -1,13 +1,10 @@
 """The NumPy oracle itself: it must agree with the authors before it may judge anyone else."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from tests.oracles import leo_numpy as oracle
-
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+from tests.places import FIXTURES
 
 
 def read(name: str) -> oracle.Arrays:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from leo_lightning.common.errors import InputError, one_line
+from leo_lightning.common.torch_files import load_torch
 from leo_lightning.data.importers.sources import (
     EMBEDDINGS,
     LABELS,
@@ -20,9 +22,7 @@ from leo_lightning.data.importers.sources import (
     sha256_of,
     zip_members,
 )
-from leo_lightning.data.importers.torch_files import load_torch
 from leo_lightning.data.splits import SPLITS
-from leo_lightning.errors import InputError, one_line
 
 
 def folder_arrays(src: Path) -> dict[str, Source]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.data.importers.pickles import load_pickle
 from leo_lightning.data.importers.sources import (
     ZIP_ERRORS,
@@ -20,7 +21,6 @@ from leo_lightning.data.importers.sources import (
     sha256_of,
     zip_members,
 )
-from leo_lightning.errors import InputError, one_line, printable
 
 UNKNOWN = "unknown"
 

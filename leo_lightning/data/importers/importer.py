@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_file import load_bank
 from leo_lightning.data.importers.arrays import folder_arrays, npz_splits
@@ -16,7 +17,6 @@ from leo_lightning.data.importers.authors import (
 )
 from leo_lightning.data.importers.sources import Source
 from leo_lightning.data.splits import SPLITS, check_vacant, present_splits, save_splits, split_path
-from leo_lightning.errors import InputError
 
 IMPORTER = "leo-lightning importer 1"
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from leo_lightning.errors import InputError, one_line
+from leo_lightning.common.errors import InputError, one_line
 
 # Booleans, integers, floats, byte strings, text, and Python objects (which come back as a list).
 _DTYPE_CODE = re.compile(r"\?|b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")

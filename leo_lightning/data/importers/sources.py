@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from torch import Tensor
 
-from leo_lightning.errors import InputError, one_line, printable
+from leo_lightning.common.errors import InputError, one_line, printable
 
 EMBEDDINGS = ("embeddings", "features", "x")
 LABELS = ("labels", "y", "targets")

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from torchvision.datasets import CIFAR100
 
+from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.data.importers.pickles import load_pickle
-from leo_lightning.errors import InputError, one_line, printable
 from leo_lightning.images.sources.picture import (
     Picture,
     Pictures,

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from leo_lightning.common.errors import InputError, printable
 from leo_lightning.data.importers.pickles import map_pickle
 from leo_lightning.data.splits import SPLITS
-from leo_lightning.errors import InputError, printable
 from leo_lightning.images.sources.picture import Picture, Pictures, check_images, check_names, png_of
 from leo_lightning.images.sources.published import File
 

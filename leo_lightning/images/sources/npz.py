@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.data.importers.sources import check_inflation
-from leo_lightning.errors import InputError, one_line, printable
 from leo_lightning.images.sources.picture import (
     Picture,
     Pictures,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from torchvision.datasets import Omniglot
 
+from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.data.importers.sources import ZIP_ERRORS, check_inflation
-from leo_lightning.errors import InputError, one_line, printable
 from leo_lightning.images.sources.picture import Picture, Pictures, check_member, check_png
 from leo_lightning.images.sources.published import File
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from PIL import Image
 
-from leo_lightning.errors import InputError, printable
+from leo_lightning.common.errors import InputError, printable
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 

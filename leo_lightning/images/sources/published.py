@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from leo_lightning.data.download import download, md5_of
-from leo_lightning.errors import InputError
+from leo_lightning.common.download import download, md5_of
+from leo_lightning.common.errors import InputError
 
 _MAX_RECORD = 2**24
 
@@ -34,7 +34,7 @@ def fetch(files: Sequence[File], home: str, folder: Path) -> list[Path]:
     """Download files into `folder`; those that are there already are checked and kept.
 
     Raises:
-        InputError: they cannot be had (`leo_lightning.data.download`), or have another checksum.
+        InputError: they cannot be had (`leo_lightning.common.download`), or have another checksum.
     """
     needed = {file.record for file in files if file.record is not None}
     records = {record: _checksums(f"{home}/{record}", folder) for record in needed}

@@ -16,9 +16,9 @@ from typing import cast
 
 import numpy as np
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.importers.pickles import load_pickle, map_pickle
 from leo_lightning.data.splits import SPLITS
-from leo_lightning.errors import InputError
 from leo_lightning.images.sources.mini_imagenet import FILES_ADDRESS, HOME, RECORD
 from leo_lightning.images.sources.picture import Picture, Pictures, check_labels, check_names, check_png
 from leo_lightning.images.sources.published import File

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from leo_lightning.errors import InputError, printable
+from leo_lightning.common.errors import InputError, printable
 from leo_lightning.images.sources.picture import Picture
 
 Counts = dict[str, dict[str, int]]

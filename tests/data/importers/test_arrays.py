@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.importers.importer import import_features
 from leo_lightning.data.splits import SPLITS
-from leo_lightning.errors import InputError
 from tests.data.importers.sources import (
     IMAGES,
     assert_imported,

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.importers import sources
 from leo_lightning.data.importers.importer import import_features
 from leo_lightning.data.splits import SPLITS
-from leo_lightning.errors import InputError
 from tests.data.importers.sources import (
     IMAGES,
     assert_imported,
@@ -24,8 +24,9 @@ from tests.data.importers.sources import (
     tree,
 )
 from tests.guard import outcome
+from tests.places import SHARED
 
-FEATURES = Path(__file__).resolve().parents[3].parent / "shared" / "features"
+FEATURES = SHARED / "features"
 
 
 def test_authors_archive(tmp_path: Path):

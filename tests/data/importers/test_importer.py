@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data import splits
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.importers.importer import import_features
-from leo_lightning.errors import InputError
 from tests.data.importers.sources import (
     assert_imported,
     authors_archive,

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.importers import pickles
 from leo_lightning.data.importers.pickles import load_pickle, map_pickle
-from leo_lightning.errors import InputError
 from tests.data.importers.sources import python2_array, python2_features, python2_string
 from tests.guard import outcome
 

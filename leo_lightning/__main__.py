@@ -1,0 +1,74 @@
+"""`python -m leo_lightning VERB`: find the verb and run it. `python train.py VERB` is the same program."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from leo_lightning.common.errors import nearest
+
+VERBS = {
+    "fit_test": ("train", "train, then test the best checkpoint (the default)"),
+    "fit": ("train", "train"),
+    "validate": ("train", "evaluate a checkpoint on validation tasks"),
+    "test": ("train", "evaluate a checkpoint on test tasks"),
+    "predict": ("train", "write the predictions of a checkpoint for test tasks"),
+    "features": ("features", "import, make and look at feature files"),
+    "images": ("images", "import or download the images of few-shot data sets"),
+    "pretrain": ("pretrain.command", "train a backbone on images"),
+    "compare": ("compare.command", "train and compare methods on the same tasks"),
+    "sweep": ("sweep.command", "search hyperparameters"),
+    "figures": ("figures.command", "draw what a trained learner does"),
+    "report": ("report.command", "write an HTML page about one run or several"),
+    "dashboard": ("dashboard", "save a view of the runs on W&B"),
+    "export": ("export", "write a classifier of new classes as a file"),
+}
+"""Verb: its module below `commands`, and its line of help."""
+LIGHTNING = ("train", "pretrain.command")
+"""Modules that import Lightning at once and read the verb themselves."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb, `fit_test` if none is given.
+
+    Args:
+        argv: what was typed after the program; that of the process if None.
+
+    Returns:
+        Exit code: 0; 1 if training diverged; 2 after a user's mistake; 128 + n if signal n ended it.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments in (["-h"], ["--help"]):
+        print(_help())
+        return 0
+    named = arguments and not arguments[0].startswith("-")
+    verb, rest = (arguments[0], arguments[1:]) if named else ("fit_test", arguments)
+    if verb not in VERBS:
+        print(f"error: unknown command {verb}{nearest(verb, VERBS)}", file=sys.stderr)
+        return 2
+    from leo_lightning.runs.process import import_torchmetrics, prepare_process
+
+    prepare_process()
+    module = VERBS[verb][0]
+    if module in LIGHTNING:
+        import_torchmetrics()
+    command = import_module(f"leo_lightning.commands.{module}")
+    return command.main([verb, *rest] if module == "train" else rest)
+
+
+def _help() -> str:
+    lines = (f"  {verb:10} {line}" for verb, (_, line) in VERBS.items())
+    return "\n".join(
+        [
+            "usage: python -m leo_lightning [VERB] [--FIELD VALUE ...]",
+            "",
+            "Train, evaluate and use few-shot learners.",
+            "",
+            *lines,
+            "",
+            "VERB --help shows what a verb takes.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pre-training of backbones: `python -m leo_lightning pretrain`."""

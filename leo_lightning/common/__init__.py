@@ -1,0 +1,1 @@
+"""Errors, atomic files, safe readers, figure style: what every other package may use."""

@@ -1,0 +1,1 @@
+"""A trained model on new classes: Python API, export, images in, answers out."""

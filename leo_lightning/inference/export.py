@@ -1,0 +1,128 @@
+"""A classifier of new classes as a file that needs nothing of this package.
+
+The safetensors file holds `weight` (N, E), `bias` (N) and, if a mean is subtracted, `mean` (E), and in its
+header the names of the classes and `normalize`. With a batch x of embeddings (batch, E) in NumPy:
+
+    if normalize == "center_l2":
+        x = x - mean
+    if normalize != "none":
+        x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    logits = x @ weight.T + bias
+    probabilities = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
+
+The ONNX model computes the same: `embeddings` (batch, E) to `logits` and `probabilities` (batch, N).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leo_lightning.common.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    from leo_lightning.inference.adapted_classifier import AdaptedClassifier
+    from leo_lightning.inference.trained_model import TrainedModel
+
+FORMAT, FORMAT_VERSION = "leo-lightning classifier", "1"
+OPSET, IR_VERSION = 13, 7
+"""Of ONNX 1.8, of 2020: the first in which a softmax is over one axis alone."""
+EPSILON = 1e-12
+"""Least length that embeddings are divided by, torch's."""
+
+
+def export(
+    adapted: "AdaptedClassifier", class_names: Sequence[str], trained: "TrainedModel", path: Path
+) -> None:
+    """Write a linear classifier: all of the file, or nothing. Of a sampled one the means are written.
+
+    Args:
+        adapted: the classifier.
+        class_names: of its classes.
+        trained: what it was made with.
+        path: the file, .onnx or .safetensors.
+
+    Raises:
+        InputError: the classifier is not linear, or the file of another kind or cannot be written.
+    """
+    from leo_lightning.common.files import whole_file
+
+    check_kind(path)
+    linear, (kind, mean) = adapted.linear(), adapted.normalization
+    weight = linear.weight[0]
+    bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias[0]
+    parts = {"weight": weight, "bias": bias} | ({} if mean is None else {"mean": mean})
+    arrays = {name: part.detach().cpu().float().contiguous().numpy() for name, part in parts.items()}
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "class_names": json.dumps(list(class_names)),
+        "normalize": kind,
+        "learner": type(adapted.learner).__name__,
+        "provenance": json.dumps(trained.record.provenance),
+        "checkpoint_sha256": trained.sha256,
+    }
+    content = _onnx(arrays, header) if path.suffix == ".onnx" else _safetensors(arrays, header)
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
+def check_kind(path: Path) -> None:
+    """Check that the ending of a file says what is written.
+
+    Raises:
+        InputError: it is neither .onnx nor .safetensors.
+    """
+    if path.suffix not in (".onnx", ".safetensors"):
+        raise InputError(f"{path}: must end in .onnx or .safetensors, which says what is written; name it so")
+
+
+def _safetensors(arrays: "dict[str, ndarray]", header: dict[str, str]) -> bytes:
+    from safetensors.numpy import save
+
+    return save(arrays, header)
+
+
+def _onnx(arrays: "dict[str, ndarray]", header: dict[str, str]) -> bytes:
+    import numpy as np
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    N, E = arrays["weight"].shape
+    nodes, rows = [], "embeddings"
+
+    def then(op: str, *inputs: str, to: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, list(inputs), [to], **attributes))
+        return to
+
+    if "mean" in arrays:
+        rows = then("Sub", rows, "mean", to="centred")
+    if header["normalize"] != "none":
+        arrays = arrays | {"epsilon": np.array(EPSILON, np.float32)}
+        length = then("ReduceL2", rows, to="length", axes=[1], keepdims=1)
+        rows = then("Div", rows, then("Max", length, "epsilon", to="divisor"), to="normalized")
+    then("Gemm", rows, "weight", "bias", to="logits", transB=1)
+    then("Softmax", "logits", to="probabilities", axis=1)
+    batch = {"embeddings": E, "logits": N, "probabilities": N}
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
+        for name, size in batch.items()
+    }
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [values["embeddings"]],
+        [values["logits"], values["probabilities"]],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(
+        graph,
+        producer_name="leo-lightning",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+    helper.set_model_props(model, header)
+    checker.check_model(model, full_check=True)
+    return model.SerializeToString()

@@ -1,0 +1,107 @@
+"""LEOClassifier: new classes by scikit-learn's habits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from numpy import ndarray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.data.bank import FeatureBank
+from leo_lightning.inference.adapted_classifier import SAMPLES, Answer
+from leo_lightning.inference.export import export
+from leo_lightning.inference.trained_model import TrainedModel
+
+
+class LEOClassifier(ClassifierMixin, BaseEstimator):
+    """Learns new classes from a few embeddings of each, with what a checkpoint has learned from others.
+
+    Embeddings are given as they are stored: they are normalised as those were that the checkpoint was trained
+    on. Not LEO alone: any method for classes of this package may be in the checkpoint.
+
+    Args:
+        checkpoint: path of a best.ckpt or last.ckpt.
+        samples: S, classifiers that are drawn for `disagreement`.
+
+    Attributes:
+        classes_: labels of the classes, sorted.
+        n_features_in_: E, size of an embedding.
+        trained_: what is in the checkpoint.
+        adapted_: the classifier, in torch.
+    """
+
+    def __init__(self, checkpoint: str | Path | None = None, samples: int = SAMPLES) -> None:
+        self.checkpoint = checkpoint
+        self.samples = samples
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, samples: int = SAMPLES) -> "LEOClassifier":
+        """A classifier that is yet to be fitted; the checkpoint is read when it is."""
+        return cls(path, samples)
+
+    def fit(self, X: Any, y: Any) -> "LEOClassifier":
+        """Learn classes; what was learned of others before is forgotten.
+
+        Args:
+            X: (n, E), embeddings.
+            y: (n,), labels, of any kind; some classes may have more than others.
+
+        Raises:
+            InputError: the checkpoint cannot be read, or the embeddings are not those that it was trained on.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(y)
+        if self.checkpoint is None:
+            raise InputError("checkpoint is None: it must be the path of a best.ckpt or last.ckpt")
+        check_least(0, {"samples": self.samples})
+        self.classes_, numbers = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InputError(f"y holds one class only ({self.classes_[0]!r:.99}); add examples of another")
+        support = FeatureBank.from_arrays(X, numbers, source="X")
+        self.trained_ = TrainedModel.load(Path(self.checkpoint))
+        self.adapted_ = self.trained_.adapt(support, self.samples)
+        return self
+
+    def predict(self, X: Any) -> ndarray:
+        """The most probable class of each row of X (n, E)."""
+        check_is_fitted(self)
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def predict_proba(self, X: Any) -> Float64[ndarray, "n N"]:
+        """Probability of each class, in the order of `classes_`, for the rows of X (n, E)."""
+        return torch.cat([each.probability for each in self._answers(X)]).numpy()
+
+    def entropy(self, X: Any) -> Float64[ndarray, " n"]:
+        """Entropy of each row's probabilities, in nats: 0 if a class is certain, log N if all are alike."""
+        return torch.cat([each.entropy() for each in self._answers(X)]).numpy()
+
+    def disagreement(self, X: Any) -> Float64[ndarray, " n"]:
+        """Share of classifiers drawn from the learner's distribution that name another class than `predict`.
+
+        Raises:
+            InputError: the learner draws nothing.
+        """
+        answers = self._answers(X, disagreement=True)
+        shares = [each.disagreement for each in answers if each.disagreement is not None]
+        if not shares:
+            name = type(self.trained_.learner).__name__
+            raise InputError(
+                f"{name} draws no classifiers that could disagree; see `entropy`, or set samples"
+            )
+        return torch.cat(shares).numpy()
+
+    def export(self, path: str | Path) -> None:
+        """Write the classifier as .onnx or .safetensors: see `leo_lightning.inference.export`."""
+        check_is_fitted(self)
+        names = [str(name) for name in self.classes_.tolist()]
+        export(self.adapted_, names, self.trained_, Path(path))
+
+    def _answers(self, X: Any, disagreement: bool = False) -> list[Answer]:
+        check_is_fitted(self)
+        X = np.require(validate_data(self, X, reset=False, dtype=np.float32), requirements="W")
+        return list(self.adapted_.answers(torch.from_numpy(X), disagreement))

@@ -1,1 +1,0 @@
-"""Pre-training of backbones: `python -m leo_lightning.pretrain`."""

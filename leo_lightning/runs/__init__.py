@@ -1,0 +1,1 @@
+"""One run: its folder, flags, callbacks, loggers and pictures."""

@@ -1,0 +1,132 @@
+"""Checkpoints: when they are written, and how, so that none is ever half there."""
+
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerFn
+
+from leo_lightning.common.errors import Interrupted
+from leo_lightning.common.files import whole_file
+from leo_lightning.runs.callbacks.stop_signals import StopSignals
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, flushes it to the disk, and renames it.
+
+    Lightning's own passes through the system's temporary folder, maybe on another disk, and flushes nothing.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write all of it, or leave what was there."""
+        buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+        torch.save(checkpoint, buffer)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(path)) as part:
+            part.write_bytes(buffer.getbuffer())
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes last.ckpt, that of the largest step: regularly, after validation, at the end and on a signal.
+
+    It is written when everything of its step is through: validation, best.ckpt, and the lines of the log.
+    Lightning's hooks come earlier: what is saved in them lacks the validation that is due, and is not in step
+    with the log.
+
+    Args:
+        path: where it goes.
+        every: optimiser steps between two.
+        signals: asked after each step whether to stop.
+    """
+
+    def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
+        self.path = path
+        self.every = every
+        self.signals = signals
+        self._seen = self.saved = 0
+        self._validated = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Add to Lightning's loop the hook that it lacks."""
+        if stage == "fit":
+            loop = trainer.fit_loop.epoch_loop
+            end = loop.on_advance_end
+
+            def then(data_fetcher: Any) -> None:
+                end(data_fetcher)
+                listed: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+                if self in listed:  # not while LearningRateFinder tries rates
+                    self._after_step(trainer)
+
+            loop.on_advance_end = then
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin where the run stands."""
+        self._seen = self.saved = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Mend the step of log lines: Lightning counts one too many when it resumes at an epoch's end."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember to save."""
+        self._validated = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, unless the last step was saved."""
+        if trainer.global_step != self.saved:
+            self._save(trainer)
+
+    def _after_step(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step == self._seen and not self._validated:
+            return  # the step's gradients are not all there yet
+        step = self._seen = trainer.global_step
+        signal = self.signals.agreed(trainer)
+        if self._validated or signal or step % self.every == 0 or step == trainer.max_steps:
+            self._validated = False
+            self._save(trainer)
+        if signal:
+            raise Interrupted(signal)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
+            trainer.save_checkpoint(self.path, weights_only=False)
+        self.saved = trainer.global_step  # a second signal may have come before this
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """best.ckpt, that of the best validation.
+
+    Args:
+        folder: where it goes.
+        score: what is logged of a validation and judged.
+        mode: whether more of it is better, or less.
+    """
+
+    def __init__(self, folder: Path, score: str, mode: Literal["max", "min"]) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor=f"val/{score}",
+            mode=mode,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,  # with the validation, so that last.ckpt holds its score
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score over, even if the run folder was moved; Lightning would forget it then."""
+        assert self.dirpath is not None
+        best, score = Path(self.dirpath) / "best.ckpt", state_dict["best_model_score"]
+        if score is not None and best.is_file():
+            there = {"best_model_path": str(best), "kth_best_model_path": str(best)}
+            super().load_state_dict(
+                state_dict | there | {"dirpath": self.dirpath, "best_k_models": {str(best): score}}
+            )

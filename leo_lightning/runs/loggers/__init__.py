@@ -1,0 +1,1 @@
+"""Where a run logs to: metrics.csv, TensorBoard, W&B."""

@@ -1,0 +1,73 @@
+"""The process that a command runs in: threads, memory, signals, imports, compiler."""
+
+import ctypes
+import os
+import shutil
+import signal
+from pathlib import Path
+from unittest import mock
+
+from lightning_utilities.core import imports
+
+from leo_lightning.common.errors import InputError
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
+UNUSED = ("matplotlib", "scipy", "torchvision")
+
+
+def prepare_process() -> None:
+    """Set up a process for small tensors: one thread, memory that stays, Ctrl-C as shells expect it."""
+    # The matrices are small: a second thread saves a fifth on an idle machine, and ruins a busy one.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # until a run listens, as in the seconds of importing
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep the memory of a step's tensors, whose pages the next step would fault in again.
+
+    A 5-shot training step takes a fifth longer otherwise. Up to 1 GiB that is free is kept.
+    Other C libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    for option, size in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**30), (M_TOP_PAD, 2**26)):
+        mallopt(option, size)
+
+
+def import_torchmetrics() -> None:
+    """Import torchmetrics as if `UNUSED` were not installed: it takes half the time.
+
+    It imports them for plots and for metrics of images and sounds, which in this process will say that they
+    lack them. Anybody else can still import them.
+    """
+    check, available = imports.RequirementCache._check_available, imports.package_available
+
+    def check_used(cache: imports.RequirementCache) -> None:
+        if cache.requirement in UNUSED:
+            cache.available, cache.message = False, f"{cache.requirement} is not used here"
+        check(cache)
+
+    def used_available(name: str) -> bool:
+        return name not in UNUSED and available(name)
+
+    with (
+        mock.patch.object(imports.RequirementCache, "_check_available", check_used),
+        mock.patch.object(imports, "package_available", used_available),
+    ):
+        import torchmetrics  # noqa: F401
+
+
+def prepare_compiler(root: Path) -> None:
+    """Keep what is compiled in `root`, where later runs find it.
+
+    Raises:
+        InputError: there is no C++ compiler.
+    """
+    if not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name):
+        raise InputError("model.compile needs a C++ compiler, and there is no g++ or clang++; leave it out")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((root / ".compiled").absolute()))

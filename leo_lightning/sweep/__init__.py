@@ -1,1 +1,0 @@
-"""Hyperparameter search on the validation tasks: `python -m leo_lightning.sweep`."""

@@ -1,0 +1,1 @@
+"""The outer loop, what it measures, and what a checkpoint holds."""

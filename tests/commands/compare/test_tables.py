@@ -1,0 +1,115 @@
+"""The table in its formats."""
+
+import csv
+import io
+import re
+
+import pytest
+import torch
+from rich.console import Console
+
+from leo_lightning.commands.compare.evaluation import Result
+from leo_lightning.commands.compare.tables import (
+    Entry,
+    Row,
+    duration,
+    latex,
+    markdown,
+    rows,
+    spreadsheet,
+    terminal,
+    without_folders,
+)
+
+HEADER = "5-way 1-shot"
+
+
+def result(*accuracy: float) -> Result:
+    reliability = torch.zeros(15, 3, dtype=torch.float64)
+    reliability[7] = torch.tensor([10.0, 5.0, 6.0])
+    values = torch.tensor(accuracy, dtype=torch.float64)
+    return Result(values, reliability, adaptation_ms=0.5, parameters=1234, best_step=20, machine="CPU")
+
+
+@pytest.fixture(scope="module")
+def table() -> list[Row]:
+    entries = [
+        Entry("LEO_1 & 50%", result(0.5, 0.6, 0.7)),
+        Entry("a|b", result(0.1, 0.3, 0.2)),
+        Entry("broken", note="failed: /home/me/data/x.safetensors: is cut short"),
+    ]
+    return rows(entries, "LEO_1 & 50%")
+
+
+def test_differences_are_to_the_reference(table: list[Row]):
+    """Catches a difference of the other sign, and a reference that is compared with itself."""
+    assert table[0].difference is None
+    assert table[1].difference is not None
+    assert table[1].difference.mean == pytest.approx(-0.4)
+    assert [row.leads for row in table] == [True, False, False]
+    assert table[1].calibration_error == pytest.approx(0.1)
+
+
+def test_table_without_its_reference():
+    """Catches a crash where the reference has no result, as after `--only`."""
+    assert rows([Entry("b", result(0.1, 0.2))], "a")[0].difference is None
+
+
+def test_csv_reads_back(table: list[Row]):
+    """Catches columns out of step with their names, and rounded numbers."""
+    read = list(csv.DictReader(io.StringIO(spreadsheet(table))))
+    assert [row["method"] for row in read] == ["LEO_1 & 50%", "a|b", "broken"]
+    assert float(read[1]["difference"]) == pytest.approx(-0.4)
+    assert table[1].accuracy is not None
+    assert float(read[1]["accuracy"]) == table[1].accuracy.mean
+    assert (read[0]["parameters"], read[0]["best_step"], read[0]["leads"]) == ("1234", "20", "1")
+    assert read[0]["steps"] == read[0]["training_seconds"] == read[2]["accuracy"] == ""
+    assert read[2]["note"] == "failed: x.safetensors: is cut short"
+
+
+def test_latex_is_escaped(table: list[Row]):
+    r"""Catches a label that LaTeX reads as commands, and rows that have not the same number of cells."""
+    text = latex(table, HEADER, "LEO_1 & 50%")
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    columns = re.search(r"\\begin\{tabular\}\{(l?r*)\}", text)
+    assert columns is not None
+    assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(columns[1])}
+    assert r"\textbf{LEO\_1 \& 50\%} & \textbf{60.00}" in text
+    assert not re.search(r"(?<!\\)[%_#]", body)
+    assert not re.search(r"[^\x00-\x7f]", body)
+
+
+def test_markdown_is_a_table(table: list[Row]):
+    """Catches a bar in a label that makes a column, and a blank line within the table."""
+    lines = [line for line in markdown(table, HEADER, "LEO_1 & 50%").splitlines() if line.startswith("|")]
+    assert len(lines) == 5
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert lines[2].startswith("| **LEO_1 & 50%** | **60.00** |")
+    assert "−40.00 ±" in lines[3]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, 5), (160, 10)])
+def test_terminal_is_wide_enough(table: list[Row], width: int, columns: int):
+    """Catches numbers that are cut where the terminal is narrow, and columns left out without a word."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    shown = terminal(table, "LEO_1 & 50%", console)
+    console.print(shown)
+    assert len(shown.columns) == columns
+    said = console.export_text()
+    assert "−40.00 ± " in said
+    assert ("table.md" in said) == (columns == 5)
+
+
+def test_folders_are_left_out():
+    """Catches paths of one machine in a table for others, and shares of text taken for paths."""
+    assert without_folders("/a/b/c.ckpt: damaged; 1/2, runs/x/y") == "c.ckpt: damaged; 1/2, runs/x/y"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.4, "3 s"), (59.6, "1 min 00 s"), (3599.7, "1 h 00 min"), (90000.0, "25 h 00 min")],
+)
+def test_duration(seconds: float, text: str):
+    """Catches 60 seconds, and days that are lost."""
+    assert duration(seconds) == text

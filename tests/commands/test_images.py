@@ -1,0 +1,285 @@
+"""The command `python -m leo_lightning.images`: what it downloads, prints and leaves, and how it ends."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leo_lightning.commands.images import main
+from leo_lightning.images.sources import cifar_fs, mini_imagenet, tree
+from tests.common.test_download import Behaviour, serve_site
+from tests.images import sources
+
+Server = tuple[dict[str, Behaviour], str]
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def test_help_is_quick():
+    """Catches torch imported at the top, which makes `--help` take seconds."""
+    program = (
+        "import sys, leo_lightning.commands.images as i; i._parser().format_help(); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
+MAKERS: dict[str, tuple[Callable[[Path], Path], dict[str, int]]] = {
+    "omniglot": (sources.omniglot, {"train": 4, "val": 10, "test": 4}),
+    "cifar-fs": (sources.cifar, {"train": 64, "val": 16, "test": 20}),
+    "fc100": (sources.cifar, {"train": 60, "val": 20, "test": 20}),
+    "mini-imagenet": (sources.mini, {"train": 2, "val": 1, "test": 2}),
+    "tiered-imagenet": (sources.tiered, {"train": 2, "val": 1, "test": 2}),
+}
+
+
+def files_of(name: str, folder: Path, patches: pytest.MonkeyPatch) -> dict[str, Behaviour]:
+    """Make a data set in `folder`; its files as its server has them."""
+    MAKERS[name][0](folder)
+    if name.endswith("imagenet"):
+        return sources.zenodo(folder)
+    return sources.site(sources.publish(folder, patches))
+
+
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_download(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a data set whose files, addresses, checksums and reader do not fit together."""
+    files = files_of(name, tmp_path / "src", monkeypatch)
+    with serve_site(files) as home:
+        assert main(["download", name, str(tmp_path / "out"), "--url", f"{home}/"]) == 0
+    classes = sources.classes(tmp_path / "out")
+    assert {split: len(names) for split, names in classes.items()} == MAKERS[name][1]
+    assert sorted(os.listdir(tmp_path)) == ["out", "src"]
+    printed, errors = capsys.readouterr()
+    assert errors == ""
+    for split, names in classes.items():
+        row = next(line for line in printed.splitlines() if f" {split} " in line)
+        sizes = sorted(set(names.values()))
+        cells = [split, str(len(names)), str(sum(names.values())), f"{sizes[0]} to {sizes[-1]}"]
+        assert [cell.strip() for cell in row.split("│")[1:6]] == [*cells, str(tmp_path / "out" / split)]
+    assert all(behaviour.asked == [None] for behaviour in files.values())
+
+
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_import_of_carried_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a data set that can only be had where there is a network."""
+    files_of(name, tmp_path / "src", monkeypatch)
+    before = sources.tree(tmp_path / "src")
+    assert main(["import", "--dataset", name, str(tmp_path / "src"), str(tmp_path / "out")]) == 0
+    classes = sources.classes(tmp_path / "out")
+    assert {split: len(names) for split, names in classes.items()} == MAKERS[name][1]
+    assert sources.tree(tmp_path / "src") == before
+
+
+def test_one_archive_may_be_named_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a file that must have its own folder and the published name."""
+    sources.publish(sources.cifar(tmp_path / "src"), monkeypatch)
+    archive = (tmp_path / "src" / "cifar-100-python.tar.gz").rename(tmp_path / "mine.tgz")
+    assert main(["import", "--dataset", "fc100", str(archive), str(tmp_path / "out")]) == 0
+    assert archive.is_file()
+
+
+def test_carried_file_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches another archive under the right name, and somebody's file removed."""
+    src = sources.omniglot(tmp_path / "src")
+    assert main(["import", "--dataset", "omniglot", str(src), str(tmp_path / "out")]) == 2
+    path = src / "images_background.zip"
+    assert capsys.readouterr().err == (
+        f"error: {path}: is not the published images_background.zip (its MD5 is {sources.md5(path)}, not "
+        "68d2efa1b9178cc56df9314c21c6e718); copy or download it again\n"
+    )
+    assert os.listdir(tmp_path) == ["src"]
+
+
+@pytest.mark.parametrize("name", ["omniglot", "mini-imagenet"])
+def test_archives_are_kept_on_demand(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches archives downloaded again that were kept, and a record that is taken for one."""
+    files = files_of(name, tmp_path / "src", monkeypatch)
+    with serve_site(files) as home:
+        command = ["download", name, str(tmp_path / "out"), "--url", home, "--keep-archive"]
+        assert main(command) == 0
+        (tmp_path / "out").rename(tmp_path / "first")
+        assert main(command) == 0
+    assert sources.tree(tmp_path / "out.download") == sources.tree(tmp_path / "src")
+    assert all(
+        behaviour.asked == [None] * (2 if path.startswith("/api") else 1) for path, behaviour in files.items()
+    )
+
+
+def test_cut_download_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a download that starts again from the beginning, or leaves its parts behind."""
+    files = files_of("mini-imagenet", tmp_path / "src", monkeypatch)
+    slow = files["/records/7978538/files/mini-imagenet-cache-validation.pkl"]
+    with serve_site(files) as home:
+        command = ["download", "mini-imagenet", str(tmp_path / "out"), "--url", home]
+        slow.cut_after = 1000
+        assert main(command) == 2
+        assert capsys.readouterr().err == (
+            f"error: {home}/records/7978538/files/mini-imagenet-cache-validation.pkl: the connection was cut "
+            f"after 1,000 of {len(slow.content):,} bytes; run the same command again to continue\n"
+        )
+        assert sources.tree(tmp_path / "out.download") == [
+            "mini-imagenet-cache-train.pkl",
+            "mini-imagenet-cache-validation.pkl.part",
+            "mini-imagenet-cache-validation.pkl.part.json",
+        ]
+        assert not (tmp_path / "out").exists()
+        slow.cut_after = None
+        assert main(command) == 0
+    assert slow.asked == [None, "bytes=1000-"]
+    assert files["/records/7978538/files/mini-imagenet-cache-train.pkl"].asked == [None]
+    assert sorted(os.listdir(tmp_path)) == ["out", "src"]
+
+
+@pytest.mark.parametrize("name", ["omniglot", "fc100", "tiered-imagenet"])
+def test_missing_file_leaves_nothing(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a traceback, an error page saved as an archive, and an empty folder."""
+    with serve_site({}) as home:
+        assert main(["download", name, str(tmp_path / "out"), "--url", home]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {home}/")
+        assert error.endswith(": there is no such file (the server answered 404); check the address\n")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["cifar-fs", "mini-imagenet"])
+def test_wrong_checksum_leaves_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a damaged archive that is read, or kept for the next attempt."""
+    files = files_of(name, tmp_path / "src", monkeypatch)
+    for path, behaviour in files.items():
+        if not path.startswith("/api"):
+            behaviour.content = behaviour.content[:-1] + b"x"
+    with serve_site(files) as home:
+        assert main(["download", name, str(tmp_path / "out"), "--url", home]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert ": the file was damaged on its way, or has changed (its MD5 is " in error
+    assert os.listdir(tmp_path) == ["src"]
+
+
+RECORDS: dict[str, tuple[bytes, str]] = {
+    "a page": (b"<html>Log in to the hotel's network</html>", "is no record of files and checksums (JSON"),
+    "a list": (b"[]", "is no record of files and checksums (TypeError)"),
+    "something else": (b"{}", "is no record of files and checksums (KeyError)"),
+    "files without checksums": (
+        b'{"files": [{"key": "a"}]}',
+        "is no record of files and checksums (KeyError)",
+    ),
+    "no text": (b"\xff\xfe\xfd", "is no record of files and checksums (Unicode"),
+    "endless": (b"[" * 10**5, "is no record of files and checksums (RecursionError)"),
+    "other files": (b'{"files": []}', "lists no file 'mini-imagenet-cache-train.pkl' with its MD5"),
+    "another checksum": (
+        json.dumps({"files": [{"key": "mini-imagenet-cache-train.pkl", "checksum": "sha256:00"}]}).encode(),
+        "lists no file 'mini-imagenet-cache-train.pkl' with its MD5; it may have changed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(RECORDS))
+def test_bad_record_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches gigabytes downloaded that nothing can be compared with, and a traceback."""
+    content, said = RECORDS[name]
+    with serve_site({"/api/records/7978538": Behaviour(content)}) as home:
+        assert main(["download", "mini-imagenet", str(tmp_path / "out"), "--url", home]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {home}/api/records/7978538: {said}")
+    assert error.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_full_disk_keeps_what_was_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Catches gigabytes thrown away, or half a data set left, because there is no room for the images."""
+    files = files_of("omniglot", tmp_path / "src", monkeypatch)
+
+    make = Path.mkdir
+
+    def mkdir(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name.startswith("Greek"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        make(path, *arguments, **options)
+
+    with serve_site(files) as home:
+        command = ["download", "omniglot", str(tmp_path / "out"), "--url", home]
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "mkdir", mkdir)
+            assert main(command) == 2
+        assert capsys.readouterr().err == (
+            f"error: {tmp_path / 'out'}: cannot be written (No space left on device); make room, or name "
+            "another folder\n"
+        )
+        assert sorted(os.listdir(tmp_path)) == ["out.download", "src"]
+        assert sources.tree(tmp_path / "out.download") == ["images_background.zip", "images_evaluation.zip"]
+        assert main(command) == 0
+    assert all(behaviour.asked == [None] for behaviour in files.values())
+    assert sorted(os.listdir(tmp_path)) == ["out", "src"]
+
+
+@pytest.mark.parametrize("command", ["import", "download"])
+def test_ctrl_c_ends_quietly(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a traceback, or half a data set, when the user has had enough; archives are of use later."""
+    files = files_of("cifar-fs", tmp_path / "src", monkeypatch)
+    seen: list[object] = []
+
+    def interrupt(name: str, owners: dict[str, str], dst: Path) -> str:
+        seen.append(name)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return name
+
+    monkeypatch.setattr(tree, "_folder_name", interrupt)
+    out = str(tmp_path / "out")
+    with serve_site(files) as home:
+        arguments = {
+            "import": ["import", "--dataset", "cifar-fs", str(tmp_path / "src"), out],
+            "download": ["download", "cifar-fs", out, "--url", home],
+        }
+        assert main(arguments[command]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert sorted(os.listdir(tmp_path)) == [*(["out.download"] if command == "download" else []), "src"]
+
+
+def test_destination_is_looked_at_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a data set downloaded for nothing, or mixed with another."""
+    (tmp_path / "out").mkdir()
+    for command in (["download", "omniglot"], ["import", str(tmp_path / "none.npz")]):
+        assert main([*command, str(tmp_path / "out")]) == 2
+        assert capsys.readouterr().err == (
+            f"error: {tmp_path / 'out'}: is there already; remove it, or name another folder\n"
+        )
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_missing_splits_are_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a data set without validation that nobody hears of."""
+    import numpy as np
+
+    arrays = {"images": np.zeros((2, 4, 4), np.uint8), "labels": np.arange(2), "names": np.array(["a", "b"])}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert main(["import", str(tmp_path / "a.npz"), str(tmp_path / "out"), "--test", "b"]) == 0
+    assert f"note: {tmp_path / 'out'}: has no val split\n" in capsys.readouterr().out
+
+
+def test_homes_are_those_of_the_publishers():
+    """Catches a default address that is not one."""
+    assert cifar_fs.HOME == "https://www.cs.toronto.edu/~kriz"
+    assert mini_imagenet.HOME == "https://zenodo.org"

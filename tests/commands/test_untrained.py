@@ -1,0 +1,68 @@
+"""Learners without parameters, and learners that sample, through the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_run import files, folders, results, rows, tiny
+
+CENTROID = "--model.learner=leo_lightning.learners.centroid.NearestCentroid"
+
+
+def untrained(root: Path, command: str, *args: str) -> int:
+    """A tiny run of a learner that has nothing to train."""
+    from leo_lightning.commands.train import main
+
+    sizes = ["--data.test_tasks=40", "--data.val_tasks=8", "--data.predict_tasks=3", f"--run.root={root}"]
+    return main([command, "--config=configs/quickstart.yaml", CENTROID, "--run.name=tiny", *sizes, *args])
+
+
+@pytest.mark.parametrize("command", ["fit_test", "test"])
+def test_what_has_nothing_to_train_is_tested_at_once(tmp_path: Path, command: str):
+    """Catches a test that asks for a checkpoint which cannot be, and a training of nothing."""
+    assert untrained(tmp_path, command) == 0
+    (folder,) = folders(tmp_path)
+    assert results(folder)["learner"] == "NearestCentroid"
+    assert results(folder)["steps"] == 0
+    for row in rows(folder / "per_task.csv"):
+        assert row["final"] == row["nearest_centroid"]
+    assert not list(folder.glob("checkpoints/*"))
+
+
+def test_it_validates_and_predicts(tmp_path: Path):
+    """Catches a verb that still asks for a checkpoint."""
+    assert untrained(tmp_path, "validate") == 0
+    assert untrained(tmp_path, "predict") == 0
+    predictions = rows(folders(tmp_path)[-1] / "predictions.csv")
+    assert list(predictions[0]) == ["task", "image", "class", "predicted", "probability"]
+    assert len(predictions) == 3 * 5 * 15
+
+
+@pytest.mark.parametrize("arguments", [("fit",), ("fit_test", "--resume=auto"), ("test", "--resume=auto")])
+def test_training_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple):
+    """Catches a traceback out of an optimiser without parameters, and folders left behind."""
+    assert untrained(tmp_path, *arguments) == 2
+    error = "error: NearestCentroid has nothing to train: use `test` or `predict`, without --resume\n"
+    assert capsys.readouterr().err == error
+    assert not files(tmp_path)
+
+
+def test_samples_are_averaged_and_their_spread_is_written(tmp_path: Path):
+    """Catches an option that a checkpoint cannot be tested with, and a spread of another class."""
+    assert tiny(tmp_path, command="fit") == 0
+    (run,) = folders(tmp_path)
+    best = f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}"
+    sampled = [best, "--model.learner.test_samples=4"]
+    assert tiny(tmp_path, *sampled, command="test", name="sampled") == 0
+    assert tiny(tmp_path, best, command="test", name="mean") == 0
+    found, mean = (results(folders(tmp_path, name)[0]) for name in ("sampled", "mean"))
+    assert found["stages"].keys() == mean["stages"].keys()
+    assert found["calibration_error"] != mean["calibration_error"]
+    assert 0 < found["calibration_error"] < 1
+    predict = [*sampled, "--data.predict_tasks=3"]
+    assert tiny(tmp_path, *predict, command="predict", name="said") == 0
+    predictions = rows(folders(tmp_path, "said")[0] / "predictions.csv")
+    assert list(predictions[0])[-2:] == ["probability", "spread"]
+    spreads = [float(row["spread"]) for row in predictions]
+    assert 0 < max(spreads) < 0.5
+    assert min(spreads) >= 0

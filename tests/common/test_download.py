@@ -1,0 +1,342 @@
+"""The downloader, against a server on this machine that behaves well, or badly in one way."""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leo_lightning.common.download import download
+from leo_lightning.common.errors import InputError
+
+CONTENT = np.random.default_rng(0).bytes(1_000_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+@dataclass
+class Behaviour:
+    """What the server does, and the Range header of every request that it got."""
+
+    content: bytes = CONTENT
+    tag: str | None = '"one"'
+    modified: str | None = None
+    ranges: bool = True  # honours Range
+    wrong_offset: bool = False  # answers a Range with another one
+    cut_after: int | None = None  # closes the connection after so many bytes
+    length: bool = True  # says how long the content is
+    status: int = 200
+    asked: list[str | None] = field(default_factory=list)
+
+
+@contextmanager
+def serve(behaviour: Behaviour) -> Iterator[str]:
+    """Run a server on a free port and yield the address of its file."""
+    with serve_site({"/embeddings.zip": behaviour}) as home:
+        yield f"{home}/embeddings.zip"
+
+
+@contextmanager
+def serve_site(files: dict[str, Behaviour]) -> Iterator[str]:
+    """Run a server on a free port and yield its address; `files` are by path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self, files.get(self.path.partition("?")[0], Behaviour(status=404)))
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def answer(handler: BaseHTTPRequestHandler, behaviour: Behaviour) -> None:
+    asked = handler.headers.get("Range")
+    behaviour.asked.append(asked)
+    if behaviour.status != 200:
+        handler.send_error(behaviour.status)
+        return
+    content, start = behaviour.content, 0
+    same = handler.headers.get("If-Range") in (None, behaviour.tag, behaviour.modified)
+    if asked and behaviour.ranges and same:
+        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(content):
+            handler.send_error(416)
+            return
+        start = 0 if behaviour.wrong_offset else start
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+    else:
+        handler.send_response(200)
+    if behaviour.length:
+        handler.send_header("Content-Length", str(len(content) - start))
+    if behaviour.tag:
+        handler.send_header("ETag", behaviour.tag)
+    if behaviour.modified:
+        handler.send_header("Last-Modified", behaviour.modified)
+    handler.end_headers()
+    end = len(content) if behaviour.cut_after is None else start + behaviour.cut_after
+    with suppress(ConnectionError):  # a client that does not like the answer hangs up
+        handler.wfile.write(content[start:end])
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def cut(path: Path, behaviour: Behaviour, url: str) -> None:
+    """Download the first 300,000 bytes, as a connection that breaks does."""
+    behaviour.cut_after = 300_000
+    with pytest.raises(
+        InputError, match=r"cut after 300,000 of 1,000,000 bytes; run the same command again"
+    ) as caught:
+        download(url, path)
+    assert "\n" not in str(caught.value)
+    assert not path.exists()
+    behaviour.cut_after = None
+
+
+def assert_complete(path: Path, content: bytes = CONTENT) -> None:
+    """Check the file, and that nothing lies beside it."""
+    assert path.read_bytes() == content
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_whole_file(tmp_path: Path):
+    """Catches bytes lost, or the part file left behind."""
+    with serve(Behaviour()) as url:
+        assert download(url, tmp_path / "new" / "embeddings.zip") == tmp_path / "new" / "embeddings.zip"
+    assert_complete(tmp_path / "new" / "embeddings.zip")
+
+
+def test_file_that_is_there_is_left_alone(tmp_path: Path):
+    """Catches a gigabyte downloaded twice."""
+    (tmp_path / "a.zip").write_bytes(b"mine")
+    download("http://127.0.0.1:1/a.zip", tmp_path / "a.zip")
+    assert_complete(tmp_path / "a.zip", b"mine")
+
+
+def test_cut_connection_is_continued(tmp_path: Path):
+    """Catches a second attempt that starts from the beginning, or repeats or skips bytes."""
+    behaviour, path = Behaviour(), tmp_path / "a.zip"
+    with serve(behaviour) as url:
+        cut(path, behaviour, url)
+        download(url, path)
+    assert behaviour.asked == [None, "bytes=300000-"]
+    assert_complete(path)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        Behaviour(ranges=False),
+        Behaviour(wrong_offset=True),
+        Behaviour(content=CONTENT[::-1], tag='"two"'),
+        Behaviour(content=CONTENT[::-1][:200_000], tag=None),
+        Behaviour(content=CONTENT[::-1] + b"more", tag=None),
+    ],
+    ids=[
+        "ignores Range",
+        "answers another Range",
+        "changed file",
+        "shorter file",
+        "longer file without a tag",
+    ],
+)
+def test_part_that_does_not_fit_is_dropped(later: Behaviour, tmp_path: Path):
+    """Catches the end of one file glued to the beginning of another."""
+    behaviour, path = Behaviour(tag=later.tag and '"one"'), tmp_path / "a.zip"
+    with serve(behaviour) as url:
+        cut(path, behaviour, url)
+        for name in ("content", "tag", "ranges", "wrong_offset"):
+            setattr(behaviour, name, getattr(later, name))
+        download(url, path)
+    assert_complete(path, later.content)
+
+
+def test_date_serves_where_the_tag_is_weak(tmp_path: Path):
+    """Catches If-Range with a weak tag, which a server must take for a changed file."""
+    behaviour = Behaviour(tag='W/"one"', modified="Wed, 01 Jan 2020 00:00:00 GMT")
+    path = tmp_path / "a.zip"
+    with serve(behaviour) as url:
+        cut(path, behaviour, url)
+        behaviour.tag = None
+        download(url, path)
+    assert behaviour.asked == [None, "bytes=300000-"]
+    assert_complete(path)
+
+
+def test_part_of_another_address_is_dropped(tmp_path: Path):
+    """Catches a part file continued with bytes of another file of the same name."""
+    behaviour, path = Behaviour(tag=None), tmp_path / "a.zip"
+    with serve(behaviour) as url:
+        cut(path, behaviour, url)
+        download(f"{url}?other", path)
+    assert behaviour.asked == [None, None]
+    assert_complete(path)
+
+
+@pytest.mark.parametrize("note", ["", "[]", '{"url": 1, "size": 2, "validator": 3}', '{"url": "x"}'])
+def test_part_with_a_damaged_note_is_dropped(note: str, tmp_path: Path):
+    """Catches a traceback, or trust in bytes of unknown origin."""
+    (tmp_path / "a.zip.part").write_bytes(b"x" * 1000)
+    (tmp_path / "a.zip.part.json").write_text(note)
+    with serve(Behaviour()) as url:
+        download(url, tmp_path / "a.zip")
+    assert_complete(tmp_path / "a.zip")
+
+
+def test_complete_part_is_only_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a download that starts again because the program died just before the last step."""
+    behaviour, path = Behaviour(), tmp_path / "a.zip"
+    with serve(behaviour) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", lambda old, new: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                download(url, path)
+        download(url, path)
+    assert behaviour.asked == [None]
+    assert_complete(path)
+
+
+def test_server_that_does_not_say_the_length(tmp_path: Path):
+    """Catches an integer made of a header that is not there."""
+    with serve(Behaviour(length=False)) as url:
+        download(url, tmp_path / "a.zip")
+    assert_complete(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(404, "no such file .*404"), (403, "does not give"), (503, "answered 503"), (416, "answered 416")],
+)
+def test_refusals_are_one_line_and_leave_nothing(status: int, message: str, tmp_path: Path):
+    """Catches HTTPError that escapes, and an error page saved as the file."""
+    with serve(Behaviour(status=status)) as url, pytest.raises(InputError, match=message) as caught:
+        download(url, tmp_path / "a.zip")
+    assert str(caught.value).startswith(f"{url}: ")
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_refused_connection(tmp_path: Path):
+    """Catches URLError that escapes."""
+    with socket.socket() as closed:  # bound, but not listening
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with pytest.raises(InputError, match="refused the connection"):
+            download(f"http://127.0.0.1:{port}/a.zip", tmp_path / "a.zip")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "the host was not found"),
+        (TimeoutError("timed out"), "no answer within"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "cannot be reached"),
+    ],
+)
+def test_unreachable_hosts(reason: OSError, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a message that blames the address for a missing network, or the other way round."""
+
+    def fail(*arguments: object, timeout: float) -> None:
+        raise urllib.error.URLError(reason)
+
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
+    with pytest.raises(InputError, match=message):
+        download("http://example.invalid/a.zip", tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    "url", ["embeddings.zip", "file:///etc/passwd", "http://", "ftp://host/a", "http://host:port/a"]
+)
+def test_what_is_no_web_address_is_refused(url: str, tmp_path: Path):
+    """Catches a local file read through a file:// address, and ValueError that escapes."""
+    with pytest.raises(InputError, match=re.escape(f"'{url}' is not a web address")):
+        download(url, tmp_path / "a.zip")
+
+
+def test_too_little_room_is_said_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a disk filled to the last byte before the user is told."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 5, 5))
+    with (
+        serve(Behaviour()) as url,
+        pytest.raises(InputError, match=r"needs 1,000,000 more bytes and 5 are free"),
+    ):
+        download(url, tmp_path / "a.zip")
+    assert os.listdir(tmp_path) == []
+
+
+def test_full_disk_keeps_what_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a traceback when somebody else fills the disk meanwhile, and bytes thrown away."""
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "a.zip"
+    with serve(Behaviour()) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(
+                InputError, match="the disk is full; make room, then run the same command again"
+            ):
+                download(url, path)
+        assert (tmp_path / "a.zip.part").stat().st_size == len(CONTENT)
+        download(url, path)
+    assert_complete(path)
+
+
+def test_right_checksum(tmp_path: Path):
+    """Catches a checksum of part of the file, after a cut, or one that is compared in the wrong form."""
+    behaviour, path = Behaviour(), tmp_path / "a.zip"
+    with serve(behaviour) as url:
+        cut(path, behaviour, url)
+        download(url, path, MD5)
+        download(url, path, MD5)
+    assert behaviour.asked == [None, "bytes=300000-"]
+    assert_complete(path)
+
+
+def test_wrong_checksum_leaves_nothing(tmp_path: Path):
+    """Catches a damaged file that is kept, or that the next attempt takes for a good beginning."""
+    path = tmp_path / "a.zip"
+    with (
+        serve(Behaviour(content=CONTENT[::-1])) as url,
+        pytest.raises(InputError, match=f"damaged on its way, .*, not {MD5}") as caught,
+    ):
+        download(url, path, MD5)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_damaged_file_that_is_there_is_removed(tmp_path: Path):
+    """Catches a file believed because it has the right name, for ever."""
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"damaged")
+    with serve(Behaviour()) as url:
+        with pytest.raises(InputError, match="run the same command again to download it anew"):
+            download(url, path, MD5)
+        assert os.listdir(tmp_path) == []
+        download(url, path, MD5)
+    assert_complete(path)

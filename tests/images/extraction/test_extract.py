@@ -1,0 +1,620 @@
+"""Whole extractions: what they write, and what is left of them when they are killed."""
+
+import fcntl
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from leo_lightning.common.errors import InputError
+from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.splits import SPLITS
+from leo_lightning.images.backbones.backbone import Backbone
+from leo_lightning.images.backbones.recipe import BACKBONE_FILE, Recipe
+from leo_lightning.images.backbones.weights import digest, read_backbone
+from leo_lightning.images.extraction import shards
+from leo_lightning.images.extraction.embedder import Embedder
+from leo_lightning.images.extraction.extract import extract
+from leo_lightning.images.folder import find_splits
+from tests.images.backbones.networks import conv4
+from tests.images.pictures import damaged, save, tree
+
+FILES = sorted([*(f"{split}.safetensors" for split in SPLITS), BACKBONE_FILE])
+BATCH = 2
+
+
+class Counting(Embedder):
+    """Knows how many images went through the network, and may be stopped at one of them."""
+
+    def __init__(self, backbone: Backbone, **settings: Any) -> None:
+        super().__init__(backbone, **({"batch_size": BATCH, "workers": 2, "device": "cpu"} | settings))
+        self.seen = 0
+        self.stop: Callable[[int], object] = lambda seen: None
+
+    def embed_views(self, images: torch.Tensor) -> torch.Tensor:
+        self.stop(self.seen)
+        self.seen += len(images)
+        return super().embed_views(images)
+
+
+class Run:
+    """An extraction, what it printed and how many images went through the network."""
+
+    def __init__(self, root: Path, dst: Path, backbone: Backbone | None = None, **settings: Any) -> None:
+        names = ("batch_size", "precision", "stop")
+        ours = {name: settings.pop(name) for name in names if name in settings}
+        stop = ours.pop("stop", lambda seen: None)
+        self.embedder = Counting(backbone or conv4(1), **ours)
+        self.embedder.stop = stop
+        self._printed = StringIO()
+        self.error: BaseException | None = None
+        splits = find_splits(root, "skip", lambda line: None)
+        try:
+            self.banks: dict[str, FeatureBank] = extract(
+                splits, self.embedder, dst, "toy", "some.pt",
+                **({"console": Console(file=self._printed, width=300)} | settings),
+            )  # fmt: skip
+        except (InputError, KeyboardInterrupt) as error:
+            self.error = error
+
+    @property
+    def said(self) -> list[str]:
+        """Lines but those of progress."""
+        return [line for line in self._printed.getvalue().splitlines() if "images/s" not in line]
+
+
+def contents(dst: Path) -> dict[str, bytes]:
+    """All files, by name."""
+    return {
+        str(path.relative_to(dst)): path.read_bytes() for path in sorted(dst.rglob("*")) if path.is_file()
+    }
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch becomes a shard; nothing waits for the disk, which helps against power cuts only."""
+    monkeypatch.setattr(shards, "SECONDS", 0.0)
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """Images, and what an undisturbed run makes of them."""
+    root = tree(tmp_path_factory.mktemp("images"))
+    out = tmp_path_factory.mktemp("out") / "features"
+    run = Run(root, out)
+    assert run.error is None
+    return root, contents(out)
+
+
+@pytest.fixture
+def root(whole: tuple[Path, dict[str, bytes]], tmp_path: Path) -> Path:
+    """A copy of the images, with their times."""
+    return Path(shutil.copytree(whole[0], tmp_path / "images"))
+
+
+# What is written
+
+
+def test_features_are_what_the_embedder_makes(root: Path, tmp_path: Path):
+    """Catches rows of other images, names or classes, and a record that does not say where they come from."""
+    backbone = conv4(1, layer="2", crop="multiview")
+    run = Run(root, tmp_path / "out", backbone)
+    assert sorted(contents(tmp_path / "out")) == FILES
+    for split, images in find_splits(root, "refuse", print).items():
+        bank = run.banks[split]
+        paths = [images.path(row) for row in range(len(images))]
+        assert torch.equal(bank.embeddings, Counting(backbone).embed(paths))
+        assert bank.image_names == images.names
+        assert bank.class_names == images.class_names
+        assert bank.labels.tolist() == images.labels.tolist()
+        assert bank.provenance["split"] == split
+    record = run.banks["val"].provenance
+    assert (record["dataset"], record["backbone"], record["layer"]) == ("toy", "conv-4", "2")
+    assert (record["weights"], record["crop"], record["torch"]) == ("some.pt", "multiview", version("torch"))
+    own = read_backbone(tmp_path / "out" / BACKBONE_FILE)
+    assert Recipe.loads(record["recipe"], "record") == own.recipe == backbone.recipe
+    assert record["weights_sha256"] == digest(own)
+    assert str(tmp_path) not in json.dumps(record)
+
+
+def test_new_images_get_the_same_embeddings(whole: tuple[Path, dict[str, bytes]], tmp_path: Path):
+    """Catches a DST that is not enough to embed an image again."""
+    root, files = whole
+    (tmp_path / BACKBONE_FILE).write_bytes(files[BACKBONE_FILE])
+    bank = Run(root, tmp_path / "out").banks["test"]
+    paths = [root / "test" / name for name in bank.image_names or ()]
+    found = Embedder.load(tmp_path / BACKBONE_FILE, device="cpu").embed(paths)
+    torch.testing.assert_close(found, bank.embeddings)
+
+
+def test_half_precision(root: Path, tmp_path: Path):
+    """Catches features of another type than was asked for, or rounded twice."""
+    whole = Run(root, tmp_path / "whole").banks["train"].embeddings
+    half = Run(root, tmp_path / "half", dtype="float16").banks["train"].embeddings
+    assert torch.equal(half, whole.half())
+
+
+def test_some_splits_only(tmp_path: Path):
+    """Catches a data set without validation that cannot be used."""
+    root = tree(tmp_path / "images", {"train": {"a": 3}, "test": {"b": 2}})
+    assert list(Run(root, tmp_path / "out").banks) == ["train", "test"]
+    assert sorted(contents(tmp_path / "out")) == [BACKBONE_FILE, "test.safetensors", "train.safetensors"]
+
+
+def test_shards_of_many_batches_make_the_same(
+    whole: tuple[Path, dict[str, bytes]], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Catches results that depend on when a shard was written: by time, by size, or in the end."""
+    for seconds, size in ((1e9, 2**26), (1e9, 3 * BATCH * 8 * 4)):
+        monkeypatch.setattr(shards, "SECONDS", seconds)
+        monkeypatch.setattr(shards, "BYTES", size)
+        assert Run(root, tmp_path / f"out{size}").error is None
+        assert contents(tmp_path / f"out{size}") == whole[1]
+
+
+def test_memory_holds_little(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a data set that is kept in memory until its end, for want of time to write it."""
+    monkeypatch.setattr(shards, "SECONDS", 1e9)
+    monkeypatch.setattr(shards, "BYTES", 2 * BATCH * 8 * 4)
+
+    def kill(seen: int) -> None:
+        if seen == 6:
+            assert len(list((tmp_path / "out" / ".extract").glob("train-*.safetensors"))) == 1
+            raise KeyboardInterrupt
+
+    assert isinstance(Run(root, tmp_path / "out", stop=kill).error, KeyboardInterrupt)
+
+
+def test_progress_without_a_terminal(root: Path, tmp_path: Path):
+    """Catches bars in a log file, and silence."""
+    printed = StringIO()
+    Run(root, tmp_path / "out", console=Console(file=printed, width=100))
+    lines = printed.getvalue().splitlines()
+    assert len(lines) == 7
+    assert lines[0].startswith("train: 2 of 12 images, ")
+    assert lines[-1].startswith("test: 12 of 12 images, ")
+    assert lines[-1].endswith(" images/s, 0:00:00 left")
+
+
+def test_progress_on_a_terminal(root: Path, tmp_path: Path):
+    """Catches lines where a bar would do, and a bar that does not say when it will be over."""
+    printed = StringIO()
+    Run(root, tmp_path / "out", console=Console(file=printed, width=100, force_terminal=True))
+    assert "12/12" in printed.getvalue()
+    assert "images/s" in printed.getvalue()
+    assert "of 12 images" not in printed.getvalue()
+
+
+# Kills
+
+
+@contextmanager
+def forked() -> Iterator[int]:
+    """Go on in a child process, whose number is given to its parent and 0 to itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads, which this process has ended
+        child = os.fork()
+    try:
+        yield child
+    finally:
+        if child == 0:
+            os._exit(0)
+
+
+def killed(at: int, root: Path, out: Path) -> bool:
+    """Run in a child that is killed before its change number `at` to the disk, or batch that it embeds.
+
+    Returns:
+        Whether it was; otherwise it has ended.
+    """
+    changes = 0
+
+    def one_more(*_: object) -> None:
+        nonlocal changes
+        changes += 1
+        if changes == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(event: str, arguments: tuple) -> None:
+        writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"):
+            one_more()
+
+    with forked() as child:
+        if child == 0:
+            sys.addaudithook(audit)
+            Run(root, out, stop=one_more)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def test_a_kill_anywhere_changes_nothing(tmp_path: Path):
+    """Catches images lost or embedded twice, half a file, a mixture of old and new, or remains in the way."""
+    root = tree(tmp_path / "images", {"train": {"cat": 2, "dog": 3}, "val": {"owl": 1}})
+    Run(root, tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
+    at, seen = 0, set()
+    while killed(at := at + 1, root, tmp_path / f"out{at}"):
+        out = tmp_path / f"out{at}"
+        for path in out.glob("*.safetensors"):
+            assert path.read_bytes() == whole[path.name]
+        if at % 5 == 0:  # a second time, elsewhere
+            killed(at // 2, root, out)
+        run = Run(root, out)
+        if run.error is None:
+            assert contents(out) == whole
+            seen.add(run.embedder.seen)
+        else:  # all is there; what is left to remove does not matter
+            assert "already holds features (train, val)" in str(run.error)
+            assert contents(out).items() >= whole.items()
+        shutil.rmtree(out)
+    assert at > 40
+    assert seen == {6, 4, 2, 1, 0}
+
+
+def test_finished_images_are_not_embedded_again(root: Path, tmp_path: Path):
+    """Catches a second run that begins from the beginning, or does not say what was there."""
+    Run(root, tmp_path / "out", stop=interrupt_at(6))
+    run = Run(root, tmp_path / "out")
+    assert run.said == ["train: 6 of 7 images were there"]
+    assert run.embedder.seen == 12 - 6
+
+
+def interrupt_at(image: int) -> Callable[[int], object]:
+    def stop(seen: int) -> None:
+        if seen >= image:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_ctrl_c_says_how_to_go_on(
+    whole: tuple[Path, dict[str, bytes]],
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Catches finished batches thrown away, or a user who is not told that they are kept."""
+    monkeypatch.setattr(shards, "SECONDS", 1e9)
+    run = Run(root, tmp_path / "out", stop=interrupt_at(9))
+    assert isinstance(run.error, KeyboardInterrupt)
+    assert str(run.error) == ("interrupted: 9 of 12 images are done; run the same command again to continue")
+    again = Run(root, tmp_path / "out")
+    assert again.said == ["train: 7 of 7 images were there", "val: 2 of 2 images were there"]
+    assert contents(tmp_path / "out") == whole[1]
+
+
+def test_nothing_is_left_of_what_did_not_begin(root: Path, tmp_path: Path):
+    """Catches an empty folder, which looks like features, after a Ctrl-C at once."""
+    assert isinstance(Run(root, tmp_path / "out", stop=interrupt_at(0)).error, KeyboardInterrupt)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+    deep = tmp_path / "a" / "b" / "c"
+    assert isinstance(Run(root, deep, stop=interrupt_at(0)).error, KeyboardInterrupt)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+    (tmp_path / "mine").mkdir()
+    assert isinstance(Run(root, tmp_path / "mine", stop=interrupt_at(0)).error, KeyboardInterrupt)
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+# Other settings, other images
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"backbone": conv4(1, layer="2")}, "layer"),
+        ({"backbone": conv4(1, resize=36, std=(1.0, 1.0, 1.0))}, "resize, std"),
+        ({"backbone": conv4(2)}, "weights_sha256"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"batch_size": 3}, "batch_size"),
+        ({"precision": "bf16"}, "precision"),
+    ],
+)
+def test_other_settings_are_refused(changes: dict[str, Any], names: str, root: Path, tmp_path: Path):
+    """Catches features of two kinds in one file, and hours of work thrown away for a mistyped flag."""
+    out = tmp_path / "out"
+    Run(root, out, stop=interrupt_at(6))
+    before = contents(out)
+    line = f"{out}: holds an unfinished extraction with other settings ({names})"
+    assert str(Run(root, out, **changes).error) == (
+        f"{line}; repeat those, name another folder, or give it up with --overwrite"
+    )
+    assert contents(out) == before
+    run = Run(root, out, **changes, overwrite=True)
+    assert run.said == [f"note: {line}; it is given up"]
+    assert run.embedder.seen == 12
+    Run(root, tmp_path / "new", **changes)
+    assert contents(out) == contents(tmp_path / "new")
+
+
+def test_settings_of_what_has_not_begun_do_not_matter(root: Path, tmp_path: Path):
+    """Catches a batch that was too large for the memory and is now in the way of a smaller one."""
+    assert killed(12, root, tmp_path / "out")
+    assert (tmp_path / "out" / ".extract").exists()
+    assert Run(root, tmp_path / "out", batch_size=3).error is None
+
+
+def test_overwrite_goes_on_with_the_same_settings(root: Path, tmp_path: Path):
+    """Catches a command that replaces old features and, once interrupted, never comes to an end."""
+    Run(root, tmp_path / "out", conv4(5))
+    Run(root, tmp_path / "out", overwrite=True, stop=interrupt_at(6))
+    run = Run(root, tmp_path / "out", overwrite=True)
+    assert run.embedder.seen == 6
+    assert sorted(contents(tmp_path / "out")) == FILES
+
+
+def replaced(root: Path) -> None:
+    save(root / "train" / "dog" / "0.png", 99)
+
+
+def touched(root: Path) -> None:
+    os.utime(root / "train" / "dog" / "0.png", (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "there"),
+    [
+        (replaced, {"train": 4, "val": 2, "test": 3}),
+        (touched, {"train": 4, "val": 2, "test": 3}),
+        (lambda root: save(root / "train" / "cat" / "00.png", 50), {"val": 2, "test": 3}),
+        (lambda root: (root / "train" / "dog" / "1.png").unlink(), {"train": 4, "val": 2, "test": 3}),
+        (lambda root: save(root / "train" / "dog" / "9.png", 50), {"train": 6, "val": 2, "test": 3}),
+        (lambda root: (root / "train" / "dog" / "2.png").unlink(), {"train": 6, "val": 2, "test": 3}),
+        (lambda root: save(root / "val" / "ant" / "0.png", 50), {"train": 7, "test": 3}),
+        (lambda root: shutil.rmtree(root / "val"), {"train": 7, "test": 3}),
+        (
+            lambda root: (root / "train" / "dog").rename(root / "train" / "eel"),
+            {"train": 4, "val": 2, "test": 3},
+        ),
+    ],
+    ids=["replaced", "touched", "one before", "one less", "one more", "last", "class", "split", "renamed"],
+)
+def test_changed_images_are_embedded_anew(
+    change: Callable[[Path], object], there: dict[str, int], root: Path, tmp_path: Path
+):
+    """Catches features of images that are no longer there, at wrong rows or in other batches than in one run;
+    and a data set begun anew for the sake of one image."""
+    out = tmp_path / "out"
+    killed_before_the_end(root, out)
+    change(root)
+    run = Run(root, out)
+    totals = {split: len(bank) for split, bank in run.banks.items()}
+    assert run.said == [
+        f"{split}: {count} of {totals[split]} images were there" for split, count in there.items()
+    ]
+    assert run.embedder.seen == sum(totals.values()) - sum(there.values())
+    Run(root, tmp_path / "new")
+    assert contents(out) == contents(tmp_path / "new")
+
+
+def test_shards_of_other_lengths_do_not_mix(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches shards of an earlier run that lie between those of this one."""
+    out = tmp_path / "out"
+    killed_before_the_end(root, out)
+    save(root / "train" / "cat" / "0.png", 77)
+    monkeypatch.setattr(shards, "SECONDS", 1e9)
+    monkeypatch.setattr(shards, "BYTES", 2 * BATCH * 8 * 4)
+    killed_before_the_end(root, out)
+    assert sorted(path.name for path in (out / ".extract").glob("train-*")) == [
+        "train-000000000.safetensors",
+        "train-000000004.safetensors",
+    ]
+    Run(root, out)
+    Run(root, tmp_path / "new")
+    assert contents(out) == contents(tmp_path / "new")
+
+
+def killed_before_the_end(root: Path, out: Path) -> None:
+    def save_nothing(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("leo_lightning.images.extraction.extract.save_splits", save_nothing)
+        Run(root, out)
+
+
+def test_damaged_shards_are_made_anew(whole: tuple[Path, dict[str, bytes]], root: Path, tmp_path: Path):
+    """Catches a shard that a disk has spoilt, taken over or in the way."""
+    out = tmp_path / "out"
+    Run(root, out, stop=interrupt_at(8))
+    shard = out / ".extract" / "train-000000002.safetensors"
+    for content in (b"", shard.read_bytes()[:-1], b"\xff" * 50):
+        shard.write_bytes(content)
+        run = Run(root, out, stop=interrupt_at(4))
+        assert run.said[0] == "train: 2 of 7 images were there"
+    assert Run(root, out).error is None
+    assert contents(out) == whole[1]
+
+
+# Images that cannot be read
+
+
+def test_a_damaged_image_stops_it_and_nothing_is_lost(root: Path, tmp_path: Path):
+    """Catches a night's work lost for the sake of one file, named or not."""
+    bad = root / "train" / "dog" / "1.png"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:100])
+    run = Run(root, tmp_path / "out")
+    assert str(run.error).startswith(f"{bad}: is no whole image (")
+    assert str(run.error).endswith("; remove it, or put a good copy there, or leave it out: --on-error skip")
+    bad.write_bytes(good)
+    run = Run(root, tmp_path / "out")
+    assert run.said == ["train: 4 of 7 images were there"]
+    Run(root, tmp_path / "new")
+    assert contents(tmp_path / "out") == contents(tmp_path / "new")
+
+
+def test_damaged_images_can_be_left_out(whole: tuple[Path, dict[str, bytes]], root: Path, tmp_path: Path):
+    """Catches rows of black images, labels that shift, neighbours that change, and files lost in silence."""
+    for bad, name in zip(damaged(tmp_path / "bad").values(), ("cat/1.png", "dog/2.png"), strict=False):
+        shutil.copy(bad, root / "train" / name)
+    (root / "test" / "fox" / "1.png").unlink()
+    (root / "test" / "fox" / "1.png").symlink_to("nowhere")
+    run = Run(root, tmp_path / "out", on_error="skip")
+    assert run.said == [
+        "note: train: 2 of 7 images cannot be read and are left out: 'cat/1.png', 'dog/2.png'",
+        "note: test: 1 of 3 images cannot be read and are left out: 'fox/1.png'",
+    ]
+    train = run.banks["train"]
+    assert train.image_names == ("cat/0.png", "cat/2.png", "cat/3.png", "dog/0.png", "dog/1.png")
+    assert train.counts.tolist() == [3, 2]
+    undisturbed = Run(whole[0], tmp_path / "whole").banks["train"]
+    assert torch.equal(train.embeddings, undisturbed.embeddings[[0, 2, 3, 4, 5]])
+
+
+def test_the_answer_to_damaged_images_may_change(root: Path, tmp_path: Path):
+    """Catches gaps that are taken over where they are to be refused, or begun anew where not."""
+    save(root / "train" / "cat" / "1.png")
+    bad = root / "train" / "cat" / "1.png"
+    bad.write_bytes(b"")
+    out = tmp_path / "out"
+    assert Run(root, out, on_error="skip", stop=interrupt_at(6)).error is not None
+    assert str(Run(root, out).error).startswith(f"{bad}: is no whole image")
+    run = Run(root, out, on_error="skip")
+    Run(root, tmp_path / "new", on_error="skip")
+    assert contents(out) == contents(tmp_path / "new")
+    assert run.said[-1] == "note: train: 1 of 7 images cannot be read and are left out: 'cat/1.png'"
+
+
+def test_what_takes_the_place_of_a_damaged_image_does_not_matter(root: Path, tmp_path: Path):
+    """Catches a refusal for the embedding of a black image, which nobody will see."""
+    (root / "train" / "cat" / "1.png").write_bytes(b"")
+
+    class Proud(Counting):
+        def embed_views(self, images: torch.Tensor) -> torch.Tensor:
+            black = (images.flatten(1) == 0).all(1)
+            return torch.where(black[:, None], torch.inf, super().embed_views(images))
+
+    splits = find_splits(root, "skip", print)
+    console = Console(file=StringIO())
+    banks = extract(splits, Proud(conv4(1)), tmp_path / "out", "", "", on_error="skip", console=console)
+    assert len(banks["train"]) == 6
+    assert banks["train"].embeddings.isfinite().all()
+
+
+def test_a_class_without_images_is_refused(root: Path, tmp_path: Path):
+    """Catches a class that vanishes, and with it the numbers of all others."""
+    for path in (root / "val" / "owl").iterdir():
+        path.write_bytes(b"")
+    run = Run(root, tmp_path / "out", on_error="skip")
+    assert str(run.error) == f"{root}/val: no image of class 'owl' can be read; remove the class"
+    shutil.rmtree(root / "val" / "owl")
+    save(root / "val" / "ant" / "1.png")
+    assert Run(root, tmp_path / "out", on_error="skip").embedder.seen == 1
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "advice"),
+    [
+        (1e6, "float16", "take --dtype float32"),
+        (float("nan"), "float32", "the weights may be damaged, or of another recipe"),
+        (float("nan"), "float16", "the weights may be damaged, or of another recipe"),
+    ],
+)
+def test_embeddings_that_are_not_finite(scale: float, dtype: str, advice: str, root: Path, tmp_path: Path):
+    """Catches infinity where half precision has no such number, and NaN that training would stumble over."""
+    backbone = conv4(1, layer="0.normalize")
+    with torch.no_grad():
+        network: Any = backbone.network
+        network[0].normalize.weight.mul_(scale)
+    run = Run(root, tmp_path / "out", backbone, dtype=dtype)
+    assert str(run.error) == f"{root}/train/cat/0.png: its embedding is not finite; {advice}"
+    assert not (tmp_path / "out").exists()
+
+
+# The destination
+
+
+def test_features_that_are_there_are_kept(root: Path, tmp_path: Path):
+    """Catches features, or a backbone, replaced without being asked."""
+    out = tmp_path / "out"
+    Run(root, out)
+    before = contents(out)
+    assert "already holds features (train, val, test)" in str(Run(root, out, conv4(2)).error)
+    for split in SPLITS:
+        (out / f"{split}.safetensors").unlink()
+    assert str(Run(root, out, conv4(2)).error) == (
+        f"{out}: already holds {BACKBONE_FILE}; name another folder, or replace it with --overwrite"
+    )
+    assert contents(out) == {BACKBONE_FILE: before[BACKBONE_FILE]}
+
+
+def test_features_are_replaced_all_together(root: Path, tmp_path: Path):
+    """Catches an old split beside new ones, or the backbone of old features beside new ones."""
+    out = tmp_path / "out"
+    Run(root, out)
+    shutil.rmtree(root / "val")
+    (out / "notes.txt").write_text("mine")
+    Run(root, out, conv4(2), overwrite=True)
+    assert sorted(contents(out)) == [BACKBONE_FILE, "notes.txt", "test.safetensors", "train.safetensors"]
+    assert digest(read_backbone(out / BACKBONE_FILE)) == digest(conv4(2))
+
+
+def test_two_at_once_are_refused(root: Path, tmp_path: Path):
+    """Catches two processes that write the same shards."""
+    out = tmp_path / "out"
+    (out / ".extract").mkdir(parents=True)
+    with (out / ".extract" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert str(Run(root, out).error) == (
+            f"{out}: another extraction is at work here; wait for its end, or name another folder with --out"
+        )
+    assert Run(root, out).error is None
+
+
+def test_a_full_disk_keeps_what_is_finished(
+    whole: tuple[Path, dict[str, bytes]],
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Catches a traceback, half a shard that is taken for a whole one, and finished ones thrown away."""
+    out = tmp_path / "out"
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(seen: int) -> None:
+        if seen == 6:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+
+    try:
+        run = Run(root, out, stop=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(run.error) == (
+        f"{out}/.extract/train-000000006.safetensors: cannot be written (File too large); make room or mend "
+        "the permissions. What was there before is intact"
+    )
+    run = Run(root, out)
+    assert run.said == ["train: 6 of 7 images were there"]
+    assert contents(out) == whole[1]
+
+
+@pytest.mark.parametrize("size", [100, 1500, 5000])
+def test_a_disk_without_room_for_the_features(size: int, root: Path, tmp_path: Path):
+    """Catches features that are complete in part where the last file did not fit."""
+    out = tmp_path / "out"
+    killed_before_the_end(root, out)
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        run = Run(root, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written (" in str(run.error)
+    assert list(out.glob("*.safetensors")) == []
+    assert Run(root, out).embedder.seen == 0

@@ -1,0 +1,338 @@
+"""Bad input for `predict --data.support` and `python -m leo_lightning export`, for test_refusals.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.feature_file import save_bank
+from leo_lightning.learners.general_leo import GeneralLEO
+from leo_lightning.learners.generated_mlp import MLPRegressor
+from leo_lightning.learners.matching import MatchingNetworks
+from tests.commands.figures.checkpoints import save_checkpoint
+from tests.images.pictures import save
+from tests.refusals import (
+    CENTROID,
+    CUT,
+    MORE,
+    OURS,
+    RIGHTS,
+    Case,
+    Hostile,
+    World,
+    checkpoint,
+    data,
+    finished,
+    folder,
+    saved,
+    text,
+)
+
+E = 128
+FILES = "--data.support s.npz --data.query q.npz"
+DONE = "predict --ckpt_path done/checkpoints/best.ckpt"
+NEW = f"{DONE} {FILES}"
+ALONE = f"predict --ckpt_path x.ckpt {FILES}"
+EXPORT = "export --ckpt_path x.ckpt --support s.npz"
+MANUAL = "see python -m leo_lightning export --help"
+NAME_A_FILE = "name a file of features, or a folder of images"
+NO_SUPPORT = (
+    "data.support: is missing; name the file or folder of a few labelled examples with --data.support PATH"
+)
+OUT = "name another place with --out"
+BACKBONE = "use one backbone for both"
+DAMAGED = "x.ckpt: the checkpoint's record of its features is damaged; use another checkpoint"
+
+
+def files(
+    arrange: Callable[[World], object] = lambda world: None, **arrays: Any
+) -> Callable[[World], object]:
+    """`s.npz` of two classes and `q.npz` without labels, but for some arrays of the first; a finished run."""
+
+    def write(world: World) -> None:
+        finished(world)
+        good = {"embeddings": np.ones((4, E), np.float32), "labels": np.array(["a", "a", "b", "b"])}
+        content = {name: array for name, array in (good | arrays).items() if array is not None}
+        np.savez(world.folder / "s.npz", **content)
+        np.savez(world.folder / "q.npz", embeddings=np.ones((3, E), np.float32))
+        arrange(world)
+
+    return write
+
+
+def query(**arrays: Any) -> Callable[[World], object]:
+    return files(lambda world: np.savez(world.folder / "q.npz", **arrays))
+
+
+def of(learner: Callable[[], Any]) -> Callable[[World], object]:
+    """`x.ckpt` of another learner."""
+
+    def arrange(world: World) -> None:
+        with torch.random.fork_rng():
+            save_checkpoint(world.folder / "x.ckpt", learner())
+        content = torch.load(world.folder / "x.ckpt", weights_only=True)
+        torch.save(content | {"EpisodeDataModule": record()}, world.folder / "x.ckpt")
+
+    return arrange
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    return {"normalize": "l2", "mean": None, "provenance": {}} | changes
+
+
+def earlier(normalize: str) -> Callable[[World], object]:
+    """The finished run as an earlier release would have left it."""
+
+    def arrange(world: World) -> None:
+        path, config = world.folder / "done/checkpoints/best.ckpt", world.folder / "done/config.yaml"
+        content = torch.load(path, weights_only=True)
+        del content["EpisodeDataModule"]
+        torch.save(content, path)
+        settings = yaml.safe_load(config.read_text())
+        settings["data"]["init_args"]["normalize"] = normalize
+        config.write_text(yaml.safe_dump(settings))
+
+    return arrange
+
+
+def recorded(**provenance: str) -> Callable[[World], object]:
+    """`x.ckpt` that records weights and recipe of its features, and `s.safetensors` made otherwise."""
+
+    def arrange(world: World) -> None:
+        made = {"weights_sha256": "one", "recipe": "one"}
+        checkpoint(EpisodeDataModule=record(provenance=made))(world)
+        bank = FeatureBank.from_arrays(
+            torch.ones(4, E), np.array(["a", "a", "b", "b"]), None, made | provenance, "s.safetensors"
+        )
+        save_bank(bank, world.folder / "s.safetensors")
+
+    return arrange
+
+
+def general() -> GeneralLEO:
+    return GeneralLEO(2, MLPRegressor())
+
+
+NEW_CLASSES = {
+    "no query": Case(
+        f"{DONE} --data.support s.npz",
+        "data.query: is missing; name the file or folder of what is to be classified with --data.query PATH",
+        files(),
+    ),
+    "no support": Case(f"{DONE} --data.query q.npz", NO_SUPPORT, files()),
+    "configuration without a support": Case(
+        f"{DONE} --data leo_lightning.data.new_classes.NewClasses --data.query 0", NO_SUPPORT, files()
+    ),
+    "support for a test": Case(
+        f"test {NEW.removeprefix('predict ')}",
+        "data.support is for `predict`, not for `test`; leave it out",
+        files(),
+    ),
+    "support for a training": Case(
+        f"fit {FILES}", "data.support is for `predict`, not for `fit`; leave it out", files()
+    ),
+    "no such support": Case(
+        f"{DONE} --data.support no.npz --data.query q.npz", f"no.npz: no such file; {NAME_A_FILE}", files()
+    ),
+    "no such query": Case(
+        f"{DONE} --data.support s.npz --data.query no.safetensors",
+        f"no.safetensors: no such file; {NAME_A_FILE}",
+        files(),
+    ),
+    "support that is a folder": Case(
+        f"{DONE} --data.support done --data.query q.npz",
+        "done/checkpoints: holds no images (…); remove the folder",
+        files(),
+    ),
+    "support of another kind": Case(
+        f"{DONE} --data.support s.csv --data.query q.npz",
+        "s.csv: is of no known kind; name a file that ends in .safetensors, .npz, .npy, .pt or .pth",
+        files(text("s.csv", "a,b")),
+    ),
+    "support without labels": Case(NEW, "s.npz: has no 'labels' (nor 'y' nor 'targets')", files(labels=None)),
+    "npy without labels": Case(
+        f"{DONE} --data.support s.npy --data.query q.npz",
+        "s.npy: its labels must be in s_labels.npy or s_labels.txt beside it, and there is neither",
+        files(lambda world: np.save(world.folder / "s.npy", np.ones((4, E), np.float32))),
+    ),
+    "labels of another length": Case(
+        NEW, "s.npz: 4 embeddings but 3 labels; give one per row", files(labels=np.arange(3))
+    ),
+    "one class": Case(
+        NEW, "s.npz: holds one class only ('a'); add examples of another", files(labels=np.array(["a"] * 4))
+    ),
+    "NaN in the support": Case(
+        NEW,
+        "s.npz: 4 rows hold numbers that are not finite (row 0, 1, 2, 3); remove these rows or compute them "
+        "again",
+        files(embeddings=np.full((4, E), np.nan)),
+    ),
+    "NaN in the query": Case(
+        NEW,
+        "q.npz: 1 row holds numbers that are not finite (row 1); remove these rows or compute them again",
+        query(embeddings=np.stack([np.ones(E), np.full(E, np.inf), np.ones(E)])),
+    ),
+    "support of another backbone": Case(
+        NEW,
+        f"s.npz: embeddings have 4 numbers, those of done/checkpoints/best.ckpt have 128; {BACKBONE}",
+        files(
+            lambda world: np.savez(world.folder / "q.npz", x=np.ones((2, 4), np.float32)),
+            embeddings=np.ones((4, 4), np.float32),
+        ),
+    ),
+    "query of another backbone": Case(
+        NEW,
+        f"q.npz: embeddings have 6 numbers, those of s.npz have 128; {BACKBONE}",
+        query(x=np.ones((2, 6))),
+    ),
+    "embeddings of whole numbers in the query": Case(
+        NEW,
+        "q.npz: embeddings are int64; they must be floating point numbers",
+        query(x=np.ones((2, E), np.int64)),
+    ),
+    "support of other weights": Case(
+        "predict --ckpt_path x.ckpt --data.support s.safetensors --data.query q.npz",
+        "s.safetensors: was embedded with other weights than the features of the training; extract both in "
+        "the same way",
+        files(recorded(weights_sha256="another")),
+    ),
+    "support made in another way": Case(
+        "predict --ckpt_path x.ckpt --data.support s.safetensors --data.query q.npz",
+        "s.safetensors: was embedded with another recipe than the features of the training; extract both in "
+        "the same way",
+        files(recorded(recipe="another")),
+    ),
+    "folder of features": Case(
+        f"{DONE} --data.support data --data.query q.npz",
+        "data: holds features; name one of its files, data/test.safetensors",
+        files(data),
+    ),
+    "no such backbone file": Case(
+        f"{DONE} --data.support images --data.query q.npz --data.backbone b.safetensors",
+        "b.safetensors: no such file; name the backbone.safetensors beside the features of the training",
+        files(lambda world: save(world.folder / "images" / "a" / "1.png")),
+    ),
+    "other normalisation": Case(
+        f"{NEW} --data.normalize none",
+        "data.normalize is none, and done/checkpoints/best.ckpt was trained with l2; leave it out",
+        files(),
+    ),
+    "centred without a mean": Case(
+        f"predict --model.learner {CENTROID} {FILES} --data.normalize center_l2",
+        "data.normalize is center_l2, and without a checkpoint there is no mean to subtract; name the folder "
+        "of a training split with --data.root, or take l2",
+        files(),
+    ),
+    "mean of another backbone": Case(
+        f"predict --model.learner {CENTROID} {FILES} --data.normalize center_l2 --data.root data",
+        f"s.npz: embeddings have 128 numbers, those of data have 4; {BACKBONE}",
+        files(data),
+    ),
+    "centred checkpoint of an earlier release": Case(
+        NEW,
+        "done/checkpoints/best.ckpt: records no mean for data.normalize 'center_l2', as checkpoints of "
+        "earlier releases; resume its run for a step, and take its last.ckpt",
+        files(earlier("center_l2")),
+    ),
+    "checkpoint of an earlier release alone": Case(
+        ALONE,
+        "x.ckpt: records no normalisation, as checkpoints of earlier releases, and lies in no run folder, "
+        "whose config.yaml has it; copy it, too",
+        files(checkpoint(EpisodeDataModule=None)),
+    ),
+    "damaged record": Case(ALONE, DAMAGED, files(checkpoint(EpisodeDataModule=record(normalize="l3")))),
+    "record without its mean": Case(
+        ALONE, DAMAGED, files(checkpoint(EpisodeDataModule=record(normalize="center_l2")))
+    ),
+    "record of a mean of another size": Case(
+        ALONE,
+        DAMAGED,
+        files(checkpoint(EpisodeDataModule=record(normalize="center_l2", mean=torch.ones(3)))),
+    ),
+    "learner for functions": Case(
+        f"{EXPORT} --out c.onnx",
+        "x.ckpt: holds a GeneralLEO, which predicts values; name a checkpoint of a method for classes",
+        files(of(general)),
+    ),
+    "learner of parts without its run": Case(
+        ALONE,
+        "x.ckpt: lies in no run folder, whose config.yaml builds its "
+        "leo_lightning.learners.general_leo.GeneralLEO; copy it, too",
+        files(of(general)),
+    ),
+    "weights that are no numbers": Case(
+        ALONE,
+        "the answers are no numbers, since weights of this model are none; use another checkpoint",
+        files(lambda world: nan_weights(world)),
+        keeps="runs",
+    ),
+    "place that is not there": Case(
+        f"{NEW} --out nowhere/p.csv",
+        f"nowhere/p.csv: cannot be written (No such file or directory); {OUT}",
+        files(),
+    ),
+    "place that is a folder": Case(
+        f"{NEW} --out done", f"done: cannot be written (Is a directory); {OUT}", files()
+    ),
+    "place that may not be written": Case(
+        f"{NEW} --out a/p.csv --run.root runs",
+        f"a/p.csv: cannot be written (Permission denied); {OUT}",
+        files(folder("a")),
+        ("a", 0o500),
+    ),
+    "place of test tasks that is not there": Case(
+        f"{DONE} --out nowhere/p.csv",
+        f"nowhere/p.csv: cannot be written (No such file or directory); {OUT}",
+        finished,
+    ),
+    "support that may not be read": Case(
+        f"{DONE} --data.support s.safetensors --data.query q.npz --run.root runs",
+        "s.safetensors: cannot be read (Permission denied)",
+        files(text("s.safetensors", "features")),
+        ("s.safetensors", 0),
+    ),
+    # export
+    "export of nothing": Case(
+        "export", f"the following arguments are required: --ckpt_path, --support, --out; {MANUAL}"
+    ),
+    "export with an unknown flag": Case(
+        f"{EXPORT} --out c.onnx --fast", f"unrecognized arguments: --fast; {MANUAL}"
+    ),
+    "export without a value": Case("export --out", f"argument --out: expected one argument; {MANUAL}"),
+    "export to another kind of file": Case(
+        f"{EXPORT} --out c.txt",
+        "c.txt: must end in .onnx or .safetensors, which says what is written; name it so",
+    ),
+    "export to nowhere": Case(
+        f"{EXPORT} --out nowhere/c.onnx",
+        f"nowhere/c.onnx: cannot be written (No such file or directory); {OUT}",
+    ),
+    "export of no checkpoint": Case(
+        f"{EXPORT} --out c.onnx", "x.ckpt: no such checkpoint; name a best.ckpt or last.ckpt of a run"
+    ),
+    "export of a damaged checkpoint": Case(
+        f"{EXPORT} --out c.onnx", f"x.ckpt: {CUT}", text("x.ckpt", "weights")
+    ),
+    "export of code": Case(f"{EXPORT} --out c.onnx", f"x.ckpt: {MORE}", saved({"state_dict": Hostile()})),
+    "export of another program's": Case(
+        f"{EXPORT} --out c.onnx", f"x.ckpt: {OURS}", saved({"weight": torch.ones(2)})
+    ),
+    "export of what is not linear": Case(
+        f"{EXPORT} --out c.onnx",
+        "MatchingNetworks makes a classifier that is not linear in the embeddings, and only weights are "
+        "exported; use it in Python, or take another method",
+        files(of(lambda: MatchingNetworks(E))),
+    ),
+    "export of a checkpoint that may not be read": Case(
+        f"{EXPORT} --out c.onnx", f"x.ckpt: {RIGHTS}", checkpoint(), ("x.ckpt", 0)
+    ),
+}
+
+
+def nan_weights(world: World) -> None:
+    content = torch.load(world.run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["state_dict"] = {name: weight * torch.nan for name, weight in content["state_dict"].items()}
+    torch.save(content, world.folder / "x.ckpt")

@@ -1,0 +1,42 @@
+"""What starting costs, and what it leaves alone."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from leo_lightning.runs.process import keep_freed_memory
+
+PROGRAM = """
+import sys
+from leo_lightning.runs.process import import_torchmetrics
+import_torchmetrics()
+import leo_lightning.commands.train, torchmetrics
+slow = {"learn2learn", "onnx", "timm", "torchvision", "wandb"} & sys.modules.keys()
+slow |= {"matplotlib", "scipy", "sklearn"} & sys.modules.keys()
+from lightning_utilities.core.imports import RequirementCache, package_available
+import scipy.signal, matplotlib
+
+from tests.places import ROOT
+print(sorted(slow), bool(RequirementCache("scipy")), package_available("scipy"), torchmetrics.Metric.__name__)
+"""
+
+
+def test_the_command_line_imports_nothing_that_it_does_not_use():
+    """Catches seconds before every answer, and a trick that hides installed packages from others."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[] True True Metric"
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError])
+def test_another_c_library_is_left_alone(error: type[Exception], monkeypatch: pytest.MonkeyPatch):
+    """Catches a crash where there is no glibc."""
+
+    def missing(name: str) -> None:
+        raise error(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    keep_freed_memory()

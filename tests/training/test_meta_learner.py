@@ -1,0 +1,230 @@
+"""The outer loop: noise, bad steps, state."""
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from leo_lightning.common.errors import DivergedError, InputError
+from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.data.episode import Episode
+from leo_lightning.learners.leo import LEO
+from leo_lightning.training.meta_learner import MetaLearner
+from tests.guard import outcome
+
+
+def data(**settings) -> EpisodeDataModule:
+    return EpisodeDataModule(batch_size=2, steps_per_epoch=4, val_tasks=4, test_tasks=8, **settings)
+
+
+def trainer(folder: Path, **options) -> pl.Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet |= {"enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
+    return pl.Trainer(default_root_dir=folder, **(quiet | options))
+
+
+def system(learner: type[LEO] = LEO, **options) -> MetaLearner:
+    torch.manual_seed(0)
+    return MetaLearner(learner(embedding_size=128, num_latents=4, dropout=0.3), **options)
+
+
+class Poisoned(LEO):
+    """A LEO whose loss, or whose gradient alone, is not finite at chosen steps."""
+
+    steps: tuple[int, ...] = ()
+    gradient_only = False
+    calls = 0
+
+    def outcome(self, episode, noise):
+        outcome = super().outcome(episode, noise)
+        if self.training:
+            self.calls += 1
+            if self.calls in self.steps:
+                # sqrt at 0: the value is finite, its derivative is not; a constant: the other way round
+                poison = torch.sqrt(self.alpha.sum() * 0.0) if self.gradient_only else torch.tensor(torch.inf)
+                return outcome._replace(loss=outcome.loss + poison)
+        return outcome
+
+
+def poisoned(steps: tuple[int, ...], gradient_only: bool = False, **options) -> MetaLearner:
+    model = system(Poisoned, **options)
+    model.learner.steps, model.learner.gradient_only = steps, gradient_only
+    return model
+
+
+class Weights(pl.Callback):
+    """Remembers the weights after every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[Tensor]] = []
+
+    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+        self.seen.append([p.detach().clone() for p in pl_module.parameters()])
+
+
+@pytest.mark.parametrize("gradient_only", [False, True])
+def test_bad_step_changes_no_weight_and_is_counted(gradient_only: bool, tmp_path: Path):
+    """Catches a NaN that reaches the weights or Adam's moments, and a bad step that nobody hears of."""
+    model, weights = poisoned((2, 4), gradient_only), Weights()
+    trainer(tmp_path, max_steps=5, callbacks=[weights]).fit(model, data())
+    unchanged = [
+        all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(weights.seen)
+    ]
+    assert unchanged == [True, False, True, False]
+    assert model.bad_steps == 2
+    assert model.bad_steps_in_a_row == 0
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_bad_steps_in_a_row_stop_training(tmp_path: Path):
+    """Catches a run that goes on for days without learning anything."""
+    model = poisoned((2, 3, 5, 6, 7), max_bad_steps=3)
+    with pytest.raises(DivergedError, match=r"3 steps in a row.*step 6"):
+        trainer(tmp_path, max_steps=20).fit(model, data())
+    assert model.learner.calls == 7
+
+
+def test_count_of_bad_steps_survives_a_checkpoint(tmp_path: Path):
+    """Catches a resumed run that forgets how many steps were bad."""
+    model, first = poisoned((2,)), trainer(tmp_path, max_steps=3)
+    first.fit(model, data())
+    first.save_checkpoint(tmp_path / "x.ckpt", weights_only=False)
+    again = poisoned(())
+    trainer(tmp_path, max_steps=4).fit(again, data(), ckpt_path=tmp_path / "x.ckpt", weights_only=True)
+    assert again.bad_steps == 1
+
+
+def test_noise_is_a_function_of_seed_and_step(tmp_path: Path):
+    """Catches noise that hangs on torch's global state: two runs differ, or using it changes another draw."""
+    losses = []
+    for disturbance in (1, 2):
+        model, weights = system(seed=3), Weights()
+        torch.manual_seed(disturbance)
+        torch.rand(disturbance)
+        state = torch.get_rng_state()
+        trainer(tmp_path, max_steps=3, limit_val_batches=0, callbacks=[weights]).fit(model, data())
+        assert torch.equal(torch.get_rng_state(), state)
+        losses.append(weights.seen[-1])
+    assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
+
+
+def test_noise_differs_between_steps_and_seeds(tmp_path: Path):
+    """Catches the same noise at every step, and a seed without effect."""
+    batch = Episode(torch.rand(2, 5, 1, 128), torch.rand(2, 5, 3, 128))
+    model = system().train()
+    draws = []
+    for seed, step in ((0, 0), (0, 1), (1, 0)):
+        seeds = model.noise_seeds(seed, step, torch.arange(2))
+        draws.append(model.learner.draw_noise(batch, seeds).latents)
+    assert not torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_gradients_are_clipped_per_tensor(tmp_path: Path):
+    """Catches clipping left to Lightning, which takes the norm over all tensors."""
+    model = system()
+    optimizer = model.configure_optimizers()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 5.0)
+    model.configure_gradient_clipping(optimizer)
+    for parameter in model.parameters():
+        assert parameter.grad.norm().item() == pytest.approx(0.1, rel=1e-5)
+
+
+def test_double_precision_trains(tmp_path: Path):
+    """Catches float32 features that meet float64 weights."""
+    model = system()
+    trainer(tmp_path, max_steps=2, precision="64-true").fit(model, data())
+    assert next(model.parameters()).dtype == torch.float64
+
+
+def test_double_precision_tests_all_queries(tmp_path: Path):
+    """Catches float32 queries of a whole split that meet float64 weights."""
+    found = trainer(tmp_path, precision="64-true").test(system(), data(test_query="all"))
+    assert 0 <= found[0]["test/accuracy"] <= 1
+
+
+def test_validation_reports_stages_of_adaptation(tmp_path: Path):
+    """Catches the accuracy of one stage logged under another's name: T = F = 0 makes all three equal."""
+    torch.manual_seed(0)
+    still = MetaLearner(LEO(embedding_size=128, num_latents=4, latent_steps=0, finetuning_steps=0))
+    moving = system()
+    for model, equal in ((still, True), (moving, False)):
+        run = trainer(tmp_path, max_steps=4)
+        run.fit(model, data())
+        values = {run.callback_metrics[f"val/accuracy{s}"].item() for s in ("", "_before_adaptation")}
+        assert (len(values) == 1) == equal
+
+
+def test_unhealthy_latents_are_reported(tmp_path: Path):
+    """Catches a LEO that died, as ports with a final ReLU do, without a word."""
+
+    class Dead(LEO):
+        def _diagnostics(self, adaptation):
+            return super()._diagnostics(adaptation) | {"dead_latents": torch.tensor(1.0)}
+
+    with pytest.warns(UserWarning, match="dead_latents = 1.00; most latent dimensions carry nothing"):
+        trainer(tmp_path, max_steps=4).fit(system(Dead), data())
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    runner = trainer(tmp_path, max_steps=1)
+    runner.fit(system(), data())
+    runner.save_checkpoint(tmp_path / "x.ckpt")
+    return tmp_path / "x.ckpt"
+
+
+FORGED = {
+    "_instantiator": ({"_instantiator": "os.system"}, None),
+    "os.system": ({"learner": {"class_path": "os.system", "init_args": {}}}, "none that is imported"),
+    "Popen": (
+        {"learner": {"class_path": "subprocess.Popen", "init_args": {"args": "true"}}},
+        "names 'subprocess.Popen' as its learner",
+    ),
+    "module": ({"learner": {"class_path": "this.s", "init_args": {}}}, "none that is imported"),
+    "own module": (
+        {"learner": {"class_path": "leo_lightning.learners.learner.Learner", "init_args": {}}},
+        "build no leo_lightning.learners.learner.Learner",
+    ),
+    "no such": (
+        {"learner": {"class_path": "leo_lightning.learners..x", "init_args": {}}},
+        "none that is imported",
+    ),
+    "_class_path": ({"_class_path": "subprocess.Popen", "args": "true"}, None),
+    "text": ({"learner": "os.system"}, "no checkpoint of this application"),
+    "list": (
+        {"learner": {"class_path": ["os.system"], "init_args": {}}},
+        "no checkpoint of this application",
+    ),
+    "size": (
+        {"learner": {"class_path": "leo_lightning.learners.leo.LEO", "init_args": {"embedding_size": 10**7}}},
+        "weights do not fit",
+    ),
+    "argument": (
+        {"learner": {"class_path": "leo_lightning.learners.leo.LEO", "init_args": {"x": 1}}},
+        "its hyperparameters build no",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(FORGED))
+def test_checkpoint_cannot_choose_what_is_called(name: str, saved: Path, tmp_path: Path):
+    """Catches a file of weights that imports or calls what it names, on being loaded in Python."""
+    changes, message = FORGED[name]
+    content = torch.load(saved, weights_only=True)
+    content["hyper_parameters"] |= changes
+    torch.save(content, saved)
+    sys.modules.pop("this", None)
+    loaded = outcome(lambda: MetaLearner.load_from_checkpoint(saved), tmp_path)
+    assert "this" not in sys.modules
+    if message is None:
+        assert isinstance(loaded, MetaLearner)
+        assert isinstance(loaded.learner, LEO)
+    else:
+        assert isinstance(loaded, InputError)
+        assert message in str(loaded)

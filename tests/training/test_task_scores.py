@@ -1,0 +1,155 @@
+"""Accuracy over tasks against NumPy and SciPy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+from torchmetrics.classification import MulticlassCalibrationError
+
+from leo_lightning.data.episode import Episode
+from leo_lightning.learners.centroid import NearestCentroid
+from leo_lightning.training.scoring import score
+from leo_lightning.training.task_scores import TaskAccuracy, TaskScores, calibration_error
+
+
+def shares(tasks: int, stages: int = 1, seed: int = 0) -> Tensor:
+    """Accuracies over 75 queries."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(20, 70, (tasks, stages), generator=generator).double() / 75
+
+
+def update(metric: TaskAccuracy, accuracy: Tensor, task: Tensor) -> None:
+    """With queries of which half are right, at a confidence of 0.7 in one of two bins."""
+    reliability = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.4, 1.0]]).double().expand(len(task), -1, -1)
+    metric.update(accuracy, task, reliability)
+
+
+def scores(*batches: tuple) -> TaskScores:
+    metric = TaskAccuracy(["final"])
+    for batch in batches:
+        update(metric, *batch)
+    return metric.compute()["final"]
+
+
+def test_mean_and_interval():
+    """Catches a population standard deviation, a forgotten square root, and an interval over queries."""
+    accuracy = shares(60)
+    found, expected = scores((accuracy, torch.arange(60))), accuracy[:, 0].numpy()
+    np.testing.assert_array_equal(found.values.numpy(), expected)
+    assert found.mean == pytest.approx(expected.mean(), rel=1e-14)
+    assert found.ci95 == pytest.approx(1.96 * stats.sem(expected), rel=1e-12)
+    low, high = stats.norm.interval(0.95, found.mean, stats.sem(expected))
+    assert found.ci95 == pytest.approx((high - low) / 2, rel=1e-4)
+
+
+def test_batches_add_up():
+    """Catches a mean of batch means: the batches differ in size."""
+    first, second = shares(3), shares(7, seed=1)
+    found = scores((first, torch.arange(3)), (second, torch.arange(3, 10)))
+    expected = torch.cat([first, second])[:, 0]
+    assert torch.equal(found.values, expected)
+    assert found.mean == pytest.approx(expected.mean().item(), rel=1e-14)
+
+
+def test_stages_keep_their_names():
+    """Catches the accuracy of one classifier under the name of another."""
+    accuracy, task = shares(6, stages=3), torch.tensor([4, 3, 5, 0, 1, 2])
+    metric = TaskAccuracy(["before", "after", "final"])
+    update(metric, accuracy[:2], task[:2])
+    update(metric, accuracy[2:], task[2:])
+    found = metric.compute()
+    assert list(found) == ["before", "after", "final"]
+    for column, scores_of_stage in zip(accuracy.T, found.values(), strict=True):
+        assert torch.equal(scores_of_stage.values, column[task.argsort()])
+
+
+def test_scores_are_in_the_order_of_task_numbers():
+    """Catches accuracies that belong to another task, which spoils every paired comparison."""
+    accuracy, task = shares(6), torch.tensor([40, 3, 11, 0, 25, 7])
+    found = scores((accuracy[:4], task[:4]), (accuracy[4:], task[4:]))
+    assert found.task.tolist() == [0, 3, 7, 11, 25, 40]
+    expected = dict(zip(task.tolist(), accuracy[:, 0].tolist(), strict=True))
+    assert found.values.tolist() == [expected[number] for number in found.task.tolist()]
+    assert len(set(expected.values())) > 3
+
+
+def test_a_task_counts_once():
+    """Catches the padding of a distributed sampler: repeats would weigh more, and narrow the interval."""
+    accuracy, task = shares(4), torch.tensor([2, 0, 1, 3])
+    once = scores((accuracy, task))
+    twice = scores((accuracy, task), (accuracy[:2], task[:2]))
+    assert torch.equal(twice.task, once.task)
+    assert torch.equal(twice.values, once.values)
+    assert (twice.mean, twice.ci95) == (once.mean, once.ci95)
+
+
+def test_the_first_of_two_answers_counts():
+    """Catches a result that depends on the order of a scatter."""
+    accuracy = shares(8)
+    found = scores((accuracy, torch.tensor([5, 5, 1, 1, 5, 9, 1, 9])))
+    assert found.values.tolist() == accuracy[[2, 0, 5], 0].tolist()
+
+
+def test_one_task_has_no_interval():
+    """Catches a warning, an interval of width 0, and scores without their dimension, for a single task."""
+    found = scores((shares(1), torch.zeros(1, dtype=torch.int64)))
+    assert found.task.tolist() == [0]
+    assert found.values.shape == (1,)
+    assert math.isnan(found.ci95)
+
+
+def test_compute_may_be_called_twice_and_between_updates():
+    """Catches a compute that empties or caches the state."""
+    accuracy = shares(6)
+    metric = TaskAccuracy(["final"])
+    update(metric, accuracy[:2], torch.arange(2))
+    first = metric.compute()["final"]
+    assert metric.compute()["final"].mean == first.mean
+    update(metric, accuracy[2:], torch.arange(2, 6))
+    assert metric.compute()["final"].mean == pytest.approx(accuracy.mean().item(), rel=1e-14)
+    assert first.count == 2
+
+
+def test_reset_forgets_everything():
+    """Catches tasks of one epoch that count in the next."""
+    accuracy = shares(6)
+    metric = TaskAccuracy(["final"])
+    update(metric, accuracy[:3], torch.arange(3))
+    metric.compute()
+    metric.reset()
+    update(metric, accuracy[3:], torch.arange(3, 6))
+    found = metric.compute()["final"]
+    assert found.task.tolist() == [3, 4, 5]
+    assert torch.equal(found.values, accuracy[3:, 0])
+
+
+@pytest.mark.parametrize("scale", [0.3, 3.0])
+def test_calibration_error_is_torchmetrics(scale: float):
+    """Catches bins of the wrong edge or of one weight, means over tasks, and squares for absolute values."""
+    generator = torch.Generator().manual_seed(3)
+    B, N, Q, E = 20, 5, 15, 8
+    classes = torch.randn(B, N, 1, E, generator=generator)
+    support = scale * (classes + torch.randn(B, N, 1, E, generator=generator))
+    query = scale * (classes + torch.randn(B, N, Q, E, generator=generator))
+    classifier = NearestCentroid().adapt(support)
+    sums = score({"final": classifier}, Episode(support, query)).reliability.sum(0)
+    probabilities = classifier(query).softmax(-1).reshape(-1, N)
+    labels = torch.arange(N).repeat_interleave(Q).repeat(B)
+    theirs = MulticlassCalibrationError(num_classes=N, n_bins=15, norm="l1")(probabilities, labels)
+    assert calibration_error(sums) == pytest.approx(theirs.item(), abs=1e-5)
+    assert calibration_error(sums) > 0.02
+
+
+def test_calibration_error_belongs_to_final_and_counts_a_task_once():
+    """Catches the error of another stage, and a task that arrived twice."""
+    metric = TaskAccuracy(["first", "final"])
+    once = torch.tensor([[[2.0, 1.0, 2.0]]]).double()
+    metric.update(shares(1, 2), torch.tensor([0]), once)
+    metric.update(shares(1, 2), torch.tensor([1]), 0 * once + torch.tensor([1.0, 0.5, 0.0]).double())
+    metric.update(shares(1, 2), torch.tensor([0]), once)
+    found = metric.compute()
+    assert not found["first"].extra
+    assert found["final"].extra["calibration_error"] == pytest.approx(abs(2 - 1.5) / 3)
