@@ -45,14 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"error: unknown command {verb}{nearest(verb, VERBS)}", file=sys.stderr)
         return 2
-    from leo_lightning.runs.process import import_torchmetrics, prepare_process
+    from leo_lightning.runs.process import prepare_lightning, prepare_process
 
     prepare_process()
+    if VERBS[verb][0] in LIGHTNING:
+        prepare_lightning()
+    return run(verb, rest)
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Run one of `VERBS` in a process that is set up already; its exit code."""
     module = VERBS[verb][0]
-    if module in LIGHTNING:
-        import_torchmetrics()
     command = import_module(f"leo_lightning.commands.{module}")
-    return command.main([verb, *rest] if module == "train" else rest)
+    return command.main([verb, *arguments] if module == "train" else list(arguments))
 
 
 def _help() -> str:

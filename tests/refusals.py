@@ -1,4 +1,4 @@
-"""Kinds of bad input and the lines that they give, for test_refusals.py and docs/errors.md.
+"""Bad input and the word that its refusal must contain, for test_refusals.py.
 
 Those of new classes are in new_classes_refusals.py, those of the other commands in compare/, extraction/,
 figures/, images/ and sweep/refusals.py.
@@ -62,8 +62,8 @@ class Case:
 
     command: str
     """What follows `python train.py`, or `python -m leo_lightning.`: features, compare, export and others."""
-    line: str
-    """What stderr says after `error: `; … stands for a date, or for words of another library."""
+    word: str
+    """The word that matters in the one line on stderr: what is wrong."""
     arrange: Callable[[World], object] = lambda world: None
     locked: tuple[str, int] | None = None
     """A path and the rights that are left on it."""
@@ -265,286 +265,258 @@ FROM_SRC = "features import src out"
 FROM_ZIP = "features import a.zip out"
 
 FEATURE_FILES = {
-    "no such folder": Case(
-        "fit --data.root nowhere", f"nowhere: no such folder of features; {IMPORT} nowhere`"
-    ),
-    "folder without features": Case(
-        FIT, f"data: has no split 'train' (splits there: none); {IMPORT} data`", folder("data")
-    ),
+    "no such folder": Case("fit --data.root nowhere", "no such folder of features"),
+    "folder without features": Case(FIT, "has no split 'train'", folder("data")),
     "root of images": Case(
         FIT,
-        "data: holds images, not features; make these with `python -m leo_lightning features extract "
-        "--images data --out …`",
+        "holds images, not features",
         folder("data/train"),
     ),
     "root of an unfinished extraction": Case(
         FIT,
-        "data: holds an unfinished extraction; go on with it by the same `python -m leo_lightning features "
-        "extract` command",
+        "holds an unfinished extraction",
         folder("data/.extract"),
     ),
     "no split to validate on": Case(
         FIT,
-        f"data: has no split 'val' (splits there: train, test); {IMPORT} data`",
+        "has no split 'val'",
         lambda world: (data(world) / "val.safetensors").unlink(),
     ),
     "no safetensors file": Case(
         FIT,
-        f"{TRAIN}: is not a safetensors file, or is damaged; import it again",
+        "is not a safetensors file, or is damaged",
         lambda world: (data(world) / "train.safetensors").write_bytes(b"features"),
     ),
     "empty feature file": Case(
         "features info data",
-        f"{TRAIN}: is not a safetensors file, or is damaged; import it again",
+        "is not a safetensors file, or is damaged",
         lambda world: (data(world) / "train.safetensors").write_bytes(b""),
     ),
     "feature file cut short": Case(
         FIT,
-        f"{TRAIN}: is cut short; copy or import it again",
+        "is cut short",
         cut("data/train.safetensors", -100, data),
     ),
     "other safetensors file": Case(
         FIT,
-        f"{TRAIN}: is a safetensors file but not a feature file; make one with "
-        "`python -m leo_lightning features import SRC data`",
+        "is a safetensors file but not a feature file",
         rewritten(format=None),
     ),
     "other version": Case(
         FIT,
-        f"{TRAIN}: has feature format version '9', and this release reads version '1'; "
-        "import the features again",
+        "has feature format version '9', and this release reads version '1'",
         rewritten(format_version="9"),
     ),
     "no embeddings": Case(
         FIT,
-        f"{TRAIN}: has no 'embeddings'; import the features again",
+        "has no 'embeddings'",
         rewritten({"embeddings": None}),
     ),
-    "no labels": Case(
-        FIT, f"{TRAIN}: has no 'labels'; import the features again", rewritten({"labels": None})
-    ),
+    "no labels": Case(FIT, "has no 'labels'", rewritten({"labels": None})),
     "no class names": Case(
         FIT,
-        f"{TRAIN}: the header has no 'class_names'; import the features again",
+        "the header has no 'class_names'",
         rewritten(class_names=None),
     ),
     "class names that are no JSON": Case(
         FIT,
-        f"{TRAIN}: 'class_names' in the header is not JSON; import the features again",
+        "'class_names' in the header is not JSON",
         rewritten(class_names="[a"),
     ),
     "class names that are numbers": Case(
         FIT,
-        f"{TRAIN}: 'class_names' in the header is not a list of names; import the features again",
+        "'class_names' in the header is not a list of names",
         rewritten(class_names="[1, 2]"),
     ),
     "provenance that is a list": Case(
         FIT,
-        f"{TRAIN}: 'provenance' in the header is not a table of text; import the features again",
+        "'provenance' in the header is not a table of text",
         rewritten(provenance="[]"),
     ),
     "two classes of one name": Case(
         FIT,
-        f"{TRAIN}: two classes have the same name; make the file again",
+        "two classes have the same name",
         rewritten(class_names=json.dumps(["a"] * 5)),
     ),
     "image names too few": Case(
         FIT,
-        f"{TRAIN}: 1 image names for 100 embeddings; give one name per row",
+        "1 image names for 100 embeddings",
         rewritten(image_names='["a"]'),
     ),
     "embeddings of whole numbers": Case(
         FIT,
-        f"{TRAIN}: embeddings are torch.int32; they must be float16, bfloat16 or float32",
+        "embeddings are torch.int32",
         rewritten({"embeddings": torch.ones(100, 4, dtype=torch.int32)}),
     ),
     "embeddings of three dimensions": Case(
         FIT,
-        f"{TRAIN}: embeddings have shape (100, 2, 2); they must be one row of numbers per image",
+        "embeddings have shape",
         rewritten({"embeddings": torch.ones(100, 2, 2)}),
     ),
     "embeddings of no image": Case(
         FIT,
-        f"{TRAIN}: embeddings have shape (0, 4); there must be at least one number",
+        "embeddings have shape",
         rewritten({"embeddings": torch.ones(0, 4)}),
     ),
     "labels of another length": Case(
         FIT,
-        f"{TRAIN}: labels are torch.int64 of shape (3,) for 100 embeddings; they must be int64, one per row",
+        "labels are torch.int64 of shape",
         rewritten({"labels": torch.zeros(3, dtype=torch.int64)}),
     ),
     "labels not sorted": Case(
         FIT,
-        f"{TRAIN}: labels must run from 0 to 4 (there are 5 class names), sorted and with no "
-        "class left out; import the features again",
+        "labels must run from 0 to 4",
         rewritten({"labels": torch.arange(100) % 5}),
     ),
     "NaN in a feature file": Case(
         FIT,
-        f"{TRAIN}: 100 rows hold numbers that are not finite (row 0, 1, 2, 3, 4 and 95 more); "
-        "remove these rows or compute them again",
+        "100 rows hold numbers that are not finite",
         rewritten({"embeddings": torch.full((100, 4), torch.nan)}),
     ),
     "NaN in one row": Case(
         FIT,
-        f"{TRAIN}: 1 row holds numbers that are not finite (row 7); remove these rows or compute them again",
+        "1 row holds numbers that are not finite",
         rewritten({"embeddings": torch.ones(100, 4).index_fill_(0, torch.tensor([7]), torch.nan)}),
     ),
     "a class in two splits": Case(
         FIT,
-        "data/test.safetensors: class 'train1' in both 'train' and 'test'; splits may not share classes, so "
-        "give different classes different names",
+        "class 'train1' in both 'train' and 'test'",
         lambda world: data(world, test=make_bank(["x", "train1", "y", "z", "w"], images=20)),
     ),
     "splits of two backbones": Case(
         FIT,
-        "data/val.safetensors: embeddings have 6 numbers, those of 'train' have 4; use one backbone for all "
-        "splits",
+        "embeddings have 6 numbers, those of 'train' have 4",
         lambda world: data(world, val=make_bank(list("abcde"), images=20, size=6)),
     ),
-    "too few classes": Case(
-        "fit --data.way 70", "synthetic train: 64 classes are too few for 70-way tasks; lower --data.way"
-    ),
+    "too few classes": Case("fit --data.way 70", "64 classes are too few for 70-way tasks"),
     "too few images": Case(
         "fit --data.shot 190",
-        "synthetic train: class train00 has 200 images, a task needs 205 (190 support + 15 query); lower "
-        "--data.shot or the queries",
+        "class train00 has 200 images, a task needs 205",
     ),
-    "info of nothing": Case(
-        "features info nowhere", f"nowhere: no such folder of features; {IMPORT} nowhere`"
-    ),
+    "info of nothing": Case("features info nowhere", "no such folder of features"),
 }
 
 IMPORTERS = {
-    "no such source": Case("features import nowhere out", "nowhere: no such file or folder"),
+    "no such source": Case("features import nowhere out", "no such file or folder"),
     "source of another kind": Case(
         "features import a.tar out",
-        f"a.tar: is neither a folder nor a zip or npz archive; {LOOKED_FOR}",
+        "is neither a folder nor a zip or npz archive",
         text("a.tar", "features"),
     ),
     "a file of a folder": Case(
         "features import train.npy out",
-        "train.npy: is neither a folder nor a zip or npz archive; give the folder that holds it: .",
+        "is neither a folder nor a zip or npz archive",
         text("train.npy", "features"),
     ),
-    "folder of something else": Case(
-        FROM_SRC, f"src: no features found; {LOOKED_FOR}", source(sources.bad_nothing)
-    ),
-    "empty source": Case(FROM_SRC, f"src: no features found; {LOOKED_FOR}", source(lambda src: None)),
+    "folder of something else": Case(FROM_SRC, "no features found", source(sources.bad_nothing)),
+    "empty source": Case(FROM_SRC, "no features found", source(lambda src: None)),
     "ready features": Case(
         "features import data out",
-        "data: already holds feature files (train, val, test); use this folder as it is",
+        "already holds feature files",
         data,
     ),
-    "no training split": Case(
-        FROM_SRC, "src: has test but no 'train' split; add it", source(sources.bad_no_train)
-    ),
+    "no training split": Case(FROM_SRC, "has test but no 'train' split", source(sources.bad_no_train)),
     "a split twice": Case(
         FROM_SRC,
-        "src: holds the train split more than once (train.npz, train.pt); leave one of them",
+        "holds the train split more than once",
         source(sources.bad_twice),
     ),
     "two kinds of source": Case(
         FROM_SRC,
-        "src: holds pickles and train.npz; leave one set of features in the folder",
+        "holds pickles and train.npz",
         source(sources.bad_mixture),
     ),
     "a class in two splits of a source": Case(
         FROM_SRC,
-        "src/test.npz: classes 'n1', 'n2', 'n3' in both 'train' and 'test'; splits may not share classes, so "
-        "give different classes different names",
+        "classes 'n1', 'n2', 'n3' in both 'train' and 'test'",
         source(sources.bad_shared_class),
     ),
     "source of two backbones": Case(
         FROM_SRC,
-        "src/val.npz: embeddings have 6 numbers, those of 'train' have 5; use one backbone for all splits",
+        "embeddings have 6 numbers, those of 'train' have 5",
         source(sources.bad_sizes),
     ),
     # npz
     "npz without embeddings": Case(
         FROM_SRC,
-        "src/train.npz: has no 'embeddings' (nor 'features' nor 'x')",
+        "has no 'embeddings'",
         source(sources.bad_no_array),
     ),
     "npz without labels": Case(
         FROM_SRC,
-        "src/train.npz: has no 'labels' (nor 'y' nor 'targets')",
+        "has no 'labels'",
         source(lambda src: np.savez(src / "train.npz", x=embeddings_of("train"))),
     ),
     "npz of all splits with other names": Case(
         "features import all.npz out",
-        "all.npz: has no arrays 'train_embeddings' and 'train_labels'; rename them, or give the folder that "
-        "holds train.npz, val.npz and test.npz",
+        "has no arrays 'train_embeddings' and 'train_labels'",
         lambda world: np.savez(world.folder / "all.npz", a=np.ones(3)),
     ),
     "npz of whole numbers": Case(
         FROM_SRC,
-        "src/train.npz: embeddings are int64; they must be floating point numbers",
+        "embeddings are int64",
         npz(embeddings=np.ones((12, 5), np.int64)),
     ),
     "npz of one dimension": Case(
         FROM_SRC,
-        "src/train.npz: embeddings have shape (12,); they must be one row of numbers per image",
+        "embeddings have shape",
         npz(embeddings=np.ones(12, np.float32)),
     ),
     "npz of no image": Case(
         FROM_SRC,
-        "src/train.npz: embeddings have shape (0, 5); there must be at least one number",
+        "embeddings have shape",
         npz(embeddings=np.ones((0, 5), np.float32), labels=np.ones(0, np.int64)),
     ),
     "npz with labels of another length": Case(
         FROM_SRC,
-        "src/train.npz: 12 embeddings but 3 labels; give one per row",
+        "12 embeddings but 3 labels",
         npz(labels=np.arange(3)),
     ),
     "npz with labels one-hot": Case(
         FROM_SRC,
-        "src/train.npz: labels have shape (12, 3); give one label per row",
+        "labels have shape",
         npz(labels=np.ones((12, 3), np.int64)),
     ),
     "npz with labels that are fractions": Case(
         FROM_SRC,
-        "src/train.npz: the label of row 0 is 0.5; labels must be all whole numbers or all names",
+        "the label of row 0 is 0.5",
         npz(labels=np.full(12, 0.5)),
     ),
     "npz with image names of another length": Case(
         FROM_SRC,
-        "src/train.npz: 12 embeddings but 1 image names; give one per row",
+        "12 embeddings but 1 image names",
         npz(image_names=np.array(["a"])),
     ),
     "npz with NaN": Case(
         FROM_SRC,
-        "src/train.npz: 1 row holds numbers that are not finite (row 1); remove these rows or compute them "
-        "again",
+        "1 row holds numbers that are not finite",
         npz(embeddings=np.array([[1.0], [np.nan]]), labels=np.arange(2)),
     ),
     "npz of objects": Case(
         FROM_SRC,
-        "src/train.npz: cannot be read as npz (Object arrays cannot be loaded)",
+        "cannot be read as npz",
         source(sources.bad_objects),
     ),
-    "npz cut short": Case(FROM_SRC, "src/train.npz: cannot be read as npz (…)", source(sources.bad_npz_cut)),
+    "npz cut short": Case(FROM_SRC, "cannot be read as npz", source(sources.bad_npz_cut)),
     # npy
     "npy without labels": Case(
         FROM_SRC,
-        "src/train.npy: its labels must be in train_labels.npy or train_labels.txt beside it, and there is "
-        "neither",
+        "its labels must be in train_labels.npy or train_labels.txt beside it, and there is neither",
         source(sources.bad_no_labels),
     ),
     "npy with labels twice": Case(
         FROM_SRC,
-        "src/train.npy: its labels must be in train_labels.npy or train_labels.txt beside it, and there are "
-        "both",
+        "its labels must be in train_labels.npy or train_labels.txt beside it, and there are both",
         source(lambda src: [write_npy(src, "train"), (src / "train_labels.txt").touch()]),
     ),
     "npy with a label left empty": Case(
         FROM_SRC,
-        "src/train.npy: the label of row 1 is empty; give every class a name",
+        "the label of row 1 is empty",
         source(sources.bad_blank_line),
     ),
     "npy with labels that are no text": Case(
         FROM_SRC,
-        "src/train_labels.txt: cannot be read as text (…)",
+        "cannot be read as text",
         source(
             lambda src: [
                 sources.bad_no_labels(src),
@@ -554,13 +526,13 @@ IMPORTERS = {
     ),
     "npy of objects": Case(
         FROM_SRC,
-        "src/train_labels.npy: cannot be read as npy (Object arrays cannot be loaded)",
+        "cannot be read as npy",
         source(lambda src: [sources.bad_npy_objects(src), (src / "val.npz").unlink()]),
     ),
-    "npy cut short": Case(FROM_SRC, "src/train.npy: cannot be read as npy (…)", source(sources.bad_npy_cut)),
+    "npy cut short": Case(FROM_SRC, "cannot be read as npy", source(sources.bad_npy_cut)),
     "npz called npy": Case(
         FROM_SRC,
-        "src/train.npy: is an npz archive under another name; rename it to .npz",
+        "is an npz archive under another name",
         source(
             lambda src: [
                 write_npz(src, "train"),
@@ -572,60 +544,58 @@ IMPORTERS = {
     # pt, pth
     "torch file without embeddings": Case(
         FROM_SRC,
-        "src/train.pt: has no 'embeddings' (nor 'features' nor 'x')",
+        "has no 'embeddings'",
         torch_file("train.pt", {"labels": [1]}),
     ),
     "torch file of a list": Case(
         FROM_SRC,
-        "src/train.pt: holds a list, not a dict of embeddings and labels",
+        "holds a list, not a dict of embeddings and labels",
         source(sources.bad_torch_list),
     ),
     "torch file with a string of labels": Case(
         FROM_SRC,
-        "src/train.pth: the labels are a str, not an array or list",
+        "the labels are a str, not an array or list",
         torch_file("train.pth", {"x": torch.ones(2, 2), "y": "ab"}),
     ),
     "torch file with a number of embeddings": Case(
         FROM_SRC,
-        "src/train.pt: the embeddings are a int, not an array",
+        "the embeddings are a int, not an array",
         torch_file("train.pt", {"x": 3, "y": [1]}),
     ),
     "torch file that runs code": Case(
         FROM_SRC,
-        f"src/train.pt: {MORE}",
+        "src/train.pt",
         torch_file("train.pt", Hostile()),
     ),
     "torch file cut short": Case(
         FROM_SRC,
-        f"src/train.pt: {CUT}",
+        "src/train.pt",
         cut("src/train.pt", 300, source(lambda src: write_torch(src, "train"))),
     ),
     # the authors' archive, zipped or not
     "damaged archive": Case(
         FROM_ZIP,
-        "a.zip: is a damaged archive (…); download it again",
+        "is a damaged archive",
         text("a.zip", b"PK\x05\x06" + bytes(6) + b"\xff" * 10 + bytes(2)),
     ),
     "archive with a damaged member": Case(
         FROM_ZIP,
-        "a.zip:embeddings/miniImageNet/center/train_embeddings.pkl: cannot be read (…); copy or download it "
-        "again",
+        "embeddings/miniImageNet/center/train_embeddings.pkl",
         lambda world: overwrite(authors_archive(world.folder / "a.zip"), 120, b"\xff" * 40),
     ),
     "other set than the archive's": Case(
         f"{FROM_ZIP} --dataset tieredImageNet",
-        "a.zip: does not hold what was asked for; choose with --dataset and --crop from: miniImageNet/center",
+        "does not hold what was asked for",
         lambda world: authors_archive(world.folder / "a.zip"),
     ),
     "several sets": Case(
         FROM_ZIP,
-        "a.zip: holds several sets of features; choose with --dataset and --crop from: mini/center, "
-        "mini/multiview",
+        "holds several sets of features",
         lambda world: authors_archive(world.folder / "a.zip", ("mini/center", "mini/multiview")),
     ),
     "a set twice": Case(
         FROM_ZIP,
-        "a.zip: holds the train split of toy/center twice; remove one, or name its folder",
+        "holds the train split of toy/center twice",
         archive(
             ("a/toy/center/train_embeddings.pkl", authors_pickle("train")),
             ("b/toy/center/train_embeddings.pkl", authors_pickle("train")),
@@ -633,46 +603,42 @@ IMPORTERS = {
     ),
     "pickle that runs code": Case(
         FROM_SRC,
-        "src/train_embeddings.pkl: refused to load a pickle that calls '….mkdir'; only arrays and plain "
-        "containers are accepted",
+        "refused to load a pickle that calls '",
         source(lambda src: (src / "train_embeddings.pkl").write_bytes(pickle.dumps(Hostile()))),
     ),
     "pickle cut short": Case(
         FROM_SRC,
-        "src/train_embeddings.pkl: is cut short, damaged or not a pickle (…)",
+        "is cut short, damaged or not a pickle",
         source(lambda src: (src / "train_embeddings.pkl").write_bytes(authors_pickle("train")[:-50])),
     ),
     "empty pickle": Case(
         FROM_SRC,
-        "src/train_embeddings.pkl: is cut short, damaged or not a pickle (…)",
+        "is cut short, damaged or not a pickle",
         source(lambda src: (src / "train_embeddings.pkl").touch()),
     ),
     "pickle of a list": Case(
         FROM_ZIP,
-        "a.zip:embeddings/toy/center/train_embeddings.pkl: holds a list, not a dict of keys, labels and "
-        "embeddings",
+        "embeddings/toy/center/train_embeddings.pkl",
         pickled([1]),
     ),
     "pickle without embeddings": Case(
         FROM_ZIP,
-        "a.zip:embeddings/toy/center/train_embeddings.pkl: has no 'embeddings' (nor 'features' nor 'x')",
+        "embeddings/toy/center/train_embeddings.pkl",
         pickled({"labels": ["a"]}),
     ),
     "pickle of rows of two lengths": Case(
         FROM_ZIP,
-        "a.zip:embeddings/toy/center/train_embeddings.pkl: the embeddings are not rows of numbers, all of "
-        "one length",
+        "embeddings/toy/center/train_embeddings.pkl",
         pickled({"embeddings": [[1.0], [1.0, 2.0]], "labels": ["a", "b"]}),
     ),
     "pickle with a number for image names": Case(
         FROM_ZIP,
-        "a.zip:embeddings/toy/center/train_embeddings.pkl: the image names are a int, not an array or list",
+        "embeddings/toy/center/train_embeddings.pkl",
         pickled({"embeddings": [[1.0]], "labels": ["a"], "keys": 3}),
     ),
     "keys that contradict labels": Case(
         FROM_ZIP,
-        "a.zip:embeddings/toy/center/train_embeddings.pkl: row 1 is labelled 'b', but its key is "
-        "'train-n1-n1_2.jpg' and other images of 'n1' are labelled 'a'; the file is damaged",
+        "embeddings/toy/center/train_embeddings.pkl",
         pickled(
             {
                 "embeddings": [[1.0], [2.0]],
@@ -683,8 +649,7 @@ IMPORTERS = {
     ),
     "archive that fills the memory": Case(
         FROM_ZIP,
-        "a.zip:train_embeddings.pkl: refused to unpack 33,554,432 bytes from …; no real data compress "
-        "like that",
+        "train_embeddings.pkl",
         lambda world: zip_bomb(world.folder / "a.zip"),
     ),
     # the destination
@@ -695,34 +660,32 @@ IMPORTERS = {
     ),
     "destination that is a file": Case(
         "features import src file",
-        "file: is a file; name a folder to write the features into",
+        "is a file",
         lambda world: [source(lambda src: write_npz(src, "train"))(world), text("file", "")(world)],
     ),
-    "destination below a file": Case(
-        "features synthesize file/out", "file/out: cannot be written (Not a directory)", text("file", "")
-    ),
+    "destination below a file": Case("features synthesize file/out", "cannot be written", text("file", "")),
     # the command itself
     "features without a command": Case(
         "features",
-        f"the following arguments are required: COMMAND; see {COMMAND} --help",
+        "the following arguments are required",
     ),
     "unknown features command": Case(
         "features inport src out",
-        f"argument COMMAND: invalid choice: 'inport' (choose from …); see {COMMAND} --help",
+        "argument COMMAND",
     ),
     "import to nowhere": Case(
         "features import src",
-        f"the following arguments are required: DST; see {COMMAND} import --help",
+        "the following arguments are required",
     ),
     "unknown option": Case(
         "features info data --fast",
-        f"unrecognized arguments: --fast; see {COMMAND} --help",
+        "--fast",
     ),
     "seed that is no number": Case(
         "features synthesize out --seed x",
-        f"argument --seed: invalid int value: 'x'; see {COMMAND} synthesize --help",
+        "argument --seed",
     ),
-    "seed below 0": Case("features synthesize out --seed -1", "--seed is -1: it must be at least 0"),
+    "seed below 0": Case("features synthesize out --seed -1", "--seed"),
 }
 
 
@@ -743,264 +706,216 @@ METHOD = "give the path of a class, like leo_lightning.learners.leo.LEO"
 CHANGE = "change the --trainer field that this is about"
 
 CONFIGURATION = {
-    "unknown command": Case("fitt", "unknown command fitt; did you mean fit?"),
-    "command unlike any": Case("benchmark", "unknown command benchmark; see --help"),
-    "unknown field": Case("fit --data.shots 5", "unknown field data.shots; did you mean data.shot?"),
+    "unknown command": Case("fitt", "unknown command fitt"),
+    "command unlike any": Case("benchmark", "unknown command benchmark"),
+    "unknown field": Case("fit --data.shots 5", "unknown field data.shots"),
     "unknown field of the learner": Case(
         "fit --model.learner.kl_wieght 1",
-        "unknown field model.learner.kl_wieght; did you mean model.learner.kl_weight?",
+        "unknown field model.learner.kl_wieght",
     ),
-    "field unlike any": Case("fit --optimizer Adam", "unknown field optimizer; see --help"),
-    "word that is no field": Case("fit fast", "fast: expected a field; write --FIELD VALUE"),
-    "field without a value": Case("fit --data.shot", "data.shot: has no value; write --data.shot VALUE"),
-    "configuration without a name": Case("fit --config", "config: has no value; write --config VALUE"),
-    "wrong type": Case("fit --data.shot five", "data.shot: expected int, got five"),
-    "fraction": Case("fit --data.shot 1.5", "data.shot: expected int, got 1.5"),
-    "null": Case("fit --data.shot null", "data.shot: expected int, got None"),
-    "null in the learner": Case(
-        "fit --model.learner.dropout null", "model.learner.dropout: expected float, got None"
-    ),
-    "wrong type in the learner": Case(
-        "fit --model.learner.dropout x", "model.learner.dropout: expected float, got x"
-    ),
-    "NaN for a rate": Case("fit --model.learning_rate nan", "model.learning_rate: expected float, got nan"),
-    "no such choice": Case(
-        "fit --data.normalize l3", "data.normalize: expected one of 'none', 'l2', 'center_l2', got l3"
-    ),
-    "no such word": Case(
-        "fit --data.test_query most", "data.test_query: most is no value that it takes; see --help"
-    ),
-    "value for a section": Case("fit --data Foo", "data: expected fields, got Foo; write --data.FIELD VALUE"),
-    "no such resume": Case("fit --resume maybe", "resume: expected one of 'auto', got maybe"),
-    "no such method": Case("fit --model.learner Foo", f"model.learner: no such method (Foo); {METHOD}"),
-    "method that is none": Case(
-        "fit --model.learner torch.nn.Linear", f"model.learner: no such method (torch.nn.Linear); {METHOD}"
-    ),
+    "field unlike any": Case("fit --optimizer Adam", "unknown field optimizer"),
+    "word that is no field": Case("fit fast", "expected a field"),
+    "field without a value": Case("fit --data.shot", "data.shot"),
+    "configuration without a name": Case("fit --config", "has no value"),
+    "wrong type": Case("fit --data.shot five", "data.shot"),
+    "fraction": Case("fit --data.shot 1.5", "data.shot"),
+    "null": Case("fit --data.shot null", "data.shot"),
+    "null in the learner": Case("fit --model.learner.dropout null", "model.learner.dropout"),
+    "wrong type in the learner": Case("fit --model.learner.dropout x", "model.learner.dropout"),
+    "NaN for a rate": Case("fit --model.learning_rate nan", "model.learning_rate"),
+    "no such choice": Case("fit --data.normalize l3", "data.normalize"),
+    "no such word": Case("fit --data.test_query most", "data.test_query"),
+    "value for a section": Case("fit --data Foo", "expected fields, got Foo"),
+    "no such resume": Case("fit --resume maybe", "expected one of 'auto', got maybe"),
+    "no such method": Case("fit --model.learner Foo", "model.learner"),
+    "method that is none": Case("fit --model.learner torch.nn.Linear", "model.learner"),
     "method of no module": Case(
         "fit --model.learner leo_lightning.maml.MAML",
-        "model.learner: leo_lightning.maml.MAML cannot be made (…)",
+        "model.learner",
     ),
     "no such base learner": Case(
         f"fit --model.learner {GENERAL} --model.learner.base Foo",
-        "model.learner.base: no such base learner (Foo); give the path of a class, like "
-        "leo_lightning.learners.generated_mlp.MLPRegressor",
+        "model.learner.base",
     ),
     "no such data module": Case(
         "fit --data torch.nn.Linear",
-        "data: no such data module (torch.nn.Linear); give the path of a class, like "
-        "leo_lightning.data.datamodule.EpisodeDataModule",
+        "no such data module",
     ),
     "classes for a method of functions": Case(
         "fit --model.learner leo_lightning.learners.maml_regression.MAMLRegression",
-        "MAMLRegression predicts values, and the tasks of EpisodeDataModule ask for classes; "
-        "choose another --model.learner or --data",
+        "MAMLRegression predicts values, and the tasks of EpisodeDataModule ask for classes",
     ),
     "functions for a method of classes": Case(
         f"fit --data {FUNCTIONS}",
-        "LEO predicts classes, and the tasks of FunctionDataModule ask for values; "
-        "choose another --model.learner or --data",
+        "LEO predicts classes, and the tasks of FunctionDataModule ask for values",
     ),
     "points of another size": Case(
         f"fit --data {FUNCTIONS} --model.learner {GENERAL} --model.learner.base "
         "leo_lightning.learners.generated_mlp.MLPRegressor --model.learner.base.inputs 2",
-        "inputs is 2, and a point of the data has 1 and its value; set model.learner.base.inputs to 1",
+        "inputs is 2, and a point of the data has 1 and its value",
     ),
     "gradients of no length": Case(
         "fit --model.learner leo_lightning.learners.maml_regression.MAMLRegression "
         f"--model.learner.gradient_clip 0 --data {FUNCTIONS}",
-        "gradient_clip is 0.0: it must be above 0, or null",
+        "gradient_clip is 0.0",
     ),
-    "values without noise": Case(
-        f"fit --data {FUNCTIONS} --data.noise 0", "data.noise is 0.0: it must be above 0"
-    ),
-    "one way": Case("fit --data.way 1", "data.way is 1: it must be at least 2"),
-    "one way in training": Case("fit --data.train_way 1", "data.train_way is 1: it must be at least 2"),
-    "no shot": Case("fit --data.shot 0", "data.shot is 0: it must be at least 1"),
-    "no queries": Case("fit --data.query 0", "data.query is 0: it must be at least 1"),
-    "no test queries": Case("fit --data.test_query 0", "data.test_query is 0: it must be at least 1"),
-    "no tasks in a batch": Case("fit --data.batch_size 0", "data.batch_size is 0: it must be at least 1"),
-    "no steps in an epoch": Case(
-        "fit --data.steps_per_epoch 0", "data.steps_per_epoch is 0: it must be at least 1"
-    ),
-    "no validation tasks": Case("fit --data.val_tasks 0", "data.val_tasks is 0: it must be at least 1"),
-    "workers below 0": Case("fit --data.num_workers -1", "data.num_workers is -1: it must be at least 0"),
-    "rate below 0": Case("fit --model.learning_rate -1", "model.learning_rate is -1.0: it must be above 0"),
-    "clipping to nothing": Case("fit --model.clip_value 0", "model.clip_value is 0.0: it must be above 0"),
-    "norm below 0": Case("fit --model.clip_norm -0.1", "model.clip_norm is -0.1: it must be above 0"),
-    "no bad steps": Case("fit --model.max_bad_steps 0", "model.max_bad_steps is 0: it must be at least 1"),
+    "values without noise": Case(f"fit --data {FUNCTIONS} --data.noise 0", "data.noise"),
+    "one way": Case("fit --data.way 1", "data.way"),
+    "one way in training": Case("fit --data.train_way 1", "data.train_way"),
+    "no shot": Case("fit --data.shot 0", "data.shot"),
+    "no queries": Case("fit --data.query 0", "data.query"),
+    "no test queries": Case("fit --data.test_query 0", "data.test_query"),
+    "no tasks in a batch": Case("fit --data.batch_size 0", "data.batch_size"),
+    "no steps in an epoch": Case("fit --data.steps_per_epoch 0", "data.steps_per_epoch"),
+    "no validation tasks": Case("fit --data.val_tasks 0", "data.val_tasks"),
+    "workers below 0": Case("fit --data.num_workers -1", "data.num_workers"),
+    "rate below 0": Case("fit --model.learning_rate -1", "model.learning_rate"),
+    "clipping to nothing": Case("fit --model.clip_value 0", "model.clip_value"),
+    "norm below 0": Case("fit --model.clip_norm -0.1", "model.clip_norm"),
+    "no bad steps": Case("fit --model.max_bad_steps 0", "model.max_bad_steps"),
     "no compiler": Case(
         "fit --model.compile true",
-        "model.compile needs a C++ compiler, and there is no g++ or clang++; leave it out",
+        "model.compile",
         environment={"PATH": "/nowhere", "CXX": ""},
     ),
     "temperature of 0": Case(
         "fit --model.learner leo_lightning.learners.matching.MatchingNetworks --model.learner.temperature 0",
-        "temperature is 0.0: it must be a number above 0",
+        "temperature is 0.0",
     ),
     "gate of 1": Case(
         "fit --model.learner leo_lightning.learners.meta_lstm.MetaLSTM --model.learner.inner_lr 1",
-        "inner_lr is 1.0: it is a gate's value, and must be above 0 and below 1",
+        "inner_lr is 1.0",
     ),
     "samples of what is not drawn": Case(
         "fit --model.learner.deterministic true --model.learner.test_samples 3",
-        "deterministic and test_samples exclude each other: nothing is drawn; set one of them",
+        "nothing is drawn",
     ),
     "compiling an LSTM": Case(
         "fit --model.learner leo_lightning.learners.matching.MatchingNetworks "
         "--model.learner.full_context true --model.compile true",
-        "model.compile cannot compile full_context; leave one of the two out",
+        "model.compile cannot compile full_context",
     ),
     "compiling learn2learn": Case(
         "fit --model.learner leo_lightning.learners.learn2learn_methods.Learn2LearnMAML --model.compile true",
-        "model.compile: learn2learn's loop cannot be compiled; use leo_lightning.learners.maml.MAML",
+        "model.compile",
     ),
-    "dropout of 1": Case(
-        "fit --model.learner.dropout 1.0", "dropout is 1.0: it must be at least 0 and below 1"
-    ),
-    "steps below 0": Case("fit --model.learner.latent_steps -1", "latent_steps is -1: it must be at least 0"),
-    "no latents": Case("fit --model.learner.num_latents 0", "num_latents is 0: it must be at least 1"),
-    "weight below 0": Case("fit --model.learner.kl_weight -1", "kl_weight is -1.0: it must be at least 0"),
+    "dropout of 1": Case("fit --model.learner.dropout 1.0", "dropout is 1.0"),
+    "steps below 0": Case("fit --model.learner.latent_steps -1", "latent_steps is -1"),
+    "no latents": Case("fit --model.learner.num_latents 0", "num_latents is 0"),
+    "weight below 0": Case("fit --model.learner.kl_weight -1", "kl_weight is -1.0"),
     "seed out of range": Case(
-        "fit --seed_everything -1", "seed_everything: -1 is not in bounds, numpy accepts from 0 to 4294967295"
+        "fit --seed_everything -1", "-1 is not in bounds, numpy accepts from 0 to 4294967295"
     ),
-    "seed of letters": Case(
-        "fit --seed_everything x", "seed_everything: x is no value that it takes; see --help"
-    ),
-    "checkpoints every 0 steps": Case(
-        "fit --run.checkpoint_every 0", "run.checkpoint_every is 0: it must be at least 1"
-    ),
-    "pictures below 0": Case(
-        "fit --run.pictures_every -1", "run.pictures_every is -1: it must be at least 0"
-    ),
-    "run without a name": Case(
-        "fit --run.name=", "run.name is '': it must be a name without `/`; see --run.root"
-    ),
-    "run named by a path": Case(
-        "fit --run.name ../up", "run.name is '../up': it must be a name without `/`; see --run.root"
-    ),
-    "no steps": Case(
-        "fit --trainer.max_steps 0", "trainer.max_steps is 0: there would be nothing to do; raise it"
-    ),
-    "no epochs": Case(
-        "fit --trainer.max_epochs 0", "trainer.max_epochs is 0: there would be nothing to do; raise it"
-    ),
+    "seed of letters": Case("fit --seed_everything x", "x is no value that it takes"),
+    "checkpoints every 0 steps": Case("fit --run.checkpoint_every 0", "run.checkpoint_every"),
+    "pictures below 0": Case("fit --run.pictures_every -1", "run.pictures_every"),
+    "run without a name": Case("fit --run.name=", "run.name"),
+    "run named by a path": Case("fit --run.name ../up", "run.name"),
+    "no steps": Case("fit --trainer.max_steps 0", "trainer.max_steps"),
+    "no epochs": Case("fit --trainer.max_epochs 0", "trainer.max_epochs"),
     "less than a step": Case(
         "fit --trainer.limit_train_batches 0.001",
-        "trainer.limit_train_batches is 0.001: that is no whole step; raise it",
+        "trainer.limit_train_batches",
     ),
     "test of nothing": Case(
         "test --ckpt_path done/checkpoints/best.ckpt --trainer.limit_test_batches 0",
-        "trainer.limit_test_batches is 0: there would be nothing to do; raise it",
+        "trainer.limit_test_batches",
         finished,
     ),
-    "steps without end below -1": Case("fit --trainer.max_steps -2", f"trainer: …max_steps…; {CHANGE}"),
+    "steps without end below -1": Case("fit --trainer.max_steps -2", "max_steps"),
     "gradients of no batch": Case(
         "fit --trainer.accumulate_grad_batches 0",
-        "trainer.accumulate_grad_batches is 0: it must be at least 1",
+        "trainer.accumulate_grad_batches",
     ),
     "validation every 0 epochs": Case(
         "fit --trainer.check_val_every_n_epoch 0",
-        "trainer.check_val_every_n_epoch is 0: it must be at least 1",
+        "trainer.check_val_every_n_epoch",
     ),
     "no checkpoints": Case(
         "fit --trainer.enable_checkpointing false",
-        "trainer.enable_checkpointing: a run is made of its checkpoints and logs; leave it out",
+        "trainer.enable_checkpointing",
     ),
     "nothing but steps": Case(
         "fit --trainer.barebones true",
-        "trainer.barebones: a run is made of its checkpoints and logs; leave it out",
+        "trainer.barebones",
     ),
     "averages that no checkpoint holds": Case(
         "fit --trainer.callbacks+=StochasticWeightAveraging --trainer.callbacks.swa_lrs=0.1 "
         "--trainer.callbacks.device=null",
-        "trainer.callbacks: StochasticWeightAveraging changes the weights after the last checkpoint; take "
-        "EMAWeightAveraging, whose averages the checkpoints hold",
+        "trainer.callbacks",
     ),
     "callback that cannot be written down": Case(
         "fit --trainer.callbacks+=Timer --trainer.callbacks.duration=00:00:00:01",
-        "trainer.callbacks: one of them cannot be written to config.yaml; leave it out (in place of Timer: "
-        "--trainer.max_time)",
+        "trainer.callbacks",
     ),
     "validation after the epoch": Case(
         "fit --trainer.val_check_interval 5000",
-        "trainer.val_check_interval is 5000: an epoch has 500 steps; lower it, or raise "
-        "--data.steps_per_epoch",
+        "trainer.val_check_interval",
     ),
     "Lightning's clipping": Case(
         "fit --trainer.gradient_clip_val 1",
-        "trainer.gradient_clip_val: gradients are clipped tensor by tensor here; set model.clip_value and "
-        "model.clip_norm instead",
+        "trainer.gradient_clip_val",
     ),
-    "no such logger": Case(
-        "fit --trainer.logger Foo", "trainer.logger: Foo is no value that it takes; see --help"
-    ),
+    "no such logger": Case("fit --trainer.logger Foo", "trainer.logger"),
     "logger without its folder": Case(
         "fit --trainer.logger CSVLogger",
-        "trainer.logger: pytorch_lightning.loggers.CSVLogger is no value that it takes; see --help",
+        "trainer.logger",
     ),
     "validation of what was trained on": Case(
         "validate --ckpt_path done/checkpoints/best.ckpt --data.train_on_val true",
-        "data.train_on_val is true: the validation classes were trained on, use test instead",
+        "data.train_on_val",
         finished,
     ),
-    "no such configuration": Case(
-        "fit --config nowhere.yaml", "nowhere.yaml: no such file; name an existing one with --config"
-    ),
-    "configuration that is a folder": Case(
-        "fit --config a", "a: is a folder; name a YAML file with --config", folder("a")
-    ),
+    "no such configuration": Case("fit --config nowhere.yaml", "no such file"),
+    "configuration that is a folder": Case("fit --config a", "is a folder", folder("a")),
     "broken YAML": Case(
         "fit --config a.yaml",
-        "a.yaml: not valid YAML (…, line 2, column 1); mend it",
+        "not valid YAML",
         text("a.yaml", "data: [\n"),
     ),
     "YAML without end": Case(
         "fit --config a.yaml",
-        "a.yaml: not valid YAML (it is nested too deeply, or refers to itself too often); mend it",
+        "not valid YAML",
         text("a.yaml", "trainer: &x {max_steps: 3, self: *x}\n"),
     ),
     "configuration that is no file": Case(
         "fit --config pipe",
-        "pipe: is no regular file; name a YAML file with --config",
+        "is no regular file",
         lambda world: os.mkfifo(world.folder / "pipe"),
     ),
-    "binary configuration": Case(
-        "fit --config a.yaml", "a.yaml: not valid YAML (…); mend it", text("a.yaml", bytes(range(256)))
-    ),
+    "binary configuration": Case("fit --config a.yaml", "not valid YAML", text("a.yaml", bytes(range(256)))),
     "YAML that runs code": Case(
         "fit --config a.yaml",
-        "a.yaml: not valid YAML (could not determine a constructor for the tag …); mend it",
+        "not valid YAML",
         text("a.yaml", "run: !!python/object/apply:os.mkdir [executed]\n"),
     ),
     "YAML without a table": Case(
         "fit --config a.yaml",
-        "a.yaml: holds no table of fields; --print_config shows one",
+        "holds no table of fields",
         text("a.yaml", "- 1\n- 2\n"),
     ),
     "empty configuration": Case(
         "fit --config a.yaml",
-        "a.yaml: holds no table of fields; --print_config shows one",
+        "holds no table of fields",
         text("a.yaml", ""),
     ),
     "YAML with a number for a section": Case(
-        "fit --config a.yaml", "run: expected fields, got 5", text("a.yaml", "run: 5\n")
+        "fit --config a.yaml", "expected fields, got 5", text("a.yaml", "run: 5\n")
     ),
-    "YAML without a method": Case(
-        "fit --config a.yaml", f"model.learner: is not set; {METHOD}", text("a.yaml", "model: null\n")
-    ),
+    "YAML without a method": Case("fit --config a.yaml", "model.learner", text("a.yaml", "model: null\n")),
     "YAML with an unknown field": Case(
         "fit --config a.yaml",
-        "unknown field data.shots; did you mean data.shot?",
+        "unknown field data.shots",
         text("a.yaml", "data:\n  shots: 5\n"),
     ),
     "YAML with an unknown section": Case(
         "fit --config a.yaml",
-        "unknown field dato.shot; did you mean data.shot?",
+        "unknown field dato.shot",
         text("a.yaml", "dato:\n  shot: 5\n"),
     ),
     "broken configuration of a run": Case(
         "test --ckpt_path done/checkpoints/best.ckpt",
-        "…/done/config.yaml: holds no table of fields; --print_config shows one",
+        "/done/config.yaml",
         config_of_run("5"),
     ),
 }
@@ -1012,83 +927,76 @@ OTHER = "use the config.yaml of the checkpoint's run"
 CENTROID = "leo_lightning.learners.centroid.NearestCentroid"
 
 CHECKPOINTS = {
-    "test without a checkpoint": Case(
-        "test", "test needs a trained model: --ckpt_path FILE, `best` or `last`"
-    ),
-    "no such checkpoint": Case(TEST, "x.ckpt: no such checkpoint; name a best.ckpt or last.ckpt of a run"),
+    "test without a checkpoint": Case("test", "test needs a trained model"),
+    "no such checkpoint": Case(TEST, "no such checkpoint"),
     "no such checkpoint beside others": Case(
         "test --ckpt_path done/checkpoints/new.ckpt",
-        "done/checkpoints/new.ckpt: no such checkpoint; there is best.ckpt, last.ckpt",
+        "no such checkpoint",
         finished,
     ),
     "checkpoint that is a folder": Case(
         "test --ckpt_path a",
-        "a: is a folder; name a checkpoint in it, such as checkpoints/best.ckpt",
+        "is a folder",
         folder("a"),
     ),
     "checkpoint beside a damaged configuration": Case(
         "test --ckpt_path done/checkpoints/best.ckpt",
-        "…done/config.yaml: not valid YAML (…); mend it",
+        "done/config.yaml",
         config_of_run("data: {a: ["),
     ),
     "checkpoint of pre-training": Case(
         "test --ckpt_path done/checkpoints/best.ckpt",
-        "done/checkpoints/best.ckpt: is a checkpoint of pre-training; make features with it (python -m "
-        "leo_lightning.commands.features extract), and train on these",
+        "is a checkpoint of pre-training",
         config_of_run("model: {backbone: conv-4}"),
     ),
     "nothing to resume": Case(
         "fit --resume auto",
-        "runs/quickstart: no run here has a checkpoints/last.ckpt; name one with --ckpt_path FILE (or the "
-        "experiment with --run.name), or start anew without",
+        "no run here has a checkpoints/last.ckpt",
     ),
     "nothing to train": Case(
         f"fit --config nothing.yaml --model.learner {CENTROID}",
-        "NearestCentroid has nothing to train: use `test` or `predict`, without --resume",
+        "NearestCentroid has nothing to train",
         text("nothing.yaml", "data: {way: 5}"),
     ),
-    "test to resume": Case(
-        "test --resume auto", "--resume continues training; name the checkpoint to test with --ckpt_path"
-    ),
+    "test to resume": Case("test --resume auto", "--resume continues training"),
     "nothing left to train": Case(
         f"fit {DONE} --trainer.max_steps 3",
-        "…/done: trained 6 steps already; raise --trainer.max_steps to go on",
+        "/done",
         finished,
     ),
-    "empty checkpoint": Case(TEST, f"x.ckpt: {CUT}", text("x.ckpt", "")),
-    "checkpoint of text": Case(TEST, f"x.ckpt: {CUT}", text("x.ckpt", "weights")),
-    "checkpoint cut short": Case(TEST, f"x.ckpt: {CUT}", cut("x.ckpt", 5000, checkpoint())),
+    "empty checkpoint": Case(TEST, "x.ckpt", text("x.ckpt", "")),
+    "checkpoint of text": Case(TEST, "x.ckpt", text("x.ckpt", "weights")),
+    "checkpoint cut short": Case(TEST, "x.ckpt", cut("x.ckpt", 5000, checkpoint())),
     "damaged checkpoint": Case(
         TEST,
-        f"x.ckpt: {CUT}",
+        "x.ckpt",
         lambda world: zipfile.ZipFile(world.folder / "x.ckpt", "w").writestr("data", "weights"),
     ),
-    "checkpoint of code": Case(TEST, f"x.ckpt: {MORE}", saved({"state_dict": Hostile()})),
-    "checkpoint of a whole model": Case(TEST, f"x.ckpt: {MORE}", saved(torch.nn.Linear(2, 2))),
-    "checkpoint with a path in it": Case(TEST, f"x.ckpt: {MORE}", checkpoint(path=Path("a"))),
-    "checkpoint of bare weights": Case(TEST, f"x.ckpt: {OURS}", saved({"weight": torch.ones(2)})),
-    "checkpoint of another program": Case(TEST, f"x.ckpt: {OURS}", checkpoint(hyper_parameters={"lr": 0.1})),
-    "checkpoint without weights": Case(TEST, f"x.ckpt: {OURS}", checkpoint(state_dict=None)),
-    "checkpoint of a number of steps in words": Case(TEST, f"x.ckpt: {OURS}", checkpoint(global_step="six")),
+    "checkpoint of code": Case(TEST, "x.ckpt", saved({"state_dict": Hostile()})),
+    "checkpoint of a whole model": Case(TEST, "x.ckpt", saved(torch.nn.Linear(2, 2))),
+    "checkpoint with a path in it": Case(TEST, "x.ckpt", checkpoint(path=Path("a"))),
+    "checkpoint of bare weights": Case(TEST, "x.ckpt", saved({"weight": torch.ones(2)})),
+    "checkpoint of another program": Case(TEST, "x.ckpt", checkpoint(hyper_parameters={"lr": 0.1})),
+    "checkpoint without weights": Case(TEST, "x.ckpt", checkpoint(state_dict=None)),
+    "checkpoint of a number of steps in words": Case(TEST, "x.ckpt", checkpoint(global_step="six")),
     "checkpoint of another embedding size": Case(
         f"test {DONE} --data.root data",
-        "the checkpoint was trained on embeddings of size 128, the data has size 4; use features of the "
-        "same kind (--data.root)",
+        "the checkpoint was trained on embeddings of size 128, the data has size 4",
         lambda world: [finished(world), data(world)],
     ),
     "checkpoint of another learner": Case(
         f"test {DONE} --model.learner {CENTROID}",
-        f"the checkpoint holds a leo_lightning.learners.leo.LEO, the configuration a {CENTROID}; {OTHER}",
+        "the checkpoint holds a leo_lightning.learners.leo.LEO, the configuration a",
         finished,
     ),
     "checkpoint of another H": Case(
         f"test {DONE} --model.learner.num_latents 8",
-        f"the checkpoint's weights do not fit this model; num_latents differ: {OTHER}",
+        "the checkpoint's weights do not fit this model",
         finished,
     ),
     "resumed with another H": Case(
         f"fit {DONE} --trainer.max_steps 9 --model.learner.num_latents 8",
-        f"the checkpoint's weights do not fit this model; num_latents differ: {OTHER}",
+        "the checkpoint's weights do not fit this model",
         finished,
     ),
 }
@@ -1099,128 +1007,112 @@ RIGHTS = "Permission denied; name another place, or ask for the rights"
 DISK = {
     "run root that is a file": Case(
         "fit --run.root file",
-        f"file/quickstart/…: {ROOT} (Not a directory); set --run.root",
+        "file/quickstart/",
         text("file", ""),
     ),
     "run root that may not be written": Case(
         "fit --run.root a",
-        f"a/quickstart/…: {ROOT} (Permission denied); set --run.root",
+        "a/quickstart/",
         folder("a"),
         ("a", 0o500),
     ),
     "run root that may not be read": Case(
-        "fit --run.root a --resume auto", f"a/quickstart: {RIGHTS}", folder("a"), ("a", 0)
+        "fit --run.root a --resume auto", "a/quickstart", folder("a"), ("a", 0)
     ),
-    "name too long": Case(
-        f"fit --run.name {'x' * 300}", f"runs/…: {ROOT} (File name too long); set --run.root"
-    ),
+    "name too long": Case(f"fit --run.name {'x' * 300}", "runs/"),
     "full disk": Case(
         "fit",
-        "runs/…/config.yaml: cannot be written (No space left on device); make room or mend the permissions. "
-        "What was there before is intact",
+        "cannot be written",
         full_disk(OSError(28, os.strerror(28))),
     ),
     "disk that takes no configuration": Case(
         "fit",
-        "runs/…/config.yaml: cannot be written (File too large); make room or mend the permissions. "
-        "What was there before is intact",
+        "cannot be written",
         disk_of(100),
     ),
     "disk that takes no checkpoint": Case(
         "fit --data.val_tasks 2",
-        "…/checkpoints/last.ckpt: cannot be written (File too large); make room or mend the "
-        "permissions. What was there before is intact",
+        "/checkpoints/last.ckpt",
         disk_of(40_000),
         keeps="runs",
     ),
     "disk that takes no features": Case(
         "features synthesize out",
-        "out/train.safetensors: cannot be written (…File too large…)",
+        "cannot be written",
         disk_of(1000),
     ),
     "disk that takes no imported features": Case(
         "features import src new/out",
-        "new/out/train.safetensors: cannot be written (…File too large…)",
+        "cannot be written",
         disk_of(200, source(lambda src: write_npz(src, "train"))),
     ),
     "features that may not be read": Case(
         FIT,
-        f"{TRAIN}: cannot be read (Permission denied)",
+        "cannot be read",
         data,
         ("data/train.safetensors", 0),
     ),
     "folder of features that may not be read": Case(
-        "features info data", f"data/train.safetensors: {RIGHTS}", data, ("data", 0)
+        "features info data", "data/train.safetensors", data, ("data", 0)
     ),
     "source that may not be read": Case(
         FROM_SRC,
-        "src/train_embeddings.pkl: cannot be read (…Permission denied…); copy or download it again",
+        "cannot be read",
         source(lambda src: (src / "train_embeddings.pkl").write_bytes(authors_pickle("train"))),
         ("src/train_embeddings.pkl", 0),
     ),
     "destination that may not be written": Case(
-        "features synthesize a/out", "a/out: cannot be written (Permission denied)", folder("a"), ("a", 0o500)
+        "features synthesize a/out", "cannot be written", folder("a"), ("a", 0o500)
     ),
-    "destination with a name too long": Case(
-        f"features synthesize {'x' * 300}", f"{'x' * 300}: File name too long"
-    ),
+    "destination with a name too long": Case(f"features synthesize {'x' * 300}", "File name too long"),
     "configuration that may not be read": Case(
-        "fit --config a.yaml", f"a.yaml: {RIGHTS}", text("a.yaml", "data: {}"), ("a.yaml", 0)
+        "fit --config a.yaml", "a.yaml", text("a.yaml", "data: {}"), ("a.yaml", 0)
     ),
-    "checkpoint that may not be read": Case(TEST, f"x.ckpt: {RIGHTS}", checkpoint(), ("x.ckpt", 0)),
+    "checkpoint that may not be read": Case(TEST, "x.ckpt", checkpoint(), ("x.ckpt", 0)),
 }
 
 DEVICES = {
-    "no GPU": Case(
-        "fit --trainer.accelerator gpu", f"trainer: No supported gpu backend found; {CHANGE}", gpus(0)
-    ),
+    "no GPU": Case("fit --trainer.accelerator gpu", "No supported gpu backend found", gpus(0)),
     "too few GPUs": Case(
         "fit --trainer.accelerator gpu --trainer.devices 99",
-        f"trainer: You requested gpu: …; {CHANGE}",
+        "You requested gpu",
         gpus(1),
     ),
-    "no TPU": Case("fit --trainer.accelerator tpu", f"trainer: …torch_xla…pip install…; {CHANGE}"),
-    "no such accelerator": Case(
-        "fit --trainer.accelerator abacus", f"trainer: …invalid accelerator name…abacus…; {CHANGE}"
-    ),
-    "no device": Case("fit --trainer.devices 0", f"trainer: …devices='0'…; {CHANGE}"),
-    "no number of devices": Case("fit --trainer.devices some", f"trainer: …devices…; {CHANGE}"),
+    "no TPU": Case("fit --trainer.accelerator tpu", "pip install"),
+    "no such accelerator": Case("fit --trainer.accelerator abacus", "invalid accelerator name"),
+    "no device": Case("fit --trainer.devices 0", "devices='0'"),
+    "no number of devices": Case("fit --trainer.devices some", "devices"),
     "more devices than cores": Case(
         "fit --trainer.devices 9999",
-        "trainer.devices is 9999: that is too many processes for … CPU cores; lower it",
+        "trainer.devices",
     ),
     "monitor that is not logged": Case(
         "fit --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=hope --data.steps_per_epoch=1 "
         "--data.val_tasks=2 --trainer.log_every_n_steps=1",
-        "trainer: …hope…",
+        "hope",
         keeps="runs",
     ),
     "less than a batch to test": Case(
         f"test {DONE} --trainer.limit_test_batches 0.001",
-        "trainer: …limit_test_batches…",
+        "limit_test_batches",
         finished,
         keeps="tiny",
     ),
-    "no machine": Case("fit --trainer.num_nodes 0", f"trainer: …num_nodes…; {CHANGE}"),
-    "no such precision": Case(
-        "fit --trainer.precision 8", "trainer.precision: 8 is no value that it takes; see --help"
-    ),
+    "no machine": Case("fit --trainer.num_nodes 0", "num_nodes"),
+    "no such precision": Case("fit --trainer.precision 8", "trainer.precision"),
     "half precision for all": Case(
         "fit --trainer.precision 16-true",
-        "trainer.precision is 16-true: inner loop, standard deviations and KL need float32; take bf16-mixed, "
-        "16-mixed, 32-true or 64-true",
+        "trainer.precision",
     ),
     "strategy that forks": Case(
         "fit --trainer.strategy ddp_spawn",
-        "trainer.strategy is ddp_spawn: the processes could not share a run; take ddp",
+        "trainer.strategy",
     ),
-    "no such strategy": Case(
-        "fit --trainer.strategy hope", f"trainer: …invalid strategy name…hope…; {CHANGE}"
-    ),
-    "strategy for GPUs": Case("fit --trainer.strategy fsdp", f"trainer: …fsdp…GPU…; {CHANGE}"),
+    "no such strategy": Case("fit --trainer.strategy hope", "invalid strategy name"),
+    "strategy for GPUs": Case("fit --trainer.strategy fsdp", "fsdp"),
     "test on no GPU": Case(
         f"test {DONE} --trainer.accelerator gpu",
-        f"trainer: No supported gpu backend found; {CHANGE}",
+        "No supported gpu backend found",
         lambda world: [finished(world), gpus(0)(world)],
     ),
 }
@@ -1228,18 +1120,17 @@ DEVICES = {
 PACKAGES = {
     "no wandb": Case(
         "fit --run.wandb offline",
-        "--run.wandb offline needs the package wandb: pip install wandb",
+        "--run.wandb offline",
         without("wandb"),
     ),
     "no tensorboard": Case(
         "fit",
-        "the log for TensorBoard (--trainer.logger false leaves it out) needs the package tensorboard: "
-        "pip install tensorboard",
+        "the log for TensorBoard",
         without("tensorboard"),
     ),
     "logger of a missing package": Case(
         "fit --trainer.logger MLFlowLogger",
-        "pytorch_lightning.loggers.MLFlowLogger cannot be made (…pip install…)",
+        "pytorch_lightning.loggers.MLFlowLogger cannot be made",
     ),
 }
 
@@ -1266,45 +1157,45 @@ class EmptyArtifact:
 NETWORK = {
     "no web address": Case(
         "features download out --url ftp://x/a.zip",
-        "'ftp://x/a.zip' is not a web address; give one that starts with http:// or https://",
+        "//x/a.zip' is not a web address",
     ),
     "malformed address": Case(
-        "features download out --url http://[x/a.zip", "'http://[x/a.zip' is not a web address (…); check it"
+        "features download out --url http://[x/a.zip", "//[x/a.zip' is not a web address"
     ),
     "no such host": Case(
         "features download out --url http://nowhere.invalid/a.zip",
-        "http://nowhere.invalid/a.zip: the host was not found; check the address and the network",
+        "//nowhere.invalid/a.zip",
         no_proxy,
     ),
     "no server": Case(
         "features download out --url http://127.0.0.1:9/a.zip",
-        "http://127.0.0.1:9/a.zip: the host refused the connection; check the address, or try again later",
+        "//127.0.0.1",
         no_proxy,
     ),
     "no such file on the server": Case(
         "features download out",
-        f"{URL}: there is no such file (the server answered 404); {CHECK}",
+        "there is no such file",
         server(Behaviour(status=404)),
     ),
     "file that is not given away": Case(
         "features download out",
-        f"{URL}: the server does not give the file away (it answered 403); {CHECK}",
+        "the server does not give the file away",
         server(Behaviour(status=403)),
     ),
     "server in trouble": Case(
         "features download out",
-        f"{URL}: the server answered 503 Service Unavailable; try again later",
+        "the server answered 503 Service Unavailable",
         server(Behaviour(status=503)),
     ),
     "connection cut": Case(
         "features download out",
-        f"{URL}: the connection was cut after 300 of 1,000,000 bytes; {AGAIN}",
+        "the connection was cut after 300 of 1,000,000 bytes",
         server(Behaviour(cut_after=300)),
         keeps="out",
     ),
     "download larger than the disk": Case(
         "features download out",
-        f"out: the download needs 1,000,000 more bytes and 10 are free; make room, then {AGAIN}",
+        "the download needs 1,000,000 more bytes and 10 are free",
         lambda world: [
             server(Behaviour())(world),
             world.monkeypatch.setattr(
@@ -1314,22 +1205,20 @@ NETWORK = {
     ),
     "no project of W&B": Case(
         "fit --run.wandb offline --run.wandb_project a/b",
-        "W&B: Invalid project name 'a/b': …; mend --run.wandb_project or --run.wandb_entity",
+        "Invalid project name 'a/b'",
     ),
     "checkpoint on W&B without a key": Case(
         "test --ckpt_path wandb:somebody/few-shot/tiny:best",
-        "wandb:somebody/few-shot/tiny:best: cannot be fetched (No API key configured. …); write "
-        "wandb:ENTITY/PROJECT/ARTIFACT:best, and log in with `wandb login`",
+        "somebody/few-shot/tiny",
         environment={},
     ),
     "name of an artifact that lacks a part": Case(
         "test --ckpt_path wandb:few-shot/tiny:best",
-        "wandb:few-shot/tiny:best: is not of the form wandb:ENTITY/PROJECT/ARTIFACT:best; name it so",
+        "few-shot/tiny",
     ),
     "artifact that is no checkpoint": Case(
         "test --ckpt_path wandb:somebody/few-shot/tiny:best",
-        "wandb:somebody/few-shot/tiny:best: holds no checkpoints/*.ckpt and config.yaml; "
-        "name an artifact of a run",
+        "somebody/few-shot/tiny",
         lambda world: world.monkeypatch.setattr("wandb.Api", EmptyArtifact),
     ),
     "download over features": Case(

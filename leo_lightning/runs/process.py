@@ -16,13 +16,17 @@ UNUSED = ("matplotlib", "scipy", "torchvision")
 
 
 def prepare_process() -> None:
-    """Set up a process for small tensors: one thread, memory that stays, Ctrl-C as shells expect it."""
+    """Set up a process for small tensors: one thread, memory that stays."""
     # The matrices are small: a second thread saves a fifth on an idle machine, and ruins a busy one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # until a run listens, as in the seconds of importing
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     keep_freed_memory()
+
+
+def prepare_lightning() -> None:
+    """Set up a process for a run of Lightning: quick imports, and Ctrl-C that ends it until a run listens."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import_torchmetrics()
 
 
 def keep_freed_memory() -> None:

@@ -129,158 +129,132 @@ def bomb(world: World) -> None:
 
 
 IMAGES = {
-    "no command": Case("images", f"the following arguments are required: COMMAND; {MANUAL}"),
+    "no command": Case("images", "the following arguments are required"),
     "no destination": Case(
         "images import a.npz",
-        "the following arguments are required: DST; see python -m leo_lightning.images import --help",
+        "the following arguments are required",
     ),
-    "unknown command": Case(
-        "images upload", f"argument COMMAND: invalid choice: 'upload' (choose from …); {MANUAL}"
-    ),
+    "unknown command": Case("images upload", "argument COMMAND"),
     "unknown data set": Case(
         "images download mnist out",
-        "argument NAME: invalid choice: 'mnist' (choose from …); see python -m leo_lightning.images download "
-        "--help",
+        "argument NAME",
     ),
-    "unknown option": Case(f"{NPZ} --seed 1", f"unrecognized arguments: --seed 1; {MANUAL}"),
+    "unknown option": Case(f"{NPZ} --seed 1", "--seed 1"),
     "destination in use": Case(
         NPZ,
-        "out: is there already; remove it, or name another folder",
+        "is there already",
         lambda world: (world.folder / "out").mkdir(),
     ),
     "destination below a file": Case(
         "images import a.npz file/out --val a",
-        "file/out: cannot be written (Not a directory); make room, or name another folder",
+        "cannot be written",
         lambda world: [npz()(world), text("file", "")(world)],
     ),
-    "no such source": Case(NPZ, "a.npz: no such file or folder"),
+    "no such source": Case(NPZ, "no such file or folder"),
     "source of another kind": Case(
         "images import a.tar out --val a",
-        "a.tar: is no npz file; say with --dataset which data set it is",
+        "is no npz file",
         text("a.tar", "images"),
     ),
-    "source that may not be read": Case(
-        NPZ, "a.npz: cannot be read (Permission denied)", npz(), locked=("a.npz", 0)
-    ),
-    "no whole npz": Case(NPZ, "a.npz: cannot be read as npz (…)", text("a.npz", "PK")),
+    "source that may not be read": Case(NPZ, "cannot be read", npz(), locked=("a.npz", 0)),
+    "no whole npz": Case(NPZ, "cannot be read as npz", text("a.npz", "PK")),
     "npz that fills the memory": Case(
         NPZ,
-        "a.npz:more.npy: refused to unpack 33,554,432 bytes from …; no real data compress like that",
+        "more.npy",
         bomb,
     ),
-    "no labels": Case(NPZ, "a.npz: has no array 'labels'; it needs images, labels, names", npz(labels=None)),
+    "no labels": Case(NPZ, "has no array 'labels'", npz(labels=None)),
     "images of floats": Case(
         NPZ,
-        "a.npz: the images are float64 of shape (3, 4, 4); they must be uint8 of shape (n, H, W) or "
-        "(n, H, W, 3)",
+        "the images are float64 of shape",
         npz(images=np.zeros((3, 4, 4))),
     ),
-    "images that are no array": Case(
-        MINI, f"{TEST}: the images are a list, not an array", mini(image_data=[1, 2])
-    ),
-    "labels too few": Case(
-        NPZ, "a.npz: there are 3 images, and not as many labels", npz(labels=np.array([0, 1]))
-    ),
+    "images that are no array": Case(MINI, "the images are a list, not an array", mini(image_data=[1, 2])),
+    "labels too few": Case(NPZ, "there are 3 images, and not as many labels", npz(labels=np.array([0, 1]))),
     "label without a name": Case(
         NPZ,
-        "a.npz: the label of image 2 is 2; with 2 class names it must be a whole number from 0 to 1",
+        "the label of image 2 is 2",
         npz(labels=np.array([0, 1, 2])),
     ),
-    "names that are numbers": Case(
-        NPZ, "a.npz: the class names are not a list of names", npz(names=np.arange(2))
-    ),
-    "two classes of one name": Case(
-        NPZ, "a.npz: two classes are called 'a'; give one another name", npz(names=np.array(["a", "a"]))
-    ),
+    "names that are numbers": Case(NPZ, "the class names are not a list of names", npz(names=np.arange(2))),
+    "two classes of one name": Case(NPZ, "two classes are called 'a'", npz(names=np.array(["a", "a"]))),
     "class without an image": Case(
         NPZ,
-        "a.npz: class 'd' has no image; take its name out",
+        "class 'd' has no image",
         npz(names=np.array(["a", "b/c", "d"])),
     ),
     "no division": Case(
         "images import a.npz out",
-        f"a.npz: name the classes to keep from training with --val and --test; {THERE}",
+        "name the classes to keep from training with --val and --test",
         npz(),
     ),
-    "no such class": Case(f"{NPZ} --test c", f"--test: no class or group is called 'c'; {THERE}", npz()),
+    "no such class": Case(f"{NPZ} --test c", "--test", npz()),
     "a class in two divisions": Case(
         f"{NPZ},b --test b/c",
-        "--test: class 'b/c' is in --val, too; splits may not share classes",
+        "--test",
         npz(),
     ),
-    "nothing to train on": Case(
-        f"{NPZ} --test b", "a.npz: --val and --test leave no class to train on; name fewer", npz()
-    ),
-    "division of a published data set": Case(
-        f"{MINI} --val n01", "--val and --test: mini-imagenet is divided as its authors do; leave them out"
-    ),
+    "nothing to train on": Case(f"{NPZ} --test b", "--val and --test leave no class to train on", npz()),
+    "division of a published data set": Case(f"{MINI} --val n01", "--val and --test"),
     "class that can be no folder": Case(
         NPZ,
-        "out: '.b' cannot be the name of a folder; rename the class",
+        "'.b' cannot be the name of a folder",
         npz(names=np.array(["a", ".b"])),
     ),
     "classes that would share a folder": Case(
         NPZ,
-        "out: classes 'b/c' and 'b__c' would share the folder 'b__c'; rename one",
+        "classes 'b/c' and 'b__c' would share the folder 'b__c'",
         npz(labels=np.arange(3), names=np.array(["a", "b/c", "b__c"])),
     ),
     "a class in two splits": Case(
         MINI,
-        "out: class 'n01' would be in both 'train' and 'test'; splits may not share classes",
+        "class 'n01' would be in both 'train' and 'test'",
         mini(class_dict={"n01": list(range(6))}),
     ),
     "an image twice": Case(
         OMNIGLOT,
-        "out: image '1' of class 'Zulu/character01' is there twice",
+        "image '1' of class 'Zulu/character01' is there twice",
         drawings({f"{root}/Zulu/character01/1.png": sources.png(1) for root in "ab"}),
     ),
     "missing files": Case(
         OMNIGLOT,
-        "src: has no file images_background.zip; put it there",
+        "has no file images_background.zip",
         lambda world: (world.folder / "src").mkdir(),
     ),
     "one file of several": Case(
         OMNIGLOT,
-        "src: is a file; give the folder that holds images_background.zip, images_evaluation.zip",
+        "is a file",
         text("src", ""),
     ),
     "another file": Case(
         OMNIGLOT,
-        f"{BACKGROUND}: is not the published images_background.zip (its MD5 is …, not "
-        f"68d2efa1b9178cc56df9314c21c6e718); {AGAIN}",
+        "is not the published images_background.zip",
         lambda world: sources.omniglot(world.folder / "src"),
     ),
     "another file on the server": Case(
         "images download mini-imagenet out",
-        "http://127.0.0.1:…/records/7978538/files/mini-imagenet-cache-train.pkl: the file was damaged on its "
-        "way, or has changed (its MD5 is …, not …), and was removed; run the same command again to download "
-        "it anew",
+        "//127.0.0.1",
         server(wrong_file),
     ),
     "no file on the server": Case(
         "images download mini-imagenet out",
-        "http://127.0.0.1:…/api/records/7978538: there is no such file (the server answered 404); check the "
-        "address",
+        "//127.0.0.1",
         server(lambda folder: {}),
     ),
     "no record": Case(
         "images download mini-imagenet out",
-        "http://127.0.0.1:…/api/records/7978538: is no record of files and checksums (JSONDecodeError); "
-        "check the address, or try again later",
+        "//127.0.0.1",
         record(b"<html>"),
     ),
     "record of something else": Case(
         "images download mini-imagenet out",
-        "http://127.0.0.1:…/api/records/7978538: lists no file 'mini-imagenet-cache-train.pkl' with its MD5; "
-        "it may have changed",
+        "//127.0.0.1",
         record(b'{"files": []}'),
     ),
-    "damaged zip": Case(
-        OMNIGLOT, f"{BACKGROUND}: is a damaged archive (…); download it again", damaged_archive
-    ),
+    "damaged zip": Case(OMNIGLOT, "is a damaged archive", damaged_archive),
     "damaged tar": Case(
         CIFAR,
-        f"{ARCHIVE}: is a damaged archive (…); download it again",
+        "is a damaged archive",
         lambda world: [
             (world.folder / "src").mkdir(),
             text(ARCHIVE, "<html>")(world),
@@ -289,42 +263,42 @@ IMAGES = {
     ),
     "zip that writes elsewhere": Case(
         OMNIGLOT,
-        f"{BACKGROUND}: holds '../evil.png', {OUTSIDE}",
+        "holds '../evil.png',",
         drawings({"../evil.png": b""}),
     ),
     "tar that writes elsewhere": Case(
         CIFAR,
-        f"{ARCHIVE}: holds '../evil', {OUTSIDE}",
+        "holds '../evil',",
         cifar(tarfile.TarInfo("../evil")),
     ),
     "zip that fills the memory": Case(
         OMNIGLOT,
-        f"{BACKGROUND}: refused to unpack … bytes; no drawings are as large as that",
+        "refused to unpack",
         smaller(omniglot, 1000, drawings({})),
     ),
     "tar that fills the memory": Case(
         CIFAR,
-        f"{ARCHIVE}: refused to unpack more than 100 bytes; CIFAR-100 has less",
+        "refused to unpack more than 100 bytes",
         smaller(cifar100, 100, cifar()),
     ),
     "zip without drawings": Case(
         OMNIGLOT,
-        f"{BACKGROUND}: holds no drawings (FOLDER/ALPHABET/characterNN/NAME.png)",
+        "holds no drawings",
         drawings({"a.png": b""}, keep=False),
     ),
     "drawing that is none": Case(
         OMNIGLOT,
-        f"{BACKGROUND}:a/Zulu/character01/1.png: is no whole PNG file; {AGAIN}",
+        "is no whole PNG file",
         drawings({"a/Zulu/character01/1.png": b"GIF"}),
     ),
     "tar without names": Case(
         CIFAR,
-        f"{ARCHIVE}: has no file 'cifar-100-python/meta'; is it CIFAR-100 for Python?",
+        "has no file 'cifar-100-python/meta'",
         cifar(without="meta"),
     ),
     "other classes": Case(
         CIFAR,
-        f"{ARCHIVE}: is not CIFAR-100: its classes are others ('pear' is only in one of both)",
+        "its classes are others",
         cifar(
             meta=sources.python2_pickle(
                 {
@@ -336,15 +310,13 @@ IMAGES = {
     ),
     "class of two superclasses": Case(
         FC100,
-        "out: class 'apple' would be in both 'test' and 'train'; splits may not share classes",
+        "class 'apple' would be in both 'test' and 'train'",
         cifar(train=part(coarse_labels=[14, *sources.cifar_part("train")["coarse_labels"][1:]])),
     ),
-    "pickle of something else": Case(
-        CIFAR, f"{ARCHIVE}:meta: holds a list, not a dict", cifar(meta=pickle.dumps([1], 2))
-    ),
+    "pickle of something else": Case(CIFAR, "holds a list, not a dict", cifar(meta=pickle.dumps([1], 2))),
     "pickle that runs code": Case(
         CIFAR,
-        f"{ARCHIVE}:train: {CALLS}",
+        "train",
         cifar(train=pickle.dumps(Call(os.system, "touch executed"), 2)),
     ),
     "large pickle that runs code": Case(
@@ -354,36 +326,34 @@ IMAGES = {
     ),
     "pickle cut short": Case(
         MINI,
-        f"{TEST}: is cut short, damaged or not a pickle (…)",
+        "is cut short, damaged or not a pickle",
         lambda world: sources.mini(
             world.folder / "src", test=pickle.dumps(sources.mini_split("test"), 4)[:-99]
         ),
     ),
-    "pickle of other images": Case(
-        MINI, f"{TEST}: is no pickle of miniImageNet ('image_data' and 'class_dict')", mini([1])
-    ),
+    "pickle of other images": Case(MINI, "is no pickle of miniImageNet", mini([1])),
     "rows that are no list": Case(
-        MINI, f"{TEST}: class 'n04' has a int, not a list of rows", mini(class_dict={"n04": 6})
+        MINI, "class 'n04' has a int, not a list of rows", mini(class_dict={"n04": 6})
     ),
     "row that is not there": Case(
         MINI,
-        f"{TEST}: class 'n04' lists an image that is not there, or another's",
+        "class 'n04' lists an image that is not there, or another's",
         mini(class_dict={"n04": [6]}),
     ),
-    "image without a class": Case(MINI, f"{TEST}: image 1 has no class", mini(class_dict={"n04": [0]})),
+    "image without a class": Case(MINI, "image 1 has no class", mini(class_dict={"n04": [0]})),
     "no labels of tieredImageNet": Case(
         TIERED,
-        "src/tiered-imagenet-val_labels.pkl: is no pickle of tieredImageNet's labels ('label_specific')",
+        "is no pickle of tieredImageNet's labels",
         tiered(label_specific=None),
     ),
     "other images than labels": Case(
         TIERED,
-        "src/tiered-imagenet-val_images_png.pkl: holds no list of 3 images, as many as there are labels",
+        "holds no list of 3 images, as many as there are labels",
         tiered_images(np.zeros(1, np.uint8)),
     ),
     "image that is no array": Case(
         TIERED,
-        "src/tiered-imagenet-val_images_png.pkl: image 0 is no array of bytes",
+        "image 0 is no array of bytes",
         tiered_images("a", "b", "c"),
     ),
 }

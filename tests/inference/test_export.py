@@ -16,6 +16,7 @@ from numpy import ndarray
 from safetensors import safe_open
 
 from leo_lightning import LEOClassifier
+from leo_lightning.commands import export as command
 from leo_lightning.inference import export
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.matching import MatchingNetworks
@@ -145,7 +146,7 @@ def test_the_command_writes_what_python_writes(tmp_path: Path, capsys: pytest.Ca
     np.savez(tmp_path / "s.npz", x=x, y=y)
     out = tmp_path / "command.onnx"
     arguments = ["--ckpt_path", tmp_path / "x.ckpt", "--support", tmp_path / "s.npz", "--out", out]
-    assert export.main([str(each) for each in arguments]) == 0
+    assert command.main([str(each) for each in arguments]) == 0
     assert out.read_bytes() == (tmp_path / "python.onnx").read_bytes()
     said = capsys.readouterr().out
     assert said == f"{out}: 3 classes by 9 examples, embeddings of size {E}, normalize center_l2\n"
@@ -154,7 +155,7 @@ def test_the_command_writes_what_python_writes(tmp_path: Path, capsys: pytest.Ca
 def test_help_is_quick():
     """Catches torch or ONNX imported at the top, which makes `--help` take seconds."""
     program = (
-        "import sys, leo_lightning.inference.export as e; e._parser().format_help(); "
+        "import sys, leo_lightning.commands.export as e; e._parser().format_help(); "
         "print({'torch', 'onnx', 'numpy', 'sklearn'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

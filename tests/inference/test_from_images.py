@@ -8,12 +8,11 @@ import onnxruntime
 import pytest
 import torch
 
-from leo_lightning.commands import features
+from leo_lightning.commands import export, features
 from leo_lightning.commands import train as cli
 from leo_lightning.commands.pretrain.command import main as pretrain
 from leo_lightning.data.splits import load_split
 from leo_lightning.images.extraction.embedder import Embedder
-from leo_lightning.inference import export
 from tests.commands.pretrain.pictures import draw, tree
 from tests.commands.pretrain.test_command import CONV4, SMALL
 from tests.tiny_run import TINY, folders, results, rows

@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.places import ROOT
+
 PROGRAM = """
 import torch
 from torch._dynamo.utils import counters
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.leo import LEO
-
-from tests.places import ROOT
 
 torch.manual_seed(0)
 sizes = dict(embedding_size=8, num_latents=3, latent_steps=1, finetuning_steps=1, kl_weight=0.1)

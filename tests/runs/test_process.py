@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from leo_lightning.runs.process import keep_freed_memory
+from tests.places import ROOT
 
 PROGRAM = """
 import sys
@@ -17,8 +18,6 @@ slow = {"learn2learn", "onnx", "timm", "torchvision", "wandb"} & sys.modules.key
 slow |= {"matplotlib", "scipy", "sklearn"} & sys.modules.keys()
 from lightning_utilities.core.imports import RequirementCache, package_available
 import scipy.signal, matplotlib
-
-from tests.places import ROOT
 print(sorted(slow), bool(RequirementCache("scipy")), package_available("scipy"), torchmetrics.Metric.__name__)
 """
 

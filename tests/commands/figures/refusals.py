@@ -42,78 +42,56 @@ def prototypical() -> PrototypicalNetworks:
 
 
 FIGURES = {
-    "no figure named": Case("figures", f"the following arguments are required: NAME; {MANUAL}"),
-    "no such figure": Case(
-        "figures latent", f"argument NAME: invalid choice: 'latent' (choose from …); {MANUAL}"
-    ),
-    "no checkpoint named": Case(
-        "figures latents --out out", f"the following arguments are required: --ckpt_path; {OF_LATENTS}"
-    ),
-    "flag without a value": Case(
-        "figures latents --out", f"argument --out: expected one argument; {OF_LATENTS}"
-    ),
-    "no such flag": Case(f"figures latents {DONE} --seed 3", f"unrecognized arguments: --seed 3; {MANUAL}"),
-    "a word for a number": Case(
-        f"figures latents {DONE} --tasks many", f"argument --tasks: invalid int value: 'many'; {OF_LATENTS}"
-    ),
-    "no tasks": Case(f"figures latents {DONE} --tasks 0", "--tasks is 0: it must be at least 1", finished),
-    "task below 0": Case(
-        f"figures episode {DONE} --task -1", "--task is -1: it must be at least 0", finished
-    ),
-    "task without a number": Case(
-        f"figures episode {DONE} --task {2**63}", f"--task is {2**63}: it must be below 2^63", finished
-    ),
-    "no such checkpoint": Case(
-        "figures latents --ckpt_path x.ckpt --out out", f"x.ckpt: no such checkpoint; {ANOTHER}"
-    ),
+    "no figure named": Case("figures", "the following arguments are required"),
+    "no such figure": Case("figures latent", "argument NAME"),
+    "no checkpoint named": Case("figures latents --out out", "the following arguments are required"),
+    "flag without a value": Case("figures latents --out", "argument --out"),
+    "no such flag": Case(f"figures latents {DONE} --seed 3", "--seed 3"),
+    "a word for a number": Case(f"figures latents {DONE} --tasks many", "argument --tasks"),
+    "no tasks": Case(f"figures latents {DONE} --tasks 0", "--tasks", finished),
+    "task below 0": Case(f"figures episode {DONE} --task -1", "--task", finished),
+    "task without a number": Case(f"figures episode {DONE} --task {2**63}", "--task", finished),
+    "no such checkpoint": Case("figures latents --ckpt_path x.ckpt --out out", "no such checkpoint"),
     "checkpoint of text": Case(
         "figures latents --ckpt_path x.ckpt --out out",
-        "x.ckpt: is no whole file of torch (…); copy or save it again",
+        "is no whole file of torch",
         text("x.ckpt", "weights"),
     ),
     "checkpoint of another program": Case(
         "figures latents --ckpt_path x.ckpt --out out",
-        f"x.ckpt: no checkpoint of this application; {ANOTHER}",
+        "no checkpoint of this application",
         saved({"weight": torch.ones(2)}),
     ),
     "checkpoint in no run folder": Case(
         "figures latents --ckpt_path x.ckpt --out out",
-        "x.ckpt: lies in no run folder, whose config.yaml names the data; copy it, too",
+        "lies in no run folder, whose config.yaml names the data",
         checkpoint(),
     ),
-    "broken configuration": Case(
-        f"figures latents {DONE}", "…/done/config.yaml: not valid YAML (…); mend it", config("data: [")
-    ),
-    "data that are no table": Case(
-        f"figures latents {DONE}", "…/done/config.yaml: data: expected fields, got 3", config("data: 3")
-    ),
+    "broken configuration": Case(f"figures latents {DONE}", "/done/config.yaml", config("data: [")),
+    "data that are no table": Case(f"figures latents {DONE}", "/done/config.yaml", config("data: 3")),
     "mistyped field of the data": Case(
         f"figures latents {DONE}",
-        "…/done/config.yaml: unknown field data.wayz; did you mean data.way?",
+        "/done/config.yaml",
         config("data: {wayz: 5}"),
     ),
     "no features": Case(
         f"figures latents {DONE} --data.root nowhere",
-        "nowhere: no such folder of features; make it with "
-        "`python -m leo_lightning features import SRC nowhere`",
+        "no such folder of features",
         finished,
     ),
     "features of another backbone": Case(
         f"figures latents {DONE} --data.root data",
-        "done/checkpoints/best.ckpt: was trained on embeddings of size 128, the data has size 4; use "
-        "features of the same kind (--data.root)",
+        "was trained on embeddings of size 128, the data has size 4",
         lambda world: [finished(world), data(world)],
     ),
     "learner without codes": Case(
         f"figures adaptation {OTHER}",
-        "done/checkpoints/other.ckpt: holds a PrototypicalNetworks; the figure is about LEO for "
-        "classification, so name a checkpoint of that",
+        "holds a PrototypicalNetworks",
         another(prototypical),
     ),
     "learner of functions": Case(
         f"figures episode {OTHER}",
-        "done/checkpoints/other.ckpt: holds a GeneralLEO; the figure is about LEO for classification, so "
-        "name a checkpoint of that",
+        "holds a GeneralLEO",
         lambda world: [
             another(lambda: GeneralLEO(2, MLPRegressor()))(world),
             (world.folder / "done" / "config.yaml").write_text(f"data: {{class_path: {FUNCTIONS}}}"),
@@ -121,13 +99,12 @@ FIGURES = {
     ),
     "classes in place of functions": Case(
         f"figures regression {DONE}",
-        "done/checkpoints/best.ckpt: holds a LEO; the figure is about LEO for functions, so name a "
-        "checkpoint of configs/regression.yaml",
+        "holds a LEO",
         finished,
     ),
     "too few functions": Case(
         f"figures regression {OTHER} --tasks 2",
-        "--tasks is 2: no ambiguous sine is among them; raise it",
+        "--tasks",
         lambda world: [
             another(lambda: GeneralLEO(2, MLPRegressor(1, (3,))))(world),
             (world.folder / "done" / "config.yaml").write_text(f"data: {{class_path: {FUNCTIONS}}}"),
@@ -135,48 +112,46 @@ FIGURES = {
     ),
     "codes that stay": Case(
         f"figures latents {OTHER}",
-        "done/checkpoints/other.ckpt: takes no latent steps, so that codes stay what they are",
+        "takes no latent steps, so that codes stay what they are",
         another(lambda: LEO(128, 4, latent_steps=0)),
     ),
     "unknown class": Case(
         f"figures latents {DONE} --class dog",
-        f"--class: no class is called 'dog'; there are {NAMES}",
+        "--class",
         finished,
     ),
     "mistyped class": Case(
         f"figures latents {DONE} --class vla03",
-        "--class: no class is called 'vla03'; did you mean val03?",
+        "--class",
         finished,
     ),
     "class in none of the tasks": Case(
         f"figures latents {DONE} --tasks 1 --class val00",
-        "--class: val00 is in none of the tasks; raise --tasks",
+        "--class",
         finished,
     ),
     "other without a label": Case(
         f"figures curvature {DONE} --other done",
-        "argument --other: expected LABEL=FILE, got 'done'; see python -m leo_lightning figures curvature "
-        "--help",
+        "argument --other",
     ),
     "label twice": Case(
         f"figures curvature {DONE} --other LEO=done/checkpoints/best.ckpt",
-        "--other: two methods are called 'LEO'; give one another label",
+        "--other",
         finished,
     ),
     "other without inner steps": Case(
         f"figures curvature {DONE} --other a=done/checkpoints/other.ckpt",
-        "done/checkpoints/other.ckpt: holds a PrototypicalNetworks, which has no inner steps; leave --other "
-        "a out",
+        "holds a PrototypicalNetworks, which has no inner steps",
         another(prototypical),
     ),
     "out is a file": Case(
         "figures latents --ckpt_path x.ckpt --out out",
-        f"out: cannot be written (Not a directory); {OTHER_OUT}",
+        "cannot be written",
         text("out", ""),
     ),
     "out below a file": Case(
         "figures latents --ckpt_path x.ckpt --out file/out",
-        f"file/out: cannot be written (Not a directory); {OTHER_OUT}",
+        "cannot be written",
         text("file", ""),
     ),
 }
