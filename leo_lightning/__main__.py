@@ -1,10 +1,14 @@
 """`python -m leo_lightning VERB`: find the verb and run it. `python train.py VERB` is the same program."""
 
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
-from leo_lightning.common.errors import nearest
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from leo_lightning.common.errors import DivergedError, InputError, Interrupted, disk_line, nearest, one_line
+from leo_lightning.common.quiet import quiet
 
 VERBS = {
     "fit_test": ("train", "train, then test the best checkpoint (the default)"),
@@ -12,6 +16,8 @@ VERBS = {
     "validate": ("train", "evaluate a checkpoint on validation tasks"),
     "test": ("train", "evaluate a checkpoint on test tasks"),
     "predict": ("train", "write the predictions of a checkpoint for test tasks"),
+    "classify": ("classify", "learn new classes from a few examples, and classify others"),
+    "export": ("export", "write a classifier of new classes as a file"),
     "features": ("features", "import, make and look at feature files"),
     "images": ("images", "import or download the images of few-shot data sets"),
     "pretrain": ("pretrain.command", "train a backbone on images"),
@@ -20,7 +26,6 @@ VERBS = {
     "figures": ("figures.command", "draw what a trained learner does"),
     "report": ("report.command", "write an HTML page about one run or several"),
     "dashboard": ("dashboard", "save a view of the runs on W&B"),
-    "export": ("export", "write a classifier of new classes as a file"),
 }
 """Verb: its module below `commands`, and its line of help."""
 LIGHTNING = ("train", "pretrain.command")
@@ -43,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = arguments and not arguments[0].startswith("-")
     verb, rest = (arguments[0], arguments[1:]) if named else ("fit_test", arguments)
     if verb not in VERBS:
-        print(f"error: unknown command {verb}{nearest(verb, VERBS)}", file=sys.stderr)
-        return 2
+        return _failed(f"error: unknown command {verb}{nearest(verb, VERBS)}", 2)
     from leo_lightning.runs.process import prepare_lightning, prepare_process
 
     prepare_process()
@@ -54,10 +58,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Run one of `VERBS` in a process that is set up already; its exit code."""
+    """Run one of `VERBS` in a process that is set up already.
+
+    Args:
+        verb: the verb.
+        arguments: what was typed after it.
+
+    Returns:
+        Exit code; see `main`. What a user can mend is said in one line.
+    """
     module = VERBS[verb][0]
-    command = import_module(f"leo_lightning.commands.{module}")
-    return command.main([verb, *arguments] if module == "train" else list(arguments))
+    quiet()
+    try:
+        command = import_module(f"leo_lightning.commands.{module}")
+        return command.main([verb, *arguments] if module == "train" else list(arguments)) or 0
+    except InputError as error:
+        return _failed(f"error: {' '.join(str(error).split())}", 2)
+    except OSError as error:
+        return _failed(f"error: {disk_line(error)}", 2)
+    except DivergedError as error:
+        return _failed(f"error: {error}", 1)
+    except Interrupted as stop:
+        # Lightning kills the first process if one that it has started fails
+        return 128 + stop.signal if _rank() == 0 else 0
+    except KeyboardInterrupt as stop:
+        return _failed(str(stop) or "interrupted", 130)
+    except Exception as error:
+        if not _from_lightning(error):
+            raise
+        return _failed(f"error: trainer: {one_line(error)}", 2)
+
+
+def _from_lightning(error: Exception) -> bool:
+    """Whether Lightning's own code raised it, which so refuses what it was asked for."""
+    frame = list(traceback.walk_tb(error.__traceback__))[-1][0]
+    return frame.f_globals.get("__name__", "").split(".")[0] in ("pytorch_lightning", "lightning_fabric")
+
+
+def _rank() -> int:
+    return getattr(rank_zero_only, "rank", 0)
+
+
+def _failed(line: str, code: int) -> int:
+    print(f"process {_rank()}: {line}" if _rank() else line, file=sys.stderr)
+    return code
 
 
 def _help() -> str:

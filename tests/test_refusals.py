@@ -15,6 +15,7 @@ import pytest
 
 from leo_lightning import __main__ as program
 from tests import refusals
+from tests.commands.classify_refusals import NEW_CLASSES
 from tests.commands.compare.refusals import COMPARISON
 from tests.commands.dashboard_refusals import DASHBOARD
 from tests.commands.figures.refusals import FIGURES
@@ -23,10 +24,9 @@ from tests.commands.report.refusals import REPORT
 from tests.commands.sweep.refusals import SEARCH
 from tests.images.extraction.refusals import EXTRACTION
 from tests.images.refusals import IMAGES
-from tests.inference.new_classes_refusals import NEW_CLASSES
 from tests.places import ROOT
 from tests.refusals import Case, World, locked
-from tests.tiny_run import files, folders, tiny
+from tests.tiny_run import files, folders, main, tiny
 
 SECTIONS = refusals.SECTIONS | {
     "Comparison": COMPARISON,
@@ -124,10 +124,8 @@ def call(command: str) -> int:
     verb, *arguments = shlex.split(command)
     if verb not in program.VERBS and not verb.startswith("-"):
         return program.main([verb])
-    if verb.startswith("-"):
-        verb, arguments = "fit_test", [verb, *arguments]
     short = ["--trainer.max_steps=1", "--trainer.accelerator=cpu"] if verb == "fit" else []
-    return program.run(verb, [*short, *arguments])
+    return main([verb, *short, *arguments])
 
 
 def assert_refused(case: Case, code: int, stderr: str, left: set[Path]) -> None:

@@ -1,22 +1,30 @@
-"""`python -m leo_lightning export`: a classifier of new classes as a file."""
+"""`export`: write a classifier of new classes as a file."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from leo_lightning.commands.arguments import ArgumentParser, exit_code
+from leo_lightning.common.arguments import ArgumentParser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+def main(arguments: Sequence[str]) -> None:
+    """Learn new classes, and write the classifier."""
+    typed = _parser().parse_args(arguments)
+    from leo_lightning.common.files import check_place
+    from leo_lightning.data.new_classes import support_of
+    from leo_lightning.inference.export import check_kind, export
+    from leo_lightning.inference.new_images import backbone_beside, read_any
+    from leo_lightning.inference.trained_model import TrainedModel
 
-    Args:
-        argv: arguments; those of the process if None.
-
-    Returns:
-        Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
-    """
-    return exit_code(lambda: _export(_parser().parse_args(argv)), "interrupted; nothing was written")
+    check_kind(typed.out)
+    check_place(typed.out)
+    trained = TrainedModel.load(typed.ckpt_path)
+    backbone = typed.backbone or backbone_beside(typed.ckpt_path)
+    support = support_of(read_any(typed.support, True, backbone, trained.record.provenance))
+    export(trained.adapt(support), support.class_names, trained, typed.out)
+    print(
+        f"{typed.out}: {support.num_classes} classes by {len(support)} examples, embeddings of size "
+        f"{support.embedding_size}, normalize {trained.record.normalization.kind}"
+    )
 
 
 def _parser() -> ArgumentParser:
@@ -44,29 +52,3 @@ def _parser() -> ArgumentParser:
     )
     add("--out", type=Path, required=True, metavar="FILE", help="what is written: .onnx or .safetensors")
     return parser
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from leo_lightning.common.files import check_place
-    from leo_lightning.inference.export import check_kind, export
-
-    check_kind(arguments.out)
-    check_place(arguments.out)
-    from leo_lightning.common.quiet import quiet
-    from leo_lightning.data.new_classes import support_of
-    from leo_lightning.inference.new_images import read_any
-    from leo_lightning.inference.trained_model import TrainedModel
-    from leo_lightning.runs.folder import folder_of
-    from leo_lightning.runs.implied_flags import backbone_of
-
-    quiet()
-    trained = TrainedModel.load(arguments.ckpt_path)
-    provenance = trained.record.provenance
-    folder = folder_of(arguments.ckpt_path)
-    backbone = arguments.backbone or (folder and backbone_of(folder))
-    support = support_of(read_any(arguments.support, True, backbone, provenance))
-    export(trained.adapt(support), support.class_names, trained, arguments.out)
-    print(
-        f"{arguments.out}: {support.num_classes} classes by {len(support)} examples, embeddings of size "
-        f"{support.embedding_size}, normalize {trained.record.normalization.kind}"
-    )

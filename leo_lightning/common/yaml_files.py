@@ -1,6 +1,7 @@
 """YAML files, read safely: bounded, and errors that name the file."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import get_loader
@@ -70,3 +71,15 @@ def check_config(path: Path, example: str = "--print_config shows one") -> None:
         raise InputError(f"{path}: not valid YAML ({one_line(error)}); mend it") from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise InputError(f"{path}: holds no table of fields; {example}")
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a table of fields.
+
+    Raises:
+        InputError: see `check_config`.
+    """
+    check_config(path)
+    table = load_yaml(path.read_text(encoding="utf-8"))
+    assert isinstance(table, dict)
+    return table

@@ -1,4 +1,4 @@
-"""AdaptedClassifier: what a learner makes of a few examples of new classes, ready to classify others."""
+"""AdaptedClassifier: a learner adapted to a few examples of new classes."""
 
 from collections.abc import Iterator
 from copy import copy
@@ -19,37 +19,36 @@ from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 
 SAMPLES = 20
-"""S, classifiers that are drawn to see whether they agree."""
+"""S, classifiers to draw: their disagreement shows how certain the learner is of its classifier."""
 
 
 class Answer(NamedTuple):
-    """What is said of M queries."""
+    """Predictions for M queries."""
 
     probability: Float64[Tensor, "M N"]
     disagreement: Float64[Tensor, " M"] | None
-    """Share of the drawn classifiers that name another class; None if nothing is drawn."""
+    """Share of the drawn classifiers that predict another class; None if none are drawn."""
 
     def entropy(self) -> Float64[Tensor, " M"]:
-        """Of the probabilities, in nats: 0 if a class is certain, log N if nothing is known."""
+        """Entropy of the probabilities, in nats: 0 if a class is certain, log N if all are equally likely."""
         return torch.special.entr(self.probability).sum(-1)
 
 
 class AdaptedClassifier:
-    """A learner that has seen the examples of N classes, and classifies embeddings as they are stored.
+    """A classifier of N new classes. It takes embeddings as they are stored and normalises them itself.
 
-    Answers are those of the learner as it is tested: without random numbers, or averages over its
-    `test_samples`. How sure it is of its classifier shows in others, drawn from its distribution.
+    It predicts as the learner is tested: without random numbers, or averaged over its `test_samples`.
 
     Args:
-        learner: trained, in evaluation mode.
-        normalization: that it was trained with.
-        support: the examples; some classes may have more than others.
-        samples: S, classifiers that are drawn.
-        device: where the learner is.
-        dtype: its precision.
+        learner: a trained learner in evaluation mode.
+        normalization: normalisation of the embeddings in training.
+        support: the examples; classes may differ in their number.
+        samples: S, classifiers to draw.
+        device: device of the learner.
+        dtype: precision of the learner.
 
     Raises:
-        InputError: the learner needs as many examples of each class.
+        InputError: the learner needs equally many examples of each class.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class AdaptedClassifier:
 
     @cached_property
     def sampled(self) -> list[LinearClassifier]:
-        """The drawn classifiers, the same ones every time; none of a learner that draws nothing."""
+        """The drawn classifiers, the same in every call; empty if the learner draws none."""
         twin = _with_samples(self.learner, self.samples)
         drawn = None if twin is None or not self.samples else self._adapt(twin)
         if not isinstance(drawn, SampledClassifier):
@@ -83,32 +82,32 @@ class AdaptedClassifier:
 
         Args:
             query: embeddings as they are stored.
-            disagreement: whether to ask the drawn classifiers, too.
+            disagreement: whether to compare with the drawn classifiers.
 
         Raises:
-            InputError: the answers are no numbers.
+            InputError: the probabilities are NaN.
         """
         rows = self._rows(query)[None]
         with torch.autocast(rows.device.type, enabled=False):
             probability = self.classifier(rows)[0].double().softmax(-1)
             if not probability.isfinite().all():
                 raise InputError(
-                    "the answers are no numbers, since weights of this model are none; use another checkpoint"
+                    "the predictions are NaN because weights of the model are NaN; use another checkpoint"
                 )
             asked = self.sampled if disagreement else []
-            others = [each(rows)[0].argmax(-1) != probability.argmax(-1) for each in asked]
+            others = [drawn(rows)[0].argmax(-1) != probability.argmax(-1) for drawn in asked]
         return Answer(probability, torch.stack(others).double().mean(0) if others else None)
 
     def answers(self, query: Float[Tensor, "n E"], disagreement: bool = True) -> Iterator[Answer]:
-        """Classify any number of queries, so many at once as need little memory. See `answer`."""
+        """Classify any number of queries in batches; see `answer`."""
         for rows in query.split(queries_at_once(self.support)):
             yield self.answer(rows, disagreement)
 
     def linear(self) -> LinearClassifier:
-        """The classifier as weights for normalised embeddings: that of the means, where others are drawn.
+        """The classifier as weights for normalised embeddings; of a sampling learner, the mean classifier.
 
         Raises:
-            InputError: it is not linear.
+            InputError: the classifier is not linear.
         """
         classifier = self.classifier
         if isinstance(classifier, SampledClassifier) and (mean := _with_samples(self.learner, 0)) is not None:
@@ -128,14 +127,14 @@ class AdaptedClassifier:
         return learner.adapt(support, valid)
 
     def _rows(self, embeddings: Float[Tensor, "n E"]) -> Float[Tensor, "n E"]:
-        """Embeddings as the learner sees them."""
+        """Normalised embeddings, on the learner's device."""
         return self.normalization(embeddings.to(self.device)).to(self.dtype)
 
 
 def _by_class(
     rows: Float[Tensor, "n E"], counts: list[int]
 ) -> tuple[Float[Tensor, "1 N K E"], Bool[Tensor, "1 N K"] | None]:
-    """Rows that are sorted by class as the support of one task, and where it is none but padding."""
+    """Rows sorted by class as the support of one task, and False where it is padding (None: nowhere)."""
     support = pad_sequence(list(rows.split(counts)), batch_first=True)[None]
     shots = torch.tensor(counts, device=rows.device)
     K = support.shape[2]
@@ -145,10 +144,10 @@ def _by_class(
 
 
 def _with_samples(learner: Learner, samples: int) -> LEO | None:
-    """The same learner with other `test_samples`, its weights shared; None if it draws nothing."""
+    """The same learner and weights with other `test_samples`; None if it draws nothing."""
     if not isinstance(learner, LEO) or learner.deterministic:
         return None
     twin = copy(learner)
     twin.test_samples = samples
-    vars(twin).pop("stages", None)  # compiled, these would be the other's
+    vars(twin).pop("stages", None)  # if compiled, it belongs to the other learner
     return twin

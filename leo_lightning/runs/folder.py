@@ -154,16 +154,21 @@ def written(folder: Path) -> Iterator[tuple[str, Path]]:
         yield PICTURES, folder / PICTURES
 
 
+def tested_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of a run that is tested: the best one, or else the last one; None if it has neither."""
+    paths = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))
+    return next((path for path in paths if path.is_file()), None)
+
+
 def next_commands(folder: Path, flags: str) -> Iterator[str]:
-    """What one can do with a finished run.
+    """Commands that one may run after a training.
 
     Args:
-        folder: of the run.
-        flags: of a test that it has not made.
+        folder: the run folder.
+        flags: flags of a test by another protocol.
     """
-    best, last = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))
-    tested = best if best.is_file() else last
-    if tested.is_file():
-        yield f"python train.py test --ckpt_path {shlex.quote(str(tested))}{flags}"
-        yield f"python train.py predict --ckpt_path {shlex.quote(str(tested))}"
+    if tested := tested_checkpoint(folder):
+        path = shlex.quote(str(tested))
+        yield f"python train.py test --ckpt_path {path}{flags}"
+        yield f"python train.py predict --ckpt_path {path}"
         yield f"python -m leo_lightning report {shlex.quote(str(folder))}"

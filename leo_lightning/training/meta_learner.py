@@ -17,8 +17,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from leo_lightning.common.errors import DivergedError, InputError, check_least
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.hashes import fold_tasks
-from leo_lightning.data.new_classes import NewClasses, Queries
-from leo_lightning.inference.adapted_classifier import AdaptedClassifier, Answer
 from leo_lightning.learners.learner import Learner, Outcome, class_path
 from leo_lightning.learners.parts.normal_mixture import Predictive
 from leo_lightning.learners.parts.regressor import Regressor
@@ -120,7 +118,6 @@ class MetaLearner(pl.LightningModule):
         self._diagnostics: dict[str, torch.Tensor] = {}
         self.val_scores: dict[str, TaskScores] = {}
         self.test_scores: dict[str, TaskScores] = {}
-        self._adapted: AdaptedClassifier | None = None
 
     def setup(self, stage: str) -> None:
         """Compile the learner if asked to; a GPU then replays its kernels as one graph."""
@@ -260,27 +257,11 @@ class MetaLearner(pl.LightningModule):
             self.log_dict({name: scores.mean, f"{name}_ci95": scores.ci95}, rank_zero_only=True)
         extra = self.test_scores["final"].extra
         if any(math.isnan(number) for number in extra.values()):
-            rank_zero_warn("the answers are no numbers, since weights of this model are none")
+            rank_zero_warn("the predictions are NaN because weights of the model are NaN")
         self.log_dict({f"test/{name}": number for name, number in extra.items()}, rank_zero_only=True)
 
-    def on_predict_start(self) -> None:
-        """Learn new classes, if it is these that are predicted, once for all queries."""
-        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(data, NewClasses):
-            dtype = cast(torch.dtype, self.dtype)
-            self._adapted = AdaptedClassifier(
-                self.learner, data.normalization, data.examples, device=self.device, dtype=dtype
-            )
-
-    def on_predict_end(self) -> None:
-        """Forget them."""
-        self._adapted = None
-
-    def predict_step(self, batch: Episode | Queries, batch_idx: int) -> Prediction | Predictive | Answer:
-        """Answer the queries."""
-        if isinstance(batch, Queries):
-            assert self._adapted is not None
-            return self._adapted.answer(batch.embeddings)
+    def predict_step(self, batch: Episode, batch_idx: int) -> Prediction | Predictive:
+        """Predict the queries."""
         batch = self._cast(batch)
         if isinstance(self.learner, Regressor) and self.learner.predicts == "values":
             return self.learner.predictive(batch, self.learner.adapt(batch.support))

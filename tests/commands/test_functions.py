@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from leo_lightning.commands.train import main
 from leo_lightning.data.functions import sample_functions, sample_points
 from leo_lightning.learners.maml_regression import MAMLRegression
 from leo_lightning.training.regression import Regression
 from tests.places import ROOT
-from tests.tiny_run import folders, results, rows
+from tests.tiny_run import folders, main, results, rows
 
 TINY = [
     "--trainer.accelerator=cpu", "--trainer.max_steps=6", "--trainer.log_every_n_steps=1",

@@ -13,11 +13,10 @@ import torch
 import yaml
 
 from benchmarks.naive import NaiveLEO
-from leo_lightning.commands.train import main
 from leo_lightning.learners.leo import LEO
 from leo_lightning.training.meta_learner import MetaLearner
 from tests.places import ROOT
-from tests.tiny_run import TINY, folders, results, rows, tiny
+from tests.tiny_run import TINY, folders, main, results, rows, tiny
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,7 @@ def test_weights_that_are_no_numbers_are_said(run: Path, tmp_path: Path, capsys:
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         assert tiny(tmp_path, f"--ckpt_path={tmp_path / 'nan.ckpt'}", command="test") == 0
-    assert "warning: the answers are no numbers" in capsys.readouterr().err
+    assert "warning: the predictions are NaN" in capsys.readouterr().err
     assert results(folders(tmp_path)[0])["calibration_error"] is None
 
 
@@ -245,7 +244,7 @@ def test_config_of_every_published_setting_is_complete():
 def test_help_shows_every_field(capsys: pytest.CaptureFixture[str]):
     """Catches a field without a line of help, and the paper's symbol missing from it."""
     with pytest.raises(SystemExit):
-        main(["--help"])
+        main(["fit", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for symbol in (
         "β",
@@ -304,10 +303,10 @@ def test_two_runs_never_share_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Catches two runs of a job array that begin in the same second and write over each other."""
-    monkeypatch.setattr("leo_lightning.runs.run_command.fresh_folder", lambda root, name: tmp_path / "taken")
+    monkeypatch.setattr("leo_lightning.runs.run.fresh_folder", lambda root, name: tmp_path / "taken")
     (tmp_path / "taken").mkdir()
     assert tiny(tmp_path, command="fit") == 2
-    assert "another run has begun here this very second" in capsys.readouterr().err
+    assert "another run began here this second" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
     assert list((tmp_path / "taken").iterdir()) == []
 

@@ -4,15 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_run import files, folders, results, rows, tiny
+from tests.tiny_run import files, folders, main, results, rows, tiny
 
 CENTROID = "--model.learner=leo_lightning.learners.centroid.NearestCentroid"
 
 
 def untrained(root: Path, command: str, *args: str) -> int:
     """A tiny run of a learner that has nothing to train."""
-    from leo_lightning.commands.train import main
-
     sizes = ["--data.test_tasks=40", "--data.val_tasks=8", "--data.predict_tasks=3", f"--run.root={root}"]
     return main([command, "--config=configs/quickstart.yaml", CENTROID, "--run.name=tiny", *sizes, *args])
 
@@ -38,7 +36,7 @@ def test_it_validates_and_predicts(tmp_path: Path):
     assert len(predictions) == 3 * 5 * 15
 
 
-@pytest.mark.parametrize("arguments", [("fit",), ("fit_test", "--resume=auto"), ("test", "--resume=auto")])
+@pytest.mark.parametrize("arguments", [("fit",), ("fit_test", "--resume=auto")])
 def test_training_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple):
     """Catches a traceback out of an optimiser without parameters, and folders left behind."""
     assert untrained(tmp_path, *arguments) == 2

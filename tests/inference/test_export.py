@@ -16,12 +16,12 @@ from numpy import ndarray
 from safetensors import safe_open
 
 from leo_lightning import LEOClassifier
-from leo_lightning.commands import export as command
 from leo_lightning.inference import export
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.matching import MatchingNetworks
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from tests.inference.test_leo_classifier import E, blobs, leo, save
+from tests.tiny_run import main
 
 KINDS = ("none", "l2", "center_l2")
 MEAN = torch.linspace(-1, 1, E)
@@ -146,7 +146,7 @@ def test_the_command_writes_what_python_writes(tmp_path: Path, capsys: pytest.Ca
     np.savez(tmp_path / "s.npz", x=x, y=y)
     out = tmp_path / "command.onnx"
     arguments = ["--ckpt_path", tmp_path / "x.ckpt", "--support", tmp_path / "s.npz", "--out", out]
-    assert command.main([str(each) for each in arguments]) == 0
+    assert main(["export", *map(str, arguments)]) == 0
     assert out.read_bytes() == (tmp_path / "python.onnx").read_bytes()
     said = capsys.readouterr().out
     assert said == f"{out}: 3 classes by 9 examples, embeddings of size {E}, normalize center_l2\n"

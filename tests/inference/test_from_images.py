@@ -8,14 +8,11 @@ import onnxruntime
 import pytest
 import torch
 
-from leo_lightning.commands import export, features
-from leo_lightning.commands import train as cli
-from leo_lightning.commands.pretrain.command import main as pretrain
 from leo_lightning.data.splits import load_split
 from leo_lightning.images.extraction.embedder import Embedder
 from tests.commands.pretrain.pictures import draw, tree
 from tests.commands.pretrain.test_command import CONV4, SMALL
-from tests.tiny_run import TINY, folders, results, rows
+from tests.tiny_run import TINY, folders, main, rows
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +23,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(5):
         draw(images / "test" / f"test{number}", 16, 700 + number)
     places = [f"--data.root={images}", f"--run.root={root / 'runs'}", "--run.name=backbone"]
-    assert pretrain(["fit", *places, *CONV4, *SMALL, "--trainer.max_epochs=3"]) == 0
+    assert main(["pretrain", "fit", *places, *CONV4, *SMALL, "--trainer.max_epochs=3"]) == 0
     best = folders(root / "runs", "backbone")[0] / "checkpoints" / "best.ckpt"
     words = ["extract", "--images", str(images), "--weights", str(best), "--out", str(root / "features")]
-    assert features.main(words) == 0
+    assert main(["features", *words]) == 0
     words = [*TINY, "--data.query=3", f"--data.root={root / 'features'}", f"--run.root={root / 'runs'}"]
-    assert cli.main(["fit", *words, "--run.name=leo", "--config=configs/quickstart.yaml"]) == 0
+    assert main(["fit", *words, "--run.name=leo", "--config=configs/quickstart.yaml"]) == 0
     return root
 
 
@@ -40,9 +37,9 @@ def checkpoint(world: Path) -> Path:
     return folders(world / "runs", "leo")[0] / "checkpoints" / "last.ckpt"
 
 
-def predict(checkpoint: Path, out: Path, *words: str) -> int:
-    places = [f"--ckpt_path={checkpoint}", f"--out={out}", f"--run.root={out.parent / 'runs'}"]
-    return cli.main(["predict", *places, "--run.name=predict", *words])
+def classify(checkpoint: Path, out: Path, support: Path, query: Path, *flags: str) -> int:
+    words = [f"--ckpt_path={checkpoint}", f"--out={out}", f"--support={support}", f"--query={query}"]
+    return main(["classify", *words, *flags])
 
 
 def divide(images: Path, root: Path) -> tuple[Path, Path]:
@@ -55,10 +52,12 @@ def divide(images: Path, root: Path) -> tuple[Path, Path]:
     return root / "support", root / "query"
 
 
-def test_images_are_embedded_as_the_features_were(world: Path, checkpoint: Path, tmp_path: Path):
+def test_images_are_embedded_as_the_features_were(
+    world: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+):
     """Catches another backbone, size or normalisation for new images than for features."""
     support, query = divide(world / "images", tmp_path)
-    assert predict(checkpoint, tmp_path / "a.csv", f"--data.support={support}", f"--data.query={query}") == 0
+    assert classify(checkpoint, tmp_path / "a.csv", support, query) == 0
     bank = load_split(world / "features", "test")
     assert bank.image_names is not None
     assert bank.provenance["backbone"] == "conv-4"
@@ -66,29 +65,29 @@ def test_images_are_embedded_as_the_features_were(world: Path, checkpoint: Path,
     chosen = np.array([(support / name).exists() for name in bank.image_names])
     for name, which in (("support", chosen), ("query", ~chosen)):
         np.savez(tmp_path / f"{name}.npz", embeddings=bank.embeddings.numpy()[which], labels=labels[which])
-    words = [f"--data.support={tmp_path / 'support.npz'}", f"--data.query={tmp_path / 'query.npz'}"]
-    assert predict(checkpoint, tmp_path / "b.csv", *words) == 0
+    assert classify(checkpoint, tmp_path / "b.csv", tmp_path / "support.npz", tmp_path / "query.npz") == 0
     by_images, by_features = rows(tmp_path / "a.csv"), rows(tmp_path / "b.csv")
     assert len(by_images) == 15 + 14 + 13 + 12 + 11
     assert [line["predicted"] for line in by_images] == [line["predicted"] for line in by_features]
     for one, other in zip(by_images, by_features, strict=True):
         assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-4)
-    found = [results(folder)["accuracy"] for folder in folders(tmp_path / "runs", "predict")]
-    assert found[0] == found[1]
+    accuracies = [line for line in capfd.readouterr().out.splitlines() if line.startswith("accuracy")]
+    assert len(accuracies) == 2
+    assert accuracies[0] == accuracies[1]
 
 
 def test_images_without_labels(world: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
     """Catches an accuracy of images that nobody labelled."""
     support, query = divide(world / "images", tmp_path)
     folder = query / "test3"
-    assert predict(checkpoint, tmp_path / "a.csv", f"--data.support={support}", f"--data.query={folder}") == 0
+    assert classify(checkpoint, tmp_path / "a.csv", support, folder) == 0
     assert [line["image"] for line in rows(tmp_path / "a.csv")] == sorted(
         path.name for path in folder.iterdir()
     )
     assert "class" not in rows(tmp_path / "a.csv")[0]
     assert "accuracy" not in capfd.readouterr().out
     one = next(folder.iterdir())
-    assert predict(checkpoint, tmp_path / "b.csv", f"--data.support={support}", f"--data.query={one}") == 0
+    assert classify(checkpoint, tmp_path / "b.csv", support, one) == 0
     assert [line["image"] for line in rows(tmp_path / "b.csv")] == [one.name]
 
 
@@ -98,23 +97,21 @@ def test_the_backbone_must_be_that_of_the_training(
     """Catches images embedded by a network that the model has never seen the features of."""
     support, query = divide(world / "images", tmp_path)
     alone = shutil.copy(checkpoint, tmp_path / "alone.ckpt")
-    words = [f"--data.support={support}", f"--data.query={query}"]
-    assert predict(alone, tmp_path / "a.csv", *words) == 2
+    assert classify(alone, tmp_path / "a.csv", support, query) == 2
     assert (
         "the backbone of the training is not known; name the backbone.safetensors" in capfd.readouterr().err
     )
     backbone = world / "features" / "backbone.safetensors"
-    assert predict(alone, tmp_path / "a.csv", *words, f"--data.backbone={backbone}") == 0
+    assert classify(alone, tmp_path / "a.csv", support, query, f"--backbone={backbone}") == 0
     last = folders(world / "runs", "backbone")[0] / "checkpoints" / "last.ckpt"
     state = torch.load(last, weights_only=True)
     state["state_dict"]["backbone.network.0.conv.bias"] += 1
     torch.save(state, tmp_path / "other.ckpt")
     words = ["--images", str(world / "images"), "--weights", str(tmp_path / "other.ckpt")]
-    assert features.main(["extract", *words, "--out", str(tmp_path / "other")]) == 0
+    assert main(["features", "extract", *words, "--out", str(tmp_path / "other")]) == 0
     other = tmp_path / "other" / "backbone.safetensors"
     capfd.readouterr()
-    words = [f"--data.support={support}", f"--data.query={query}", f"--data.backbone={other}"]
-    assert predict(checkpoint, tmp_path / "b.csv", *words) == 2
+    assert classify(checkpoint, tmp_path / "b.csv", support, query, f"--backbone={other}") == 2
     assert "is not the backbone that the model was trained with" in capfd.readouterr().err
 
 
@@ -123,8 +120,8 @@ def test_export_from_images(world: Path, checkpoint: Path, tmp_path: Path):
     support, query = divide(world / "images", tmp_path)
     backbone = world / "features" / "backbone.safetensors"
     words = ["--ckpt_path", str(checkpoint), "--support", str(support), "--out", str(tmp_path / "a.onnx")]
-    assert export.main(words) == 0
-    assert predict(checkpoint, tmp_path / "a.csv", f"--data.support={support}", f"--data.query={query}") == 0
+    assert main(["export", *words]) == 0
+    assert classify(checkpoint, tmp_path / "a.csv", support, query) == 0
     paths = sorted(path for path in query.rglob("*.png"))
     embeddings = Embedder.load(backbone).embed(paths).numpy()
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))

@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jsonargparse import ActionConfigFile
 
 from leo_lightning.commands.compare.plan import Method, Plan
-from leo_lightning.commands.train import Trainer
+from leo_lightning.commands.train import train_parser
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.splits import SPLITS, load_split, present_splits
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.learners.learner import Learner
-from leo_lightning.runs.folder import RunOptions
-from leo_lightning.runs.parser import DATA_PATH, Parser
-from leo_lightning.training.meta_learner import MetaLearner
 
 _NO_MATTER = {
     "data": (
@@ -67,7 +62,7 @@ def enter(method: Method, plan: Plan, features: str) -> Entrant:
         InputError: a field is unknown or has a value that it does not take.
     """
     flags = _flags(method, plan)
-    parser = _parser()
+    parser = train_parser()
     try:
         parsed = parser.parse_args(list(flags))
         config = parsed.clone().as_dict()
@@ -95,22 +90,6 @@ def _flags(method: Method, plan: Plan) -> tuple[str, ...]:
         *(f"--config={path}" for path in method.configs),
         *(f"--{name}={value}" for name, value in zip(values, shown, strict=True)),
     )
-
-
-def _parser() -> Parser:
-    """A parser of train.py's fields that runs nothing."""
-    parser = Parser(prog="train.py", allow_abbrev=False)
-    parser.add_argument("--config", action=ActionConfigFile)
-    parser.add_argument("--seed_everything", type=bool | int, default=0)
-    parser.add_class_arguments(RunOptions, "run", instantiate=False)
-    parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
-    parser.add_class_arguments(MetaLearner, "model", fail_untyped=False)
-    parser.add_subclass_arguments(EpisodeDataModule, "data", fail_untyped=False)
-    parser.set_defaults({"data": {"class_path": DATA_PATH}})
-    parser.link_arguments(
-        "data.embedding_size", "model.learner.init_args.embedding_size", apply_on="instantiate"
-    )
-    return parser
 
 
 def _matters(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from leo_lightning.commands.train import DATA_PATH
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.yaml_files import check_config, load_yaml
 from leo_lightning.data.datamodule import EpisodeDataModule
@@ -15,7 +16,7 @@ from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
 from leo_lightning.runs.folder import CONFIG, folder_of
-from leo_lightning.runs.parser import DATA_PATH, Parser
+from leo_lightning.runs.parser import Parser
 from leo_lightning.training.checkpoint import read_checkpoint
 from leo_lightning.training.meta_learner import MetaLearner
 

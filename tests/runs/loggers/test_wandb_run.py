@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from leo_lightning.commands.train import main
 from leo_lightning.runs.folder import git_commit
 from tests.runs.test_resume import command, start, steps_of, wait_for
-from tests.tiny_run import folders, results, rows, tiny
+from tests.tiny_run import folders, main, results, rows, tiny
 
 BLOCK = 32768
 

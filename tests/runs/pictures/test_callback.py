@@ -10,12 +10,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.crash import differences
-from leo_lightning.commands.train import main
 from leo_lightning.runs.pictures.album import Album
 from tests.commands.figures.subjects import banks
 from tests.places import ROOT
 from tests.runs.loggers.test_wandb_run import read_back
-from tests.tiny_run import TINY, folders, rows, tiny
+from tests.tiny_run import TINY, folders, main, rows, tiny
 
 DRAWN = {"codes", "inner_steps", "task_accuracies", "confusion", "learning_rates"}
 ALL = DRAWN | {"hardest_tasks"}

@@ -1,11 +1,10 @@
-"""Bad input for `predict --data.support` and `python -m leo_lightning export`, for test_refusals.py."""
+"""Bad input for `classify` and `export`, for test_refusals.py."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_file import save_bank
@@ -15,7 +14,6 @@ from leo_lightning.learners.matching import MatchingNetworks
 from tests.commands.figures.checkpoints import save_checkpoint
 from tests.images.pictures import save
 from tests.refusals import (
-    CENTROID,
     Case,
     Hostile,
     World,
@@ -28,16 +26,13 @@ from tests.refusals import (
 )
 
 E = 128
-FILES = "--data.support s.npz --data.query q.npz"
-DONE = "predict --ckpt_path done/checkpoints/best.ckpt"
+FILES = "--support s.npz --query q.npz"
+DONE = "classify --out p.csv --ckpt_path done/checkpoints/best.ckpt"
 NEW = f"{DONE} {FILES}"
-ALONE = f"predict --ckpt_path x.ckpt {FILES}"
+ALONE = f"classify --out p.csv --ckpt_path x.ckpt {FILES}"
 EXPORT = "export --ckpt_path x.ckpt --support s.npz"
 MANUAL = "see python -m leo_lightning export --help"
 NAME_A_FILE = "name a file of features, or a folder of images"
-NO_SUPPORT = (
-    "data.support: is missing; name the file or folder of a few labelled examples with --data.support PATH"
-)
 OUT = "name another place with --out"
 BACKBONE = "use one backbone for both"
 DAMAGED = "x.ckpt: the checkpoint's record of its features is damaged; use another checkpoint"
@@ -79,21 +74,6 @@ def record(**changes: Any) -> dict[str, Any]:
     return {"normalize": "l2", "mean": None, "provenance": {}} | changes
 
 
-def earlier(normalize: str) -> Callable[[World], object]:
-    """The finished run as an earlier release would have left it."""
-
-    def arrange(world: World) -> None:
-        path, config = world.folder / "done/checkpoints/best.ckpt", world.folder / "done/config.yaml"
-        content = torch.load(path, weights_only=True)
-        del content["EpisodeDataModule"]
-        torch.save(content, path)
-        settings = yaml.safe_load(config.read_text())
-        settings["data"]["init_args"]["normalize"] = normalize
-        config.write_text(yaml.safe_dump(settings))
-
-    return arrange
-
-
 def recorded(**provenance: str) -> Callable[[World], object]:
     """`x.ckpt` that records weights and recipe of its features, and `s.safetensors` made otherwise."""
 
@@ -113,40 +93,25 @@ def general() -> GeneralLEO:
 
 
 NEW_CLASSES = {
-    "no query": Case(
-        f"{DONE} --data.support s.npz",
-        "data.query",
-        files(),
-    ),
-    "no support": Case(f"{DONE} --data.query q.npz", NO_SUPPORT, files()),
-    "configuration without a support": Case(
-        f"{DONE} --data leo_lightning.data.new_classes.NewClasses --data.query 0", NO_SUPPORT, files()
-    ),
-    "support for a test": Case(
-        f"test {NEW.removeprefix('predict ')}",
-        "data.support",
-        files(),
-    ),
-    "support for a training": Case(f"fit {FILES}", "data.support", files()),
-    "no such support": Case(f"{DONE} --data.support no.npz --data.query q.npz", "no such file", files()),
+    "no such support": Case(f"{DONE} --support no.npz --query q.npz", "no such file", files()),
     "no such query": Case(
-        f"{DONE} --data.support s.npz --data.query no.safetensors",
+        f"{DONE} --support s.npz --query no.safetensors",
         "no such file",
         files(),
     ),
     "support that is a folder": Case(
-        f"{DONE} --data.support done --data.query q.npz",
+        f"{DONE} --support done --query q.npz",
         "holds no images",
         files(),
     ),
     "support of another kind": Case(
-        f"{DONE} --data.support s.csv --data.query q.npz",
+        f"{DONE} --support s.csv --query q.npz",
         "is of no known kind",
         files(text("s.csv", "a,b")),
     ),
     "support without labels": Case(NEW, "has no 'labels'", files(labels=None)),
     "npy without labels": Case(
-        f"{DONE} --data.support s.npy --data.query q.npz",
+        f"{DONE} --support s.npy --query q.npz",
         "its labels must be in s_labels.npy or s_labels.txt beside it, and there is neither",
         files(lambda world: np.save(world.folder / "s.npy", np.ones((4, E), np.float32))),
     ),
@@ -164,7 +129,7 @@ NEW_CLASSES = {
     ),
     "support of another backbone": Case(
         NEW,
-        "embeddings have 4 numbers, those of done/checkpoints/best.ckpt have 128",
+        "embeddings have size 4, and 128 in",
         files(
             lambda world: np.savez(world.folder / "q.npz", x=np.ones((2, 4), np.float32)),
             embeddings=np.ones((4, 4), np.float32),
@@ -172,7 +137,7 @@ NEW_CLASSES = {
     ),
     "query of another backbone": Case(
         NEW,
-        "embeddings have 6 numbers, those of s.npz have 128",
+        "embeddings have size 6, and 128 in",
         query(x=np.ones((2, 6))),
     ),
     "embeddings of whole numbers in the query": Case(
@@ -181,44 +146,24 @@ NEW_CLASSES = {
         query(x=np.ones((2, E), np.int64)),
     ),
     "support of other weights": Case(
-        "predict --ckpt_path x.ckpt --data.support s.safetensors --data.query q.npz",
+        "classify --out p.csv --ckpt_path x.ckpt --support s.safetensors --query q.npz",
         "was embedded with other weights than the features of the training",
         files(recorded(weights_sha256="another")),
     ),
     "support made in another way": Case(
-        "predict --ckpt_path x.ckpt --data.support s.safetensors --data.query q.npz",
+        "classify --out p.csv --ckpt_path x.ckpt --support s.safetensors --query q.npz",
         "was embedded with another recipe than the features of the training",
         files(recorded(recipe="another")),
     ),
     "folder of features": Case(
-        f"{DONE} --data.support data --data.query q.npz",
+        f"{DONE} --support data --query q.npz",
         "holds features",
         files(data),
     ),
     "no such backbone file": Case(
-        f"{DONE} --data.support images --data.query q.npz --data.backbone b.safetensors",
+        f"{DONE} --support images --query q.npz --backbone b.safetensors",
         "no such file",
         files(lambda world: save(world.folder / "images" / "a" / "1.png")),
-    ),
-    "other normalisation": Case(
-        f"{NEW} --data.normalize none",
-        "data.normalize",
-        files(),
-    ),
-    "centred without a mean": Case(
-        f"predict --model.learner {CENTROID} {FILES} --data.normalize center_l2",
-        "data.normalize",
-        files(),
-    ),
-    "mean of another backbone": Case(
-        f"predict --model.learner {CENTROID} {FILES} --data.normalize center_l2 --data.root data",
-        "embeddings have 128 numbers, those of data have 4",
-        files(data),
-    ),
-    "centred checkpoint of an earlier release": Case(
-        NEW,
-        "records no mean for data.normalize 'center_l2', as checkpoints of earlier releases",
-        files(earlier("center_l2")),
     ),
     "checkpoint of an earlier release alone": Case(
         ALONE,
@@ -239,16 +184,10 @@ NEW_CLASSES = {
         "holds a GeneralLEO, which predicts values",
         files(of(general)),
     ),
-    "learner of parts without its run": Case(
-        ALONE,
-        "lies in no run folder, whose config.yaml builds its leo_lightning.learners.general_leo.GeneralLEO",
-        files(of(general)),
-    ),
     "weights that are no numbers": Case(
         ALONE,
-        "the answers are no numbers, since weights of this model are none",
+        "NaN",
         files(lambda world: nan_weights(world)),
-        keeps="runs",
     ),
     "place that is not there": Case(
         f"{NEW} --out nowhere/p.csv",
@@ -257,22 +196,20 @@ NEW_CLASSES = {
     ),
     "place that is a folder": Case(f"{NEW} --out done", "cannot be written", files()),
     "place that may not be written": Case(
-        f"{NEW} --out a/p.csv --run.root runs",
+        f"{NEW} --out a/p.csv",
         "cannot be written",
         files(folder("a")),
         ("a", 0o500),
     ),
-    "place of test tasks that is not there": Case(
-        f"{DONE} --out nowhere/p.csv",
-        "cannot be written",
-        finished,
-    ),
     "support that may not be read": Case(
-        f"{DONE} --data.support s.safetensors --data.query q.npz --run.root runs",
+        f"{DONE} --support s.safetensors --query q.npz",
         "cannot be read",
         files(text("s.safetensors", "features")),
         ("s.safetensors", 0),
     ),
+    "no query": Case(f"{DONE} --support s.npz", "--query", files()),
+    "no support": Case(f"{DONE} --query q.npz", "--support", files()),
+    "no checkpoint": Case(f"classify --out p.csv {FILES}", "--ckpt_path", files()),
     # export
     "export of nothing": Case("export", "the following arguments are required"),
     "export with an unknown flag": Case(f"{EXPORT} --out c.onnx --fast", "--fast"),

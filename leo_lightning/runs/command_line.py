@@ -1,0 +1,153 @@
+"""Command: a parsed command line, with the checkpoint and the configuration that it implies."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from jsonargparse import Namespace
+
+from leo_lightning.common.arguments import ArgumentParser
+from leo_lightning.common.errors import InputError
+from leo_lightning.common.yaml_files import read_table
+from leo_lightning.runs.folder import CONFIG, find_checkpoint, folder_of, newest_checkpoint
+from leo_lightning.runs.loggers.wandb_artifact import SCHEME, fetch
+from leo_lightning.runs.parser import Parser
+
+SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
+"""Fields of config.yaml: enough to replay the run."""
+
+
+class Program(NamedTuple):
+    """A program that trains and evaluates."""
+
+    name: str
+    """How it is called: `python train.py`."""
+    verbs: tuple[str, ...]
+    fits: tuple[str, ...]
+    """Verbs that train."""
+    parser: Callable[[str], Parser]
+    """The fields of a verb."""
+    read_checkpoint: Callable[[Path], dict[str, Any]]
+    stored_config: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+    """The configuration to start from, given a checkpoint and the config.yaml of its run (or {})."""
+    start: Path | None
+    """Configuration to train with if none is named."""
+
+
+class Command(NamedTuple):
+    """A parsed command line: handed on to everything that carries it out."""
+
+    program: Program
+    verb: str
+    config: Namespace
+    """All fields."""
+    parser: Parser
+    """The parser of these fields, which also builds the objects that they describe."""
+    path: Path | None
+    """The checkpoint."""
+    checkpoint: dict[str, Any] | None
+    """Its content."""
+
+    @property
+    def fitting(self) -> bool:
+        """Whether it trains."""
+        return self.verb in self.program.fits
+
+    @property
+    def stage(self) -> str:
+        """Lightning's name of the first thing to do."""
+        return "fit" if self.fitting else self.verb
+
+    def to_save(self) -> dict[str, Any]:
+        """The fields as config.yaml holds them.
+
+        Raises:
+            InputError: an argument of a callback or transform is an object that YAML cannot hold.
+        """
+        try:
+            text = self.parser.dump(self.config.clone(), skip_unset=False)
+        except ValueError as error:
+            text = f"Unable to serialize ({error})"
+        if "Unable to serialize" in text:
+            raise InputError(
+                "an argument cannot be written to config.yaml, which replays the run: set simple values "
+                "only (in place of Timer: --trainer.max_time)"
+            )
+        content = yaml.safe_load(text)
+        return {name: content[name] for name in SECTIONS}
+
+
+def parse(program: Program, verb: str, arguments: list[str]) -> Command:
+    """Parse a command line.
+
+    Flags win over files named with --config, wherever they stand. If no file is named, a command with a
+    checkpoint starts from the configuration of the checkpoint's run, and a training from `program.start`.
+
+    Args:
+        program: its fields.
+        verb: one of its verbs.
+        arguments: what was typed after the verb.
+
+    Raises:
+        InputError: a field is unknown or takes no such value, or the checkpoint is missing or damaged.
+    """
+    early = ArgumentParser(prog=f"{program.name} {verb}", add_help=False, allow_abbrev=False)
+    early.add_argument("-c", "--config", action="append", default=[], type=Path)
+    early.add_argument("--ckpt_path")
+    early.add_argument("--resume", choices=["auto"])
+    early.add_argument("--run.root", dest="root", type=Path)
+    early.add_argument("--run.name", dest="name")
+    typed, rest = early.parse_known_args(arguments)
+    fitting, named, parser = verb in program.fits, bool(typed.config), program.parser(verb)
+    places = {"root": typed.root, "name": typed.name}
+    run = {name: parser.get_default(f"run.{name}") for name in places}
+    for path in typed.config or ([program.start] if program.start else []):
+        section = read_table(path).get("run")
+        run |= section if isinstance(section, dict) else {}
+    run |= {name: value for name, value in places.items() if value is not None}
+    if typed.resume and not fitting:
+        raise InputError(f"--resume continues training; name the checkpoint to {verb} with --ckpt_path")
+    path = _checkpoint(typed.ckpt_path, bool(typed.resume), named, Path(str(run["root"])), str(run["name"]))
+    checkpoint = None if path is None else program.read_checkpoint(path)
+    source, implied = program.start, {}
+    if path is not None and checkpoint is not None and not named:
+        folder = folder_of(path)
+        source = path if folder is None else folder / CONFIG
+        implied = program.stored_config(checkpoint, {} if folder is None else read_table(source))
+    elif source is not None and fitting and not named:
+        implied = read_table(source)
+    try:
+        base = parser.parse_object(implied) if implied else None
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    flags = [f"--run.{name}={value}" for name, value in places.items() if value is not None]
+    config = parser.parse_args(
+        [*(f"--config={path}" for path in typed.config), *flags, *rest], namespace=base
+    )
+    config.resume = typed.resume
+    return Command(program, verb, config, parser, path, checkpoint)
+
+
+def _checkpoint(wanted: str | None, resume: bool, configured: bool, root: Path, name: str) -> Path | None:
+    """The checkpoint that flags ask for; None if they ask for none.
+
+    Raises:
+        InputError: it is missing.
+    """
+    if wanted is None and resume:  # a named configuration is something to start with if there is none
+        return newest_checkpoint(root, name, "last") if configured else find_checkpoint(root, name, "last")
+    if wanted is None:
+        return None
+    if wanted.startswith(SCHEME):
+        return fetch(wanted, root)
+    if wanted in ("last", "best"):
+        return find_checkpoint(root, name, wanted)
+    path = Path(wanted)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a checkpoint in it, such as checkpoints/best.ckpt")
+    if not path.is_file():
+        others = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))
+        advice = f"its folder holds {others}" if others else "name a best.ckpt or last.ckpt of a run"
+        raise InputError(f"{path}: no such checkpoint; {advice}")
+    return path
