@@ -1,4 +1,4 @@
-# `make` lists the targets. Set-up happens by itself: see `setup` below.
+# `make` lists the targets. They run `setup`, below, when it is needed.
 
 VENV ?= .venv
 PYTHON ?=
@@ -6,14 +6,14 @@ ARGS ?=
 
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.12 python3.11 python3.10 python3)
 BIN := $(VENV)/bin
-# A copy of the requirements.lock that $(VENV) was filled from; there only if that was finished.
+# A copy of the requirements.lock that is installed in $(VENV). It exists only if the installation finished.
 STAMP := $(VENV)/installed.lock
-# pip: 23.1 is the first to know a setting on a requirement's line; since 25.3 it always obeys.
+# pip reads a setting on a requirement's line since 23.1, and always obeys it since 25.3.
 PIP := pip==26.3
-# What old archives (learn2learn, gym, …) are built with. Newer ones may drop what those rely on.
+# Build tools for old archives (learn2learn, gym, …). Newer ones may drop what these archives rely on.
 BUILD_TOOLS := setuptools==84.2.1 cython==3.3.1
 
-# Exits with the reason if the Python that runs it will not do.
+# Exits with the reason if the Python that runs it is not suitable.
 define CHECK_PYTHON
 import os, sys, sysconfig
 version = "%d.%d" % sys.version_info[:2]
@@ -28,7 +28,7 @@ if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")
 endef
 export CHECK_PYTHON
 
-# Prints the first of its arguments that will do, or why none does. A name on PATH may yet fail to run.
+# Prints the first suitable interpreter among its arguments, or why none is. A name on PATH may still fail to run.
 define FIND_PYTHON
 for python do
 	if ! "$$python" -c '' >/dev/null 2>&1; then reason='does not run'
@@ -47,20 +47,20 @@ export FIND_PYTHON
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make train   train: python train.py $$(ARGS);  make train ARGS="fit --help"'
+	@echo 'make train   python train.py $$(ARGS), for example make train ARGS="fit --help"'
 	@echo 'make test    lint, then pytest $$(ARGS)'
 	@echo 'make lint    ruff, pyright and the import contracts'
-	@echo 'make bench   speed: python -m benchmarks $$(ARGS)'
-	@echo 'make setup   fill $(VENV) from requirements.lock; the targets above do it when needed'
-	@echo 'make lock    write requirements.lock anew; ARGS=--upgrade takes the newest versions'
-	@echo 'make clean   delete caches; keeps $(VENV) and runs/'
+	@echo 'make bench   measure speed: python -m benchmarks $$(ARGS)'
+	@echo 'make setup   install requirements.lock into $(VENV); the targets above do it when needed'
+	@echo 'make lock    rewrite requirements.lock; ARGS=--upgrade takes the newest versions'
+	@echo 'make clean   delete caches; keep $(VENV) and runs/'
 	@echo
-	@echo 'PYTHON=python3.11 chooses the interpreter for set-up, VENV=/path another environment.'
+	@echo 'PYTHON=python3.11 chooses the interpreter for the set-up, VENV=/path another environment.'
 
 train: setup
 	@$(BIN)/python train.py $(ARGS)
 
-# A file's tests stay in one process, which makes what they share once.
+# The tests of a file stay in one process, which makes their shared fixtures once.
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
@@ -73,8 +73,8 @@ lint: setup
 bench: setup
 	@if [ -e benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks $(ARGS); else echo 'No benchmarks yet'; fi
 
-# Does nothing when $(VENV) works and was filled from this very requirements.lock. After an interruption pip may
-# take half a package for a whole one, so the next attempt trusts nothing that is there.
+# Does nothing if $(VENV) works and holds exactly this requirements.lock. After an interruption pip may take half a
+# package for a whole one, so the next attempt reinstalls everything.
 setup:
 	@if cmp -s requirements.lock '$(STAMP)' && $(BIN)/python -c ''; then exit 0; fi; \
 	set -e; \
@@ -95,7 +95,7 @@ setup:
 	mv '$(STAMP).part' '$(STAMP)'; \
 	echo '$(VENV) is ready'
 
-# The resolver does not read a setting on a requirement's line, so it is taken off and put back.
+# The resolver does not read a setting on a requirement's line, so it is removed and put back.
 SETTING := --config-settings="--build-option=build_ext"
 lock:
 	@set -e; \

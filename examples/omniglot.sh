@@ -1,24 +1,24 @@
 #!/bin/sh
-# From drawings to few-shot accuracy on alphabets never seen: images, backbone, features, LEO, and what it beats.
+# From drawings to few-shot accuracy on unseen alphabets: images, backbone, features, LEO and its baselines.
 #
-#   sh examples/omniglot.sh [DRAWINGS.npz]     from the repository's root; results in runs/, the rest in data/
+#   sh examples/omniglot.sh [DRAWINGS.npz]     # from the repository's root; results go to runs/, the rest to data/
 #
-# Without an argument all of Omniglot is downloaded. DRAWINGS.npz has arrays `images` (n, H, W), `labels` (n,) and
-# `names` (C,) such as Greek/character01; the alphabets named below must be among them. Finished steps are kept:
-# after a stop the same command goes on.
+# Without an argument it downloads all of Omniglot. DRAWINGS.npz has arrays `images` (n, H, W), `labels` (n,) and
+# `names` (C,) such as Greek/character01, and must contain the alphabets named below. Finished steps are kept:
+# after a stop, the same command continues.
 set -e
 PYTHON=${PYTHON:-.venv/bin/python}
 NAME=omniglot${1:+_small}
 IMAGES=data/$NAME RUNS=runs
-# Small matrices: a second thread is in the way of the process that reads images.
+# The matrices are small: a second thread would only slow down the process that reads images.
 export OMP_NUM_THREADS=1
 
 if [ ! -d "$IMAGES" ]; then
     if [ -n "$1" ]; then
-        "$PYTHON" -m leo_lightning.images import "$1" "$IMAGES" --turned \
+        "$PYTHON" -m leo_lightning images import "$1" "$IMAGES" --turned \
             --val Early_Aramaic,Tagalog --test Latin,Greek
     else
-        "$PYTHON" -m leo_lightning.images download omniglot "$IMAGES" --turned
+        "$PYTHON" -m leo_lightning images download omniglot "$IMAGES" --turned
     fi
 fi
 
@@ -29,18 +29,18 @@ if [ ! -e "$RUNS/backbone_$NAME/done" ]; then
 fi
 BACKBONE=$(ls -d "$RUNS/backbone_$NAME"/*/checkpoints/best.ckpt | tail -n 1)
 
-# The last layer, of one place; and, as the paper takes not the last layer either, all places of the third block.
+# The last layer has one place. The third block, with all its places, is closer to the paper's intermediate layer.
 [ -d "data/${NAME}_final" ] || "$PYTHON" -m leo_lightning features extract --images "$IMAGES" \
     --weights "$BACKBONE" --out "data/${NAME}_final"
 [ -d "data/${NAME}_block3" ] || "$PYTHON" -m leo_lightning features extract --images "$IMAGES" \
     --weights "$BACKBONE" --layer 2 --pooling flatten --out "data/${NAME}_block3"
 [ -d "data/${NAME}_pixels" ] || "$PYTHON" -m examples.pixels "$IMAGES" "data/${NAME}_pixels"
 
-# Runs the rest of its words unless the run that the first one names has results already.
+# unless_tested NAME ARGUMENTS: run train.py, unless the run NAME already has results.
 unless_tested() {
-    NAMED=$1
+    RUN=$1
     shift
-    ls "$RUNS/$NAMED"/*/results.json >/dev/null 2>&1 || "$PYTHON" train.py "$@" --run.name "$NAMED"
+    ls "$RUNS/$RUN"/*/results.json >/dev/null 2>&1 || "$PYTHON" train.py "$@" --run.name "$RUN"
 }
 
 for WAY in 5 20; do

@@ -1,4 +1,4 @@
-"""Pixels as features: what a classifier reaches without a backbone. python -m examples.pixels IMAGES DST."""
+"""Make features of raw pixels, as a baseline without a backbone: python -m examples.pixels IMAGES DST."""
 
 import sys
 from pathlib import Path
@@ -15,12 +15,15 @@ SIZE = 28
 if __name__ == "__main__":
     images, dst = Path(sys.argv[1]), Path(sys.argv[2])
     with TemporaryDirectory() as folder:
-        for split, found in find_splits(images, "refuse", print).items():
+        for split, pictures in find_splits(images, "refuse", print).items():
             rows = [
-                read_image(found.path(row), 1, SIZE)[0, :SIZE, :SIZE].flatten() for row in range(len(found))
+                read_image(pictures.path(row), 1, SIZE)[0, :SIZE, :SIZE].flatten()
+                for row in range(len(pictures))
             ]
-            ink = 1 - np.stack(rows).astype(np.float32) / 255  # drawn in black
+            ink = 1 - np.stack(rows).astype(np.float32) / 255  # the drawings are black on white
             np.savez(
-                Path(folder, f"{split}.npz"), embeddings=ink, labels=np.take(found.class_names, found.labels)
+                Path(folder, f"{split}.npz"),
+                embeddings=ink,
+                labels=np.take(pictures.class_names, pictures.labels),
             )
         import_features(Path(folder), dst, dataset=images.name, backbone="none: pixels")

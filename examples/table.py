@@ -1,4 +1,4 @@
-"""The table of examples/omniglot.sh, of the newest results. python -m examples.table RUNS NAME."""
+"""Print the table of examples/omniglot.sh from the newest results: python -m examples.table RUNS NAME."""
 
 import json
 import sys

@@ -1,7 +1,6 @@
-"""Bad input and the word that its refusal must contain, for test_refusals.py.
+"""Bad input, and the words that its refusal must contain, for test_refusals.py.
 
-Those of new classes are in new_classes_refusals.py, those of the other commands in compare/, extraction/,
-figures/, images/ and sweep/refusals.py.
+The other verbs' cases are in `refusals.py` files below commands/, images/ and inference/.
 """
 
 import json
@@ -45,15 +44,15 @@ NOBODY = 65534
 
 @dataclass(frozen=True)
 class World:
-    """What a case is arranged in."""
+    """The place where a case is arranged."""
 
     folder: Path
-    """Where the command runs; empty at first."""
+    """The command runs here; empty at first."""
     run: Path
     """The folder of a finished run, elsewhere."""
     monkeypatch: pytest.MonkeyPatch
     stack: ExitStack
-    """What is left when the command has ended."""
+    """Closed when the command has ended."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,16 @@ class Case:
     """One bad input."""
 
     command: str
-    """What follows `python train.py`, or `python -m leo_lightning.`: features, compare, export and others."""
+    """The words after `python -m leo_lightning`."""
     word: str
-    """The word that matters in the one line on stderr: what is wrong."""
+    """The words of the line on stderr that matter; `…` stands for anything between them."""
     arrange: Callable[[World], object] = lambda world: None
     locked: tuple[str, int] | None = None
-    """A path and the rights that are left on it."""
+    """A path, and the permissions that it keeps."""
     environment: dict[str, str] | None = None
-    """Variables for a process of its own."""
+    """Environment variables; the case then runs in its own process."""
     keeps: str = ""
-    """The folder that stays, where a run or a download had begun."""
+    """The folder that stays because a run or a download had started."""
 
 
 # Arrangements
@@ -86,7 +85,7 @@ def folder(name: str) -> Callable[[World], object]:
 
 
 def data(world: World, **banks: FeatureBank) -> Path:
-    """Write a folder of good features, with other banks for some splits."""
+    """Write a folder of valid features, with the given banks for some splits."""
     root = world.folder / "data"
     root.mkdir()
     for split in SPLITS:
@@ -98,7 +97,7 @@ def data(world: World, **banks: FeatureBank) -> Path:
 def rewritten(
     tensors: dict[str, torch.Tensor | None] | None = None, **header: str | None
 ) -> Callable[[World], object]:
-    """Good features, but for some tensors and entries of train's header; None takes one away."""
+    """Valid features, except for the given tensors and header entries of train; None removes one."""
 
     def arrange(world: World) -> None:
         path = data(world) / "train.safetensors"
@@ -157,7 +156,7 @@ def finished(world: World) -> Path:
 
 
 def checkpoint(**changes: Any) -> Callable[[World], object]:
-    """`x.ckpt`: that of the finished run with other content; None takes an entry away."""
+    """`x.ckpt`: the finished run's checkpoint with other content; None removes an entry."""
 
     def arrange(world: World) -> None:
         content = torch.load(world.run / "checkpoints" / "best.ckpt", weights_only=True) | changes
@@ -184,7 +183,7 @@ class Hostile:
 
 @contextmanager
 def locked(where: Path, name: str, mode: int) -> Iterator[None]:
-    """Take rights on `where / name` away; from root, too, who could read and write everything."""
+    """Restrict the permissions of `where / name`, also for root, who could otherwise read and write it."""
     with ExitStack() as stack:
         if os.geteuid() == 0:
             for path in (where, *where.rglob("*")):
@@ -199,7 +198,7 @@ def locked(where: Path, name: str, mode: int) -> Iterator[None]:
 
 
 def disk_of(size: int, make: Callable[[World], object] = lambda world: None) -> Callable[[World], object]:
-    """A disk that takes no file of more than `size` bytes."""
+    """A disk that refuses files of more than `size` bytes."""
 
     def arrange(world: World) -> None:
         make(world)
@@ -211,7 +210,7 @@ def disk_of(size: int, make: Callable[[World], object] = lambda world: None) -> 
 
 
 def full_disk(error: OSError) -> Callable[[World], object]:
-    """A disk that takes no configuration."""
+    """A disk that fails when a configuration is written."""
 
     def write_text(path: Path, *args: object, **kwargs: object) -> int:
         raise error
@@ -245,7 +244,7 @@ def no_proxy(world: World) -> None:
     world.monkeypatch.setenv("no_proxy", "*")
 
 
-# The cases, by section of docs/errors.md
+# The cases by topic
 
 IMPORT = "make it with `python -m leo_lightning features import SRC"
 LOOKED_FOR = (
@@ -702,21 +701,19 @@ def zip_bomb(path: Path) -> None:
 
 GENERAL = "leo_lightning.learners.general_leo.GeneralLEO"
 FUNCTIONS = "leo_lightning.data.function_data.FunctionDataModule"
-METHOD = "give the path of a class, like leo_lightning.learners.leo.LEO"
-CHANGE = "change the --trainer field that this is about"
 
 CONFIGURATION = {
     "unknown command": Case("fitt", "unknown command fitt"),
-    "command unlike any": Case("benchmark", "unknown command benchmark"),
+    "command unlike any other": Case("benchmark", "unknown command benchmark"),
     "unknown field": Case("fit --data.shots 5", "unknown field data.shots"),
     "unknown field of the learner": Case(
         "fit --model.learner.kl_wieght 1",
         "unknown field model.learner.kl_wieght",
     ),
-    "field unlike any": Case("fit --optimizer Adam", "unknown field optimizer"),
-    "word that is no field": Case("fit fast", "expected a field"),
+    "field unlike any other": Case("fit --optimizer Adam", "unknown field optimizer"),
+    "word that is not a field": Case("fit fast", "expected a field"),
     "field without a value": Case("fit --data.shot", "data.shot"),
-    "configuration without a name": Case("fit --config", "has no value"),
+    "--config without a value": Case("fit --config", "has no value"),
     "wrong type": Case("fit --data.shot five", "data.shot"),
     "fraction": Case("fit --data.shot 1.5", "data.shot"),
     "null": Case("fit --data.shot null", "data.shot"),
@@ -724,12 +721,12 @@ CONFIGURATION = {
     "wrong type in the learner": Case("fit --model.learner.dropout x", "model.learner.dropout"),
     "NaN for a rate": Case("fit --model.learning_rate nan", "model.learning_rate"),
     "no such choice": Case("fit --data.normalize l3", "data.normalize"),
-    "no such word": Case("fit --data.test_query most", "data.test_query"),
+    "unknown word for test_query": Case("fit --data.test_query most", "data.test_query"),
     "value for a section": Case("fit --data Foo", "expected fields, got Foo"),
-    "no such resume": Case("fit --resume maybe", "expected one of 'auto', got maybe"),
+    "unknown value of --resume": Case("fit --resume maybe", "expected one of 'auto', got maybe"),
     "no such method": Case("fit --model.learner Foo", "model.learner"),
-    "method that is none": Case("fit --model.learner torch.nn.Linear", "model.learner"),
-    "method of no module": Case(
+    "class that is not a method": Case("fit --model.learner torch.nn.Linear", "model.learner"),
+    "method in a missing module": Case(
         "fit --model.learner leo_lightning.maml.MAML",
         "model.learner",
     ),
@@ -741,11 +738,11 @@ CONFIGURATION = {
         "fit --data torch.nn.Linear",
         "no such data module",
     ),
-    "classes for a method of functions": Case(
+    "classes for a method for functions": Case(
         "fit --model.learner leo_lightning.learners.maml_regression.MAMLRegression",
         "MAMLRegression predicts values, and the tasks of EpisodeDataModule ask for classes",
     ),
-    "functions for a method of classes": Case(
+    "functions for a method for classes": Case(
         f"fit --data {FUNCTIONS}",
         "LEO predicts classes, and the tasks of FunctionDataModule ask for values",
     ),
@@ -754,7 +751,7 @@ CONFIGURATION = {
         "leo_lightning.learners.generated_mlp.MLPRegressor --model.learner.base.inputs 2",
         "inputs is 2, and a point of the data has 1 and its value",
     ),
-    "gradients of no length": Case(
+    "gradient limit of 0": Case(
         "fit --model.learner leo_lightning.learners.maml_regression.MAMLRegression "
         f"--model.learner.gradient_clip 0 --data {FUNCTIONS}",
         "gradient_clip is 0.0",
@@ -786,7 +783,7 @@ CONFIGURATION = {
         "fit --model.learner leo_lightning.learners.meta_lstm.MetaLSTM --model.learner.inner_lr 1",
         "inner_lr is 1.0",
     ),
-    "samples of what is not drawn": Case(
+    "samples of a deterministic LEO": Case(
         "fit --model.learner.deterministic true --model.learner.test_samples 3",
         "nothing is drawn",
     ),
@@ -806,7 +803,7 @@ CONFIGURATION = {
     "seed out of range": Case(
         "fit --seed_everything -1", "-1 is not in bounds, numpy accepts from 0 to 4294967295"
     ),
-    "seed of letters": Case("fit --seed_everything x", "x is no value that it takes"),
+    "seed that is a word": Case("fit --seed_everything x", "x is no value that it takes"),
     "checkpoints every 0 steps": Case("fit --run.checkpoint_every 0", "run.checkpoint_every"),
     "pictures below 0": Case("fit --run.pictures_every -1", "run.pictures_every"),
     "run without a name": Case("fit --run.name=", "run.name"),
@@ -822,8 +819,8 @@ CONFIGURATION = {
         "trainer.limit_test_batches",
         finished,
     ),
-    "steps without end below -1": Case("fit --trainer.max_steps -2", "max_steps"),
-    "gradients of no batch": Case(
+    "steps below -1": Case("fit --trainer.max_steps -2", "max_steps"),
+    "gradients of 0 batches": Case(
         "fit --trainer.accumulate_grad_batches 0",
         "trainer.accumulate_grad_batches",
     ),
@@ -839,7 +836,7 @@ CONFIGURATION = {
         "fit --trainer.barebones true",
         "trainer.barebones",
     ),
-    "averages that no checkpoint holds": Case(
+    "averaged weights that no checkpoint holds": Case(
         "fit --trainer.callbacks+=StochasticWeightAveraging --trainer.callbacks.swa_lrs=0.1 "
         "--trainer.callbacks.device=null",
         "trainer.callbacks",
@@ -873,12 +870,12 @@ CONFIGURATION = {
         "not valid YAML",
         text("a.yaml", "data: [\n"),
     ),
-    "YAML without end": Case(
+    "endless YAML": Case(
         "fit --config a.yaml",
         "not valid YAML",
         text("a.yaml", "trainer: &x {max_steps: 3, self: *x}\n"),
     ),
-    "configuration that is no file": Case(
+    "configuration that is a pipe": Case(
         "fit --config pipe",
         "is no regular file",
         lambda world: os.mkfifo(world.folder / "pipe"),
@@ -922,8 +919,6 @@ CONFIGURATION = {
 
 TEST = "test --ckpt_path x.ckpt"
 DONE = "--ckpt_path done/checkpoints/best.ckpt"
-OURS = "no checkpoint of this application; name a best.ckpt or last.ckpt of a run"
-OTHER = "use the config.yaml of the checkpoint's run"
 CENTROID = "leo_lightning.learners.centroid.NearestCentroid"
 
 CHECKPOINTS = {
@@ -958,7 +953,7 @@ CHECKPOINTS = {
         "NearestCentroid has nothing to train",
         text("nothing.yaml", "data: {way: 5}"),
     ),
-    "test to resume": Case("test --resume auto", "--resume continues training"),
+    "resuming a test": Case("test --resume auto", "--resume continues training"),
     "nothing left to train": Case(
         f"fit {DONE} --trainer.max_steps 3",
         "/done",
@@ -978,7 +973,7 @@ CHECKPOINTS = {
     "checkpoint of bare weights": Case(TEST, "x.ckpt", saved({"weight": torch.ones(2)})),
     "checkpoint of another program": Case(TEST, "x.ckpt", checkpoint(hyper_parameters={"lr": 0.1})),
     "checkpoint without weights": Case(TEST, "x.ckpt", checkpoint(state_dict=None)),
-    "checkpoint of a number of steps in words": Case(TEST, "x.ckpt", checkpoint(global_step="six")),
+    "checkpoint whose step count is a word": Case(TEST, "x.ckpt", checkpoint(global_step="six")),
     "checkpoint of another embedding size": Case(
         f"test {DONE} --data.root data",
         "the checkpoint was trained on embeddings of size 128, the data has size 4",
@@ -1001,8 +996,6 @@ CHECKPOINTS = {
     ),
 }
 
-ROOT = "cannot write the run folder"
-RIGHTS = "Permission denied; name another place, or ask for the rights"
 
 DISK = {
     "run root that is a file": Case(
@@ -1080,8 +1073,8 @@ DEVICES = {
     ),
     "no TPU": Case("fit --trainer.accelerator tpu", "pip install"),
     "no such accelerator": Case("fit --trainer.accelerator abacus", "invalid accelerator name"),
-    "no device": Case("fit --trainer.devices 0", "devices='0'"),
-    "no number of devices": Case("fit --trainer.devices some", "devices"),
+    "0 devices": Case("fit --trainer.devices 0", "devices='0'"),
+    "number of devices in words": Case("fit --trainer.devices some", "devices"),
     "more devices than cores": Case(
         "fit --trainer.devices 9999",
         "trainer.devices",
@@ -1098,7 +1091,7 @@ DEVICES = {
         finished,
         keeps="tiny",
     ),
-    "no machine": Case("fit --trainer.num_nodes 0", "num_nodes"),
+    "0 machines": Case("fit --trainer.num_nodes 0", "num_nodes"),
     "no such precision": Case("fit --trainer.precision 8", "trainer.precision"),
     "half precision for all": Case(
         "fit --trainer.precision 16-true",
@@ -1110,7 +1103,7 @@ DEVICES = {
     ),
     "no such strategy": Case("fit --trainer.strategy hope", "invalid strategy name"),
     "strategy for GPUs": Case("fit --trainer.strategy fsdp", "fsdp"),
-    "test on no GPU": Case(
+    "test on a missing GPU": Case(
         f"test {DONE} --trainer.accelerator gpu",
         "No supported gpu backend found",
         lambda world: [finished(world), gpus(0)(world)],

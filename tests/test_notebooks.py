@@ -1,4 +1,4 @@
-"""The notebooks: they run from start to end, and what they store and say is so."""
+"""The notebooks run from start to end, and their stored outputs and their sentences are true."""
 
 import copy
 import inspect
@@ -17,7 +17,7 @@ from tests.places import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS = 600
-"""Of a cell, on a machine that does other things, too."""
+"""Limit for one cell, on a busy machine."""
 
 
 def stored(path: Path) -> Any:
@@ -34,31 +34,33 @@ def outputs(notebook: Any) -> Iterator[Any]:
 
 
 def kinds(notebook: Any) -> list[list[Any]]:
-    """Of each cell what it shows, but for the content."""
+    """Type, stream and formats of each cell's outputs, without their content."""
     return [
-        [(each.output_type, each.get("name"), sorted(each.get("data", ()))) for each in cell.outputs]
+        [(output.output_type, output.get("name"), sorted(output.get("data", ()))) for output in cell.outputs]
         for cell in code(notebook)
     ]
 
 
 def scores(notebook: Any) -> dict[str, list[float]]:
-    """The table of a test: numbers of each method."""
-    plain = [each.data["text/plain"] for each in outputs(notebook) if "text/html" in each.get("data", ())]
+    """The numbers of each method in the printed table of a test."""
+    plain = [
+        output.data["text/plain"] for output in outputs(notebook) if "text/html" in output.get("data", ())
+    ]
     lines = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(plain)).splitlines()
     rows = [[part.strip() for part in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
     return {name: [float(number) for number in numbers] for name, *numbers in rows}
 
 
-def check_quickstart(found: dict[str, list[float]]) -> None:
-    accuracy = {name: row[0] for name, row in found.items()}
+def check_quickstart(table: dict[str, list[float]]) -> None:
+    accuracy = {name: row[0] for name, row in table.items()}
     assert accuracy["LEO"] > 2 * accuracy["nearest centroid"]
     before, latent = accuracy["LEO before adaptation"], accuracy["LEO after the latent steps"]
     assert latent - before > 1
     assert abs(accuracy["LEO"] - latent) < 0.1
 
 
-def check_regression(found: dict[str, list[float]]) -> None:
-    error = {name: row[0] for name, row in found.items()}
+def check_regression(table: dict[str, list[float]]) -> None:
+    error = {name: row[0] for name, row in table.items()}
     assert error["GeneralLEO after the latent steps"] < error["GeneralLEO before adaptation"] / 2
     assert error["GeneralLEO"] < error["GeneralLEO after the latent steps"]
     assert error["GeneralLEO, mean over its samples"] < error["GeneralLEO"]
@@ -75,7 +77,7 @@ def check_answers(answers: list[list[Any]], steps: list[list[Any]]) -> None:
 
 def check_functions(functions: list[list[Any]]) -> None:
     families = [row[6:] for row in functions if row[3] == "family"]
-    shares = [[each.count(family) / len(each) for family in ("sine", "line")] for each in families]
+    shares = [[samples.count(family) / len(samples) for family in ("sine", "line")] for samples in families]
     assert shares[0][0] > 0.9
     assert shares[1][1] > 0.9
     assert all(min(share) < 0.3 for share in shares[2:])
@@ -100,13 +102,13 @@ def check_space(codes: list[list[Any]], geometry: list[list[Any]]) -> None:
 
 
 TABLES = {"quickstart": check_quickstart, "regression": check_regression}
-"""What is said of the table of a test."""
+"""Checks of what a notebook says about its table of a test."""
 FIGURES = {
     "latent_space": check_space,
     "quickstart": check_answers,
     "regression": check_functions,
 }
-"""What is said of the figures; arguments are the notebook's variables that hold them."""
+"""Checks of what a notebook says about its figures; arguments are the variables that hold them."""
 
 
 def drawings(name: str) -> list[str]:
@@ -114,12 +116,12 @@ def drawings(name: str) -> list[str]:
 
 
 def test_all_notebooks_are_there():
-    """Catches a notebook that no claim is checked of."""
+    """Catches a notebook whose claims are not checked."""
     assert [path.stem for path in NOTEBOOKS] == list(FIGURES)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_stored(path: Path):
+def test_stored_outputs(path: Path):
     """Catches cells run out of order, paths and errors of a machine, noise, and a file too large to read."""
     notebook, text = stored(path), path.read_text(encoding="utf-8")
     nbformat.validate(notebook)
@@ -128,19 +130,19 @@ def test_what_is_stored(path: Path):
     assert [cell.id for cell in notebook.cells] == [f"cell-{i}" for i in range(1, len(notebook.cells) + 1)]
     assert not any(cell.metadata for cell in notebook.cells)
     assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
-    shown = list(outputs(notebook))
-    assert sum("image/png" in each.get("data", ()) for each in shown) == len(drawings(path.stem))
-    assert {each.get("name", "stdout") for each in shown} == {"stdout"}
+    stored_outputs = list(outputs(notebook))
+    assert sum("image/png" in output.get("data", ()) for output in stored_outputs) == len(drawings(path.stem))
+    assert {output.get("name", "stdout") for output in stored_outputs} == {"stdout"}
     for bad in ("/tmp", "/home", "/root", "Traceback", "Warning", "warning"):
-        assert not any(bad in json.dumps(without_pictures(each)) for each in shown), bad
+        assert not any(bad in json.dumps(without_pictures(output)) for output in stored_outputs), bad
     assert len(text) < 600_000
     if path.stem in TABLES:
         TABLES[path.stem](scores(notebook))
 
 
 def without_pictures(output: Any) -> dict[str, Any]:
-    """Where any letters may be beside each other."""
-    data = {kind: value for kind, value in output.get("data", {}).items() if kind != "image/png"}
+    """The output without PNG data, whose letters may spell anything."""
+    data = {form: value for form, value in output.get("data", {}).items() if form != "image/png"}
     return {**output, "data": data}
 
 
@@ -151,7 +153,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, str(tmp_path / "jupyter"))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # as in a clone: the package is beside the folder of notebooks
+    # as in a clone, where the package is next to the folder of notebooks
     (tmp_path / "leo_lightning").symlink_to(ROOT / "leo_lightning")
     folder = tmp_path / "notebooks"
     folder.mkdir()
@@ -163,7 +165,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     place = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources=place).execute()
     rows = json.loads(notebook.cells.pop().outputs[0].text)
-    assert [each.text for each in outputs(notebook) if each.get("name") == "stderr"] == []
+    assert [output.text for output in outputs(notebook) if output.get("name") == "stderr"] == []
     assert kinds(notebook) == kinds(before)
     assert not list(folder.iterdir())
     if path.stem in TABLES:

@@ -1,4 +1,4 @@
-"""Bad input ends in one line: what is wrong, where, what to do. The cases are in refusals.py."""
+"""Bad input ends in one line that says what is wrong, where, and what to do. The cases are in refusals.py."""
 
 import importlib
 import os
@@ -13,9 +13,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from leo_lightning import __main__ as program
 from tests import refusals
-from tests.commands.classify_refusals import NEW_CLASSES
+from tests.command_line import call
 from tests.commands.compare.refusals import COMPARISON
 from tests.commands.dashboard_refusals import DASHBOARD
 from tests.commands.figures.refusals import FIGURES
@@ -24,9 +23,10 @@ from tests.commands.report.refusals import REPORT
 from tests.commands.sweep.refusals import SEARCH
 from tests.images.extraction.refusals import EXTRACTION
 from tests.images.refusals import IMAGES
+from tests.commands.classify_refusals import NEW_CLASSES
 from tests.places import ROOT
 from tests.refusals import Case, World, locked
-from tests.tiny_run import files, folders, main, tiny
+from tests.tiny_run import files, folders, tiny
 
 SECTIONS = refusals.SECTIONS | {
     "Comparison": COMPARISON,
@@ -46,7 +46,7 @@ IN_THIS_PROCESS = [case for case in CASES if case not in IN_PROCESSES]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one finished run, which has also imported all modules that a command may need."""
+    """The folder of a finished run. Making it also imports all modules that a command may need."""
     root = tmp_path_factory.mktemp("runs")
     assert tiny(root) == 0
     return folders(root)[0]
@@ -54,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to run a command in; not pytest's, which no other user may enter."""
+    """An empty folder to run a command in. Not pytest's, which other users may not enter."""
     with TemporaryDirectory() as name:
         monkeypatch.chdir(name)
         yield Path(name)
@@ -62,12 +62,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, subprocess.Popen]]]:
-    """The cases that need a process of their own, and its folder. They run beside the other tests."""
+    """Processes of the cases that need their own, with their folders. They run alongside the other tests."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     home = tmp_path_factory.mktemp("home")
     started = {}
     with pytest.MonkeyPatch.context() as patches:
-        patches.chdir(ROOT)  # where the parent of all trials finds what it imports for them
+        patches.chdir(ROOT)  # the parent of all trials imports their modules from here
         importlib.import_module("leo_lightning.commands.sweep.trial")
         forkserver.ensure_running()
     for section, name in IN_PROCESSES:
@@ -95,7 +95,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tu
 def test_bad_input_is_one_line(
     section: str, name: str, run: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Catches a traceback, an unhelpful line, one that the manual lacks, and anything left behind."""
+    """Catches a traceback, a message without the word that matters, and anything left behind."""
     case = SECTIONS[section][name]
     with ExitStack() as stack:
         patches = stack.enter_context(pytest.MonkeyPatch.context())
@@ -112,20 +112,11 @@ def test_bad_input_is_one_line(
 def test_bad_input_of_a_process_is_one_line(
     section: str, name: str, processes: dict[str, tuple[Path, subprocess.Popen]]
 ):
-    """Catches what another library adds to our line, in its threads or at the end of the process."""
+    """Catches lines that another library adds to ours, in its threads or at the end of the process."""
     folder, process = processes[name]
     _, stderr = process.communicate(timeout=60)
     left = {path.relative_to(folder) for path in files(folder)}
     assert_refused(SECTIONS[section][name], process.returncode, stderr, left)
-
-
-def call(command: str) -> int:
-    """Run a command; training that is not refused, as it should be, takes one step."""
-    verb, *arguments = shlex.split(command)
-    if verb not in program.VERBS and not verb.startswith("-"):
-        return program.main([verb])
-    short = ["--trainer.max_steps=1", "--trainer.accelerator=cpu"] if verb == "fit" else []
-    return main([verb, *short, *arguments])
 
 
 def assert_refused(case: Case, code: int, stderr: str, left: set[Path]) -> None:
