@@ -43,12 +43,13 @@ exit 1
 endef
 export FIND_PYTHON
 
-.PHONY: help train test lint bench setup lock clean
+.PHONY: help train test slow lint bench setup lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make train   python train.py $$(ARGS), for example make train ARGS="fit --help"'
-	@echo 'make test    lint, then pytest $$(ARGS)'
+	@echo 'make test    lint, then the quick tests: pytest $$(ARGS)'
+	@echo 'make slow    the other tests, which start processes, compile or run notebooks'
 	@echo 'make lint    ruff, pyright and the import contracts'
 	@echo 'make bench   measure speed: python -m benchmarks $$(ARGS)'
 	@echo 'make setup   install requirements.lock into $(VENV); the targets above do it when needed'
@@ -62,7 +63,10 @@ train: setup
 
 # The tests of a file stay in one process, which makes their shared fixtures once.
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow' $(ARGS)
+
+slow: setup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

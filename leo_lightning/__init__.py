@@ -1,18 +1,36 @@
-"""LEO, Latent Embedding Optimization (Rusu et al., ICLR 2019), on PyTorch Lightning."""
+"""LEO, Latent Embedding Optimization (Rusu et al., ICLR 2019), on PyTorch Lightning.
 
-from typing import TYPE_CHECKING
+    from leo_lightning import EpisodeDataModule, LEOClassifier, MetaLearner
+    from leo_lightning.learners import LEO
+
+    model = MetaLearner(LEO(embedding_size=128))
+    pytorch_lightning.Trainer(max_steps=100).fit(model, EpisodeDataModule())
+
+Names are imported when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leo_lightning.data.bank import FeatureBank
+    from leo_lightning.data.datamodule import EpisodeDataModule
     from leo_lightning.inference.leo_classifier import LEOClassifier
+    from leo_lightning.training.meta_learner import MetaLearner
 
 __version__ = "0.1.0"
-__all__ = ["LEOClassifier", "__version__"]
+__all__ = ["EpisodeDataModule", "FeatureBank", "LEOClassifier", "MetaLearner", "__version__"]
+
+_MODULES = {
+    "EpisodeDataModule": "data.datamodule",
+    "FeatureBank": "data.bank",
+    "LEOClassifier": "inference.leo_classifier",
+    "MetaLearner": "training.meta_learner",
+}
 
 
-def __getattr__(name: str) -> "type[LEOClassifier]":
-    """Import what takes long only when it is asked for."""
-    if name != "LEOClassifier":
+def __getattr__(name: str) -> Any:
+    """Import a public class when it is first used."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from leo_lightning.inference.leo_classifier import LEOClassifier
-
-    return LEOClassifier
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

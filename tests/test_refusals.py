@@ -15,6 +15,7 @@ import pytest
 
 from tests import refusals
 from tests.command_line import call
+from tests.commands.classify_refusals import NEW_CLASSES
 from tests.commands.compare.refusals import COMPARISON
 from tests.commands.dashboard_refusals import DASHBOARD
 from tests.commands.figures.refusals import FIGURES
@@ -23,7 +24,6 @@ from tests.commands.report.refusals import REPORT
 from tests.commands.sweep.refusals import SEARCH
 from tests.images.extraction.refusals import EXTRACTION
 from tests.images.refusals import IMAGES
-from tests.commands.classify_refusals import NEW_CLASSES
 from tests.places import ROOT
 from tests.refusals import Case, World, locked
 from tests.tiny_run import files, folders, tiny

@@ -1,4 +1,4 @@
-"""What is not said: notes of Lightning's that concern everyone and nobody."""
+"""Quiet: leave out notes of Lightning that help nobody."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def quiet() -> None:
-    """Leave out what Lightning says to everyone, and say warnings in one line."""
+    """Leave out notes that Lightning prints in every run, and print warnings on one line."""
     for name in (
         "pytorch_lightning.utilities.rank_zero",
         "lightning_fabric.utilities.seed",
@@ -15,7 +15,6 @@ def quiet() -> None:
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        ".*args parameter is intended to run from within Python",  # main() has completed the arguments
         ".*callbacks used to create the checkpoint need to be provided",  # evaluation saves nothing
         ".*Checkpoint directory .* exists and is not empty",  # a resumed run
         ".*sync_dist=True.* when logging on epoch level",  # all processes log the accuracy of all tasks

@@ -1,4 +1,4 @@
-"""A classifier of new classes as a file that needs nothing of this package.
+"""Classifiers of new classes as files that work without this package.
 
 The safetensors file holds `weight` (N, E), `bias` (N) and, if a mean is subtracted, `mean` (E), and in its
 header the names of the classes and `normalize`. With a batch x of embeddings (batch, E) in NumPy:
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION = "leo-lightning classifier", "1"
 OPSET, IR_VERSION = 13, 7
-"""Of ONNX 1.8, of 2020: the first in which a softmax is over one axis alone."""
+"""Versions of ONNX 1.8 (2020), the first with a softmax over a single axis."""
 EPSILON = 1e-12
-"""Least length that embeddings are divided by, torch's."""
+"""Smallest length to divide embeddings by, as in torch."""
 
 
 def export(
     adapted: "AdaptedClassifier", class_names: Sequence[str], trained: "TrainedModel", path: Path
 ) -> None:
-    """Write a linear classifier: all of the file, or nothing. Of a sampled one the means are written.
+    """Write a linear classifier; of a sampling learner, the mean classifier. The file is written whole.
 
     Args:
         adapted: the classifier.
-        class_names: of its classes.
-        trained: what it was made with.
+        class_names: names of its classes.
+        trained: the model that it was adapted from.
         path: the file, .onnx or .safetensors.
 
     Raises:
-        InputError: the classifier is not linear, or the file of another kind or cannot be written.
+        InputError: the classifier is not linear, or the file has another ending.
     """
     from leo_lightning.common.files import whole_file
 
@@ -71,13 +71,13 @@ def export(
 
 
 def check_kind(path: Path) -> None:
-    """Check that the ending of a file says what is written.
+    """Check the ending of the file to write.
 
     Raises:
         InputError: it is neither .onnx nor .safetensors.
     """
     if path.suffix not in (".onnx", ".safetensors"):
-        raise InputError(f"{path}: must end in .onnx or .safetensors, which says what is written; name it so")
+        raise InputError(f"{path}: must end in .onnx or .safetensors")
 
 
 def _safetensors(arrays: "dict[str, ndarray]", header: dict[str, str]) -> bytes:

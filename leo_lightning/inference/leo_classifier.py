@@ -1,4 +1,4 @@
-"""LEOClassifier: new classes by scikit-learn's habits."""
+"""LEOClassifier: classify new classes with scikit-learn's interface."""
 
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,22 @@ from leo_lightning.inference.trained_model import TrainedModel
 
 
 class LEOClassifier(ClassifierMixin, BaseEstimator):
-    """Learns new classes from a few embeddings of each, with what a checkpoint has learned from others.
+    """Learn new classes from a few embeddings of each, with a trained LEO or another method for classes.
 
-    Embeddings are given as they are stored: they are normalised as those were that the checkpoint was trained
-    on. Not LEO alone: any method for classes of this package may be in the checkpoint.
+    Pass embeddings as they are stored: they are normalised like the features of the training.
+
+        classifier = LEOClassifier("runs/leo/DATE/checkpoints/best.ckpt").fit(X, y)
+        classifier.predict(X_new)
 
     Args:
         checkpoint: path of a best.ckpt or last.ckpt.
-        samples: S, classifiers that are drawn for `disagreement`.
+        samples: S, classifiers to draw for `disagreement`.
 
     Attributes:
         classes_: labels of the classes, sorted.
         n_features_in_: E, size of an embedding.
-        trained_: what is in the checkpoint.
-        adapted_: the classifier, in torch.
+        trained_: the learner of the checkpoint.
+        adapted_: the adapted classifier, in torch.
     """
 
     def __init__(self, checkpoint: str | Path | None = None, samples: int = SAMPLES) -> None:
@@ -41,18 +43,18 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, samples: int = SAMPLES) -> "LEOClassifier":
-        """A classifier that is yet to be fitted; the checkpoint is read when it is."""
+        """An unfitted classifier; `fit` reads the checkpoint."""
         return cls(path, samples)
 
     def fit(self, X: Any, y: Any) -> "LEOClassifier":
-        """Learn classes; what was learned of others before is forgotten.
+        """Learn classes, in place of earlier ones.
 
         Args:
             X: (n, E), embeddings.
-            y: (n,), labels, of any kind; some classes may have more than others.
+            y: (n,), labels of any kind; classes may differ in their number of examples.
 
         Raises:
-            InputError: the checkpoint cannot be read, or the embeddings are not those that it was trained on.
+            InputError: the checkpoint cannot be read, or was trained on other embeddings.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
@@ -74,20 +76,20 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Float64[ndarray, "n N"]:
         """Probability of each class, in the order of `classes_`, for the rows of X (n, E)."""
-        return torch.cat([each.probability for each in self._answers(X)]).numpy()
+        return torch.cat([answer.probability for answer in self._answers(X)]).numpy()
 
     def entropy(self, X: Any) -> Float64[ndarray, " n"]:
-        """Entropy of each row's probabilities, in nats: 0 if a class is certain, log N if all are alike."""
-        return torch.cat([each.entropy() for each in self._answers(X)]).numpy()
+        """Entropy of each row's probabilities, in nats: 0 if a class is certain, log N if all are equal."""
+        return torch.cat([answer.entropy() for answer in self._answers(X)]).numpy()
 
     def disagreement(self, X: Any) -> Float64[ndarray, " n"]:
-        """Share of classifiers drawn from the learner's distribution that name another class than `predict`.
+        """Share of classifiers drawn by the learner that predict another class than `predict`.
 
         Raises:
-            InputError: the learner draws nothing.
+            InputError: the learner draws none.
         """
         answers = self._answers(X, disagreement=True)
-        shares = [each.disagreement for each in answers if each.disagreement is not None]
+        shares = [answer.disagreement for answer in answers if answer.disagreement is not None]
         if not shares:
             name = type(self.trained_.learner).__name__
             raise InputError(
@@ -96,7 +98,7 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
         return torch.cat(shares).numpy()
 
     def export(self, path: str | Path) -> None:
-        """Write the classifier as .onnx or .safetensors: see `leo_lightning.inference.export`."""
+        """Write the classifier as .onnx or .safetensors; `leo_lightning.inference.export` has the format."""
         check_is_fitted(self)
         names = [str(name) for name in self.classes_.tolist()]
         export(self.adapted_, names, self.trained_, Path(path))

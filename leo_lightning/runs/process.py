@@ -1,4 +1,4 @@
-"""The process that a command runs in: threads, memory, signals, imports, compiler."""
+"""Set-up of the process that a command runs in: threads, memory, signals, imports, compiler."""
 
 import ctypes
 import os
@@ -23,17 +23,17 @@ def prepare_process() -> None:
 
 
 def prepare_lightning() -> None:
-    """Set up a process for a run of Lightning: quick imports, and Ctrl-C that ends it until a run listens."""
+    """Set up a process for Lightning: quick imports, and Ctrl-C that ends the process until a run listens."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     import_torchmetrics()
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep the memory of a step's tensors, whose pages the next step would fault in again.
+    """Tell glibc to keep freed memory, up to 1 GiB, for the tensors of the next step.
 
-    A 5-shot training step takes a fifth longer otherwise. Up to 1 GiB that is free is kept.
-    Other C libraries are left as they are.
+    A 5-shot training step takes a fifth longer if its pages have to be faulted in anew. Other C libraries
+    are left alone.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -44,10 +44,9 @@ def keep_freed_memory() -> None:
 
 
 def import_torchmetrics() -> None:
-    """Import torchmetrics as if `UNUSED` were not installed: it takes half the time.
+    """Import torchmetrics as if the packages of `UNUSED` were missing, which takes half the time.
 
-    It imports them for plots and for metrics of images and sounds, which in this process will say that they
-    lack them. Anybody else can still import them.
+    It imports them for plots and for metrics of images and sounds. Other code can still import them.
     """
     check, available = imports.RequirementCache._check_available, imports.package_available
 
@@ -67,11 +66,11 @@ def import_torchmetrics() -> None:
 
 
 def prepare_compiler(root: Path) -> None:
-    """Keep what is compiled in `root`, where later runs find it.
+    """Keep compiled code in `root`, where later runs find it.
 
     Raises:
-        InputError: there is no C++ compiler.
+        InputError: a C++ compiler is missing.
     """
     if not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name):
-        raise InputError("model.compile needs a C++ compiler, and there is no g++ or clang++; leave it out")
+        raise InputError("model.compile needs a C++ compiler: install g++ or clang++, or leave it out")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((root / ".compiled").absolute()))

@@ -65,7 +65,7 @@ class Run:
         self.checkpoint = command.checkpoint
         self.console = Console(quiet=self.options.quiet)
         resumed = folder_of(command.path) if command.path and command.fitting else None
-        self.folder = resumed or fresh_folder(self.options.root, self.options.name)
+        self.folder = resumed or fresh_folder(Path(self.options.root), self.options.name)
         for section in (config.data.get("init_args", config.data), config.model):
             if section.get("seed", 0) is None:
                 section.seed = int(config.seed_everything)

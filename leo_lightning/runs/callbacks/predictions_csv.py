@@ -1,9 +1,9 @@
-"""predictions.csv: a line for each query of the tasks that are predicted."""
+"""predictions.csv: a line for each query of the predicted tasks."""
 
 import csv
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -16,15 +16,18 @@ from leo_lightning.data.episode import Episode
 from leo_lightning.learners.parts.normal_mixture import Predictive
 
 ROWS = 4096
-"""Queries that are written at once; as numbers of Python's they take much memory."""
+"""Queries to write at once; as Python numbers they take much memory."""
 
 
 class PredictionsCSV(Callback, ABC):
-    """Writes predictions.csv when all tasks are answered, in the order of the tasks.
+    """Writes predictions.csv when all tasks are predicted, in the order of the tasks.
 
     Args:
         path: the file.
     """
+
+    names: ClassVar[tuple[str, ...]]
+    """Names of the columns; the last may be absent."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,15 +35,11 @@ class PredictionsCSV(Callback, ABC):
 
     @abstractmethod
     def columns(self, trainer: pl.Trainer, outputs: Any, batch: Any) -> list[Tensor]:
-        """Numbers of each query of a meta-batch, first what they are sorted by: that of its task."""
-
-    @abstractmethod
-    def head(self, trainer: pl.Trainer, columns: int) -> list[str]:
-        """Names of what is written of so many columns."""
+        """Numbers of a meta-batch's queries, column by column; the first is the number of the task."""
 
     @abstractmethod
     def row(self, trainer: pl.Trainer, numbers: list[Any]) -> list[Any]:
-        """What is written of a query."""
+        """Cells of a query, given its numbers."""
 
     def on_predict_batch_end(
         self,
@@ -55,34 +54,31 @@ class PredictionsCSV(Callback, ABC):
         self._batches.append(self.columns(trainer, outputs, batch))
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write all of them, those of other processes too."""
+        """Write the queries of all processes."""
         mine = [torch.cat(column) for column in zip(*self._batches, strict=True)]
         self._batches.clear()
-        parts = [mine]
+        parts = [mine] * trainer.world_size
         if trainer.world_size > 1:
-            parts *= trainer.world_size  # places for the others'
             torch.distributed.gather_object(mine, parts if trainer.is_global_zero else None)
         if not trainer.is_global_zero:
             return
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         order = columns[0].argsort(stable=True)
-        self.write(trainer, [column[order] for column in columns])
-
-    def write(self, trainer: pl.Trainer, columns: list[Tensor]) -> None:
-        """Write all queries, which are in order."""
         with whole_file(self.path) as path, path.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(self.head(trainer, len(columns)))
-            for part in zip(*(column.split(ROWS) for column in columns), strict=True):
+            writer.writerow(self.names[: len(columns)])
+            for part in zip(*(column[order].split(ROWS) for column in columns), strict=True):
                 for numbers in zip(*(column.tolist() for column in part), strict=True):
                     writer.writerow(self.row(trainer, list(numbers)))
 
 
 class ClassesCSV(PredictionsCSV):
-    """Task, image, true and predicted class, probability; with a learner that samples, its spread as well."""
+    """Task, image, true and predicted class, probability; if the learner samples, its spread as well."""
+
+    names = ("task", "image", "class", "predicted", "probability", "spread")
 
     def columns(self, trainer: pl.Trainer, outputs: Any, batch: Episode) -> list[Tensor]:
-        """See `PredictionsCSV`."""
+        """Task, row of the image, number of the true and predicted class, probability, spread."""
         assert batch.rows is not None
         labels = _data(trainer).bank("test").labels
         probability, choice = (part.cpu() for part in outputs.probability.max(-1))
@@ -96,12 +92,8 @@ class ClassesCSV(PredictionsCSV):
         valid = torch.ones_like(choice, dtype=torch.bool) if batch.valid is None else batch.valid.cpu()
         return [column[valid] for column in columns]
 
-    def head(self, trainer: pl.Trainer, columns: int) -> list[str]:
-        """See `PredictionsCSV`."""
-        return ["task", "image", "class", "predicted", "probability", "spread"][:columns]
-
     def row(self, trainer: pl.Trainer, numbers: list[Any]) -> list[Any]:
-        """See `PredictionsCSV`."""
+        """Names in place of the numbers of image and classes."""
         bank, (task, row, *rest) = _data(trainer).bank("test"), numbers
         image = bank.image_names[row] if bank.image_names else row
         names = [bank.class_names[label] for label in rest[:2]]
@@ -109,22 +101,19 @@ class ClassesCSV(PredictionsCSV):
 
 
 class ValuesCSV(PredictionsCSV):
-    """Task, x, the value there, the mean that is predicted, and its standard deviation."""
+    """Task, x, the value at x, its predicted mean and standard deviation."""
+
+    names = ("task", "x", "value", "predicted", "std")
 
     def columns(self, trainer: pl.Trainer, outputs: Predictive, batch: Episode) -> list[Tensor]:
-        """See `PredictionsCSV`."""
+        """Task, x, value, mean, standard deviation."""
         assert batch.rows is not None
         x, value = batch.query[:, 0].cpu().unbind(-1)
-        mean = outputs.average()
-        columns = [batch.rows.task[:, None].expand_as(x), x, value, mean.cpu(), outputs.spread().cpu()]
-        return [column.flatten() for column in columns]
-
-    def head(self, trainer: pl.Trainer, columns: int) -> list[str]:
-        """See `PredictionsCSV`."""
-        return ["task", "x", "value", "predicted", "std"]
+        mean, std = outputs.average().cpu(), outputs.spread().cpu()
+        return [c.flatten() for c in (batch.rows.task[:, None].expand_as(x), x, value, mean, std)]
 
     def row(self, trainer: pl.Trainer, numbers: list[Any]) -> list[Any]:
-        """See `PredictionsCSV`."""
+        """Numbers to six digits."""
         return [numbers[0], *(f"{number:.6f}" for number in numbers[1:])]
 
 
