@@ -15,7 +15,7 @@ SIZE = 28
 if __name__ == "__main__":
     images, dst = Path(sys.argv[1]), Path(sys.argv[2])
     with TemporaryDirectory() as folder:
-        for split, pictures in find_splits(images, "refuse", print).items():
+        for split, pictures in find_splits(images).items():
             rows = [
                 read_image(pictures.path(row), 1, SIZE)[0, :SIZE, :SIZE].flatten()
                 for row in range(len(pictures))

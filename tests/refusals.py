@@ -26,7 +26,7 @@ from leo_lightning.commands import features
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_file import save_bank
 from leo_lightning.data.splits import SPLITS
-from tests.common.test_download import Behaviour, serve
+from tests.common.server import Behaviour, serve
 from tests.data.banks import make_bank
 from tests.data.importers import test_importer as sources
 from tests.data.importers.sources import (

@@ -1,16 +1,16 @@
-"""`python -m leo_lightning features`: extract, import, inspect, synthesize or download features.
+"""`features`: extract, import, inspect, synthesize or download features.
 
-What takes long to import is imported inside the functions, so that `--help` answers at once.
+Slow imports are inside the functions, so that `--help` answers at once.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leo_lightning.commands.arguments import ArgumentParser, exit_code
+from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.images.extraction.flags import add_arguments, run
 
@@ -23,20 +23,10 @@ AUTHORS_URL = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
 _AUTHORS_BACKBONE = "WRN-28-10"  # the paper, Section 5.1; claimed for the authors' own archive only
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; those of the process if None.
-
-    Returns:
-        Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
-    """
-    return exit_code(lambda: _run(_parser().parse_args(argv)))
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    arguments.run(arguments)
+def main(arguments: Sequence[str]) -> None:
+    """Run the command that the arguments name."""
+    typed = _parser().parse_args(arguments)
+    typed.run(typed)
 
 
 def _parser() -> ArgumentParser:
@@ -50,8 +40,8 @@ def _parser() -> ArgumentParser:
     command = commands.add_parser(
         "extract",
         help="make features of images with a backbone",
-        description="Make features of images with a backbone. What is not given is as the weights' file "
-        "says; for published weights, as their publisher prepares images. Stopped, the same command goes on.",
+        description="Make features of images with a backbone. Settings that are not given come from the file "
+        "of weights; for published weights, from their publisher. The same command continues one that ended.",
     )
     command.set_defaults(run=_extract)
     add_arguments(command)
@@ -69,7 +59,9 @@ def _parser() -> ArgumentParser:
     )
     command.add_argument("--overwrite", action="store_true", help="replace the feature files in DST")
 
-    command = commands.add_parser("info", help="show what is in a folder of feature files, or in one file")
+    command = commands.add_parser(
+        "info", help="show the content of a folder of feature files, or of one file"
+    )
     command.set_defaults(run=_info)
     command.add_argument("dst", type=Path, metavar="DST", help="folder or file")
 
@@ -92,7 +84,7 @@ def _parser() -> ArgumentParser:
 
 def _extract(arguments: argparse.Namespace) -> None:
     console = _console()
-    _print_written(console, run(arguments, console).items())
+    _print_written(console, run(arguments, console))
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -107,66 +99,49 @@ def _import(arguments: argparse.Namespace) -> None:
             crop=arguments.crop,
             backbone=arguments.backbone,
             overwrite=arguments.overwrite,
-            report=_reporter(console),
+            report=lambda remark: _print_line(console, f"note: {remark}"),
         )
-    _print_written(console, banks.items())
+    _print_written(console, banks)
 
 
 def _info(arguments: argparse.Namespace) -> None:
     from leo_lightning.data.feature_file import load_bank
     from leo_lightning.data.splits import load_split, present_splits
 
-    if arguments.dst.is_file():
-        banks = {arguments.dst.stem: load_bank(arguments.dst)}
-    else:  # of an empty folder, load_split says what to do
-        banks = {
-            split: load_split(arguments.dst, split) for split in present_splits(arguments.dst) or ["train"]
-        }
+    dst: Path = arguments.dst
+    if dst.is_file():
+        banks = {dst.stem: load_bank(dst)}
+    else:  # load_split says what is wrong with an empty folder
+        banks = {split: load_split(dst, split) for split in present_splits(dst) or ["train"]}
     _print_info(_console(), banks)
 
 
 def _synthesize(arguments: argparse.Namespace) -> None:
-    from leo_lightning.data.splits import check_vacant, save_splits
+    from leo_lightning.data.splits import save_splits
     from leo_lightning.data.synthetic import synthesize
 
     check_least(0, {"--seed": arguments.seed})
-    check_vacant(arguments.dst)
-    console = _console()
-    with console.status("synthesizing ..."):
-        banks = save_splits(synthesize(arguments.seed).items(), arguments.dst)
-    _print_written(console, banks.items())
+    _print_written(_console(), save_splits(synthesize(arguments.seed).items(), arguments.dst))
 
 
 def _download(arguments: argparse.Namespace) -> None:
     from leo_lightning.common.download import download
-    from leo_lightning.data.importers.importer import import_features
     from leo_lightning.data.splits import check_vacant
 
     dst: Path = arguments.dst
     check_vacant(dst)
-    console = _console()
     archive = dst / "embeddings.zip"
     try:
         download(arguments.url, archive)
     except InputError:
-        with suppress(OSError):  # leave no folder behind that holds nothing
+        with suppress(OSError):  # not empty
             dst.rmdir()
         raise
-    console.print(
-        f"{archive}: {archive.stat().st_size:,} bytes", markup=False, highlight=False, soft_wrap=True
-    )
-    with console.status("importing ..."):
-        banks = import_features(
-            archive,
-            dst,
-            dataset=arguments.dataset,
-            crop=arguments.crop,
-            backbone=_AUTHORS_BACKBONE if arguments.url == AUTHORS_URL else "unknown",
-            report=_reporter(console),
-        )
+    arguments.src, arguments.overwrite = archive, False
+    arguments.backbone = _AUTHORS_BACKBONE if arguments.url == AUTHORS_URL else "unknown"
+    _import(arguments)
     if not arguments.keep_archive:
         archive.unlink()
-    _print_written(console, banks.items())
 
 
 def _console() -> "Console":
@@ -176,77 +151,48 @@ def _console() -> "Console":
     return Console() if sys.stdout.isatty() else Console(width=200)
 
 
-def _reporter(console: "Console") -> Callable[[str], None]:
-    def report(remark: str) -> None:
-        console.print(f"note: {remark}", markup=False, highlight=False, soft_wrap=True)
-
-    return report
+def _print_line(console: "Console", line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_written(console: "Console", banks: "Iterable[tuple[str, FeatureBank]]") -> None:
-    """Print one line per split that was written."""
-    from rich.table import Table
-
-    table = Table("split", "classes", "images", "E", "dtype")
-    table.add_column("where", overflow="fold")
-    for split, bank in banks:
-        table.add_row(
-            split, str(bank.num_classes), str(len(bank)), str(bank.embedding_size), _dtype(bank), bank.source
-        )
-    console.print(table)
+def _print_written(console: "Console", banks: "Mapping[str, FeatureBank]") -> None:
+    for bank in banks.values():
+        _print_line(console, f"{bank.source}: {bank.summary}, {bank.embeddings.dtype}")
 
 
-def _print_info(console: "Console", banks: "dict[str, FeatureBank]") -> None:
-    """Print one column per split, then where each split comes from."""
+def _print_info(console: "Console", banks: "Mapping[str, FeatureBank]") -> None:
+    """Print one column per split, then where the splits come from."""
     from rich.table import Table
 
     table = Table("", *banks)
-    described = [_described(bank) for bank in banks.values()]
-    for what in described[0]:
-        table.add_row(what, *(description[what] for description in described))
+    columns = [_described(bank) for bank in banks.values()]
+    for row in columns[0]:
+        table.add_row(row, *(column[row] for column in columns))
     console.print(table)
-    for line in _provenance_lines(banks):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _provenance_lines(banks: "dict[str, FeatureBank]") -> list[str]:
-    """Return one line for what all splits share, and one per split for what differs."""
-    lines = []
     for key in dict.fromkeys(key for bank in banks.values() for key in bank.provenance):
         values = {split: bank.provenance.get(key, "unknown") for split, bank in banks.items()}
         if len(set(values.values())) == 1:
-            lines.append(f"{key}: {next(iter(values.values()))}")
+            _print_line(console, f"{key}: {next(iter(values.values()))}")
         else:
-            lines += [f"{key} ({split}): {value}" for split, value in values.items()]
-    return lines
+            for split, value in values.items():
+                _print_line(console, f"{key} ({split}): {value}")
 
 
 def _described(bank: "FeatureBank") -> dict[str, str]:
-    counts = bank.counts
-    mean, low, high, finite = _norms(bank)
-    return {
-        "classes": str(bank.num_classes),
-        "images": str(len(bank)),
-        "images per class": f"{counts.min()} to {counts.max()}",
-        "E": str(bank.embedding_size),
-        "dtype": _dtype(bank),
-        "file size": f"{Path(bank.source).stat().st_size / 1e6:,.1f} MB",
-        "L2 norm": f"{mean:.4g} ({low:.4g} to {high:.4g})",
-        "finite": "yes" if finite else "no",
-        "image names": "yes" if bank.image_names is not None else "no",
-    }
-
-
-def _norms(bank: "FeatureBank") -> tuple[float, float, float, bool]:
-    """Return the mean, least and greatest L2 norm of the embeddings, and whether all of them are finite."""
     import torch
 
     # In float64, because the squares of ordinary features overflow float16; in chunks, because the bank may
     # exceed memory.
     rows = max(1, 2**22 // bank.embedding_size)
     norms = torch.cat([chunk.double().norm(dim=1) for chunk in bank.embeddings.split(rows)])
-    return norms.mean().item(), norms.min().item(), norms.max().item(), bool(norms.isfinite().all())
-
-
-def _dtype(bank: "FeatureBank") -> str:
-    return str(bank.embeddings.dtype).removeprefix("torch.")
+    return {
+        "classes": str(bank.num_classes),
+        "images": str(len(bank)),
+        "images per class": f"{bank.counts.min()} to {bank.counts.max()}",
+        "E": str(bank.embedding_size),
+        "dtype": str(bank.embeddings.dtype).removeprefix("torch."),
+        "file size": f"{Path(bank.source).stat().st_size / 1e6:,.1f} MB",
+        "L2 norm": f"{norms.mean():.4g} ({norms.min():.4g} to {norms.max():.4g})",
+        "finite": "yes" if norms.isfinite().all() else "no",
+        "image names": "yes" if bank.image_names is not None else "no",
+    }

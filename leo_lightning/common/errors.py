@@ -1,7 +1,6 @@
-"""The exceptions that a user can mend, and how they and those of other libraries become one line."""
+"""The exceptions that a user can fix, and checks that raise them in one line."""
 
 import difflib
-import errno
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,15 +13,11 @@ class InputError(ValueError):
 
 
 class DivergedError(RuntimeError):
-    """Training was stopped because its steps kept being not finite."""
+    """Training was stopped because loss or gradients stayed NaN or infinite."""
 
 
 class Interrupted(BaseException):
-    """A signal ended the run; no error, and so no Exception.
-
-    Args:
-        signal: its number.
-    """
+    """A signal, by its number, ended the run; not an error, and so not an Exception."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -35,58 +30,33 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text out of somebody's file for a message: short, on one line, nothing that a terminal obeys."""
+    """Return text from somebody's file for a message: short, on one line, without control characters."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text[:201])
     return shown if len(shown) <= 200 else shown[:197] + "..."
 
 
 def disk_line(error: OSError) -> str:
-    """Return what the disk or its rights refuse, where, and what to do, on one line."""
-    if error.strerror is None:  # raised by a library, in its own words
-        return one_line(error)
-    advice = {
-        errno.ENOSPC: "; make room, then run it again",
-        errno.EDQUOT: "; make room, then run it again",
-        errno.EFBIG: "; write to a disk that takes larger files",
-        errno.EACCES: "; name another place, or ask for the rights",
-        errno.EPERM: "; name another place, or ask for the rights",
-        errno.EROFS: "; name another place",
-    }.get(error.errno or 0, "")
-    where = "" if error.filename is None else f"{error.filename}: "
-    return f"{where}{error.strerror}{advice}"
+    """Return the file and what the disk refuses, on one line."""
+    if error.strerror is None or error.filename is None:  # raised by a library, in its own words
+        return error.strerror or one_line(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 def check_least(least: int, values: Mapping[str, int | float | None]) -> None:
-    """Check that no setting is too small; one that is None is not set.
-
-    Args:
-        least: the smallest value allowed.
-        values: settings by the names that a configuration calls them.
-
-    Raises:
-        InputError: names the first that is smaller.
-    """
+    """Raise an InputError that names the first setting below `least`; None means that it is not set."""
     for name, value in values.items():
         if value is not None and not value >= least:
             raise InputError(f"{name} is {value}: it must be at least {least}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Check that a setting is one of those there are.
-
-    Raises:
-        InputError: says which there are.
-    """
+    """Raise an InputError unless a setting is one of the choices."""
     if value not in choices:
         raise InputError(f"{name} is {value!r}: it must be {' or '.join(choices)}")
 
 
 def require(package: str, reason: str) -> None:
-    """Check that a package can be imported that only some runs need.
-
-    Raises:
-        InputError: says how to install it.
-    """
+    """Raise an InputError that says how to install an optional package, unless it can be imported."""
     try:
         importlib.import_module(package)
     except ImportError:
@@ -94,18 +64,10 @@ def require(package: str, reason: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str = "see --help") -> str:
-    """Return what to say after an unknown name: the known one that looks like it, or where to look.
-
-    Args:
-        name: the unknown one.
-        known: what it may have been meant to be.
-        otherwise: what to say if it looks like none of them.
-    """
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    if not near:  # right name, wrong section
+    """Return the end of a message about an unknown name: the known name most like it, or other advice."""
+    similar = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    if not similar:  # right name, wrong section
         leaves = {key.rsplit(".", 1)[-1]: key for key in known}
-        near = [
-            leaves[leaf]
-            for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1, cutoff=0.8)
-        ]
-    return f"; did you mean {near[0]}?" if near else f"; {otherwise}"
+        leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1, cutoff=0.8)
+        similar = [leaves[key] for key in leaf]
+    return f"; did you mean {similar[0]}?" if similar else f"; {otherwise}"

@@ -1,22 +1,25 @@
-"""whole_file: a file appears under its name complete, or not at all."""
+"""Files that appear complete or not at all, and their checksums."""
 
 import errno
+import hashlib
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Literal
 
 from leo_lightning.common.errors import InputError
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what was written there then replaces `path`, at once and on the disk.
+    """Give a temporary path to write to; at the end that file replaces `path`, at once and on the disk.
 
     Until then `path` is what it was before, whatever happens: an exception, a full disk, a kill, a power cut.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -26,7 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(part, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the renaming, too
+            os.fsync(folder)  # so that the new name survives a power cut, too
         finally:
             os.close(folder)
     except OSError as error:
@@ -37,11 +40,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def check_place(path: Path) -> None:
-    """Check that a file can be written, before what is to be in it is made.
-
-    Raises:
-        InputError: says why it cannot.
-    """
+    """Raise an InputError unless a file can be written; call it before the content is computed."""
     part = path.with_name(f".{path.name}.part")
     try:
         if path.is_dir():
@@ -49,14 +48,19 @@ def check_place(path: Path) -> None:
         part.touch()
         part.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); name another place with --out"
-        ) from None
+        raise cannot_write(path, error) from None
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:
-    """The line for a file that the disk does not take."""
+    """Return the error for a file that cannot be written."""
     return InputError(
-        f"{path}: cannot be written ({error.strerror or error}); make room or mend the permissions. "
-        "What was there before is intact"
+        f"{path}: cannot be written ({error.strerror or error}); what was there before is intact"
     )
+
+
+def checksum_of(stream: IO[bytes] | io.BufferedIOBase, algorithm: Literal["sha256", "md5"] = "sha256") -> str:
+    """Return the checksum of the rest of a stream, in lower case."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    while block := stream.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()

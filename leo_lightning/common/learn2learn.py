@@ -1,4 +1,4 @@
-"""The one module that imports learn2learn, quietly and only when asked: it takes seconds, and brings Gym."""
+"""The one importer of learn2learn, quiet and only on demand: the import takes seconds and brings Gym."""
 
 import contextlib
 import functools
@@ -12,14 +12,10 @@ from leo_lightning.common.errors import require
 
 @functools.cache
 def learn2learn_module(name: str, reason: str) -> ModuleType:
-    """A module of learn2learn, without what its own imports say about Gym and NumPy.
-
-    Args:
-        name: such as `algorithms`.
-        reason: what needs it, for the message if it is not installed.
+    """Import a module of learn2learn, such as `algorithms`, without its warnings about Gym and NumPy.
 
     Raises:
-        InputError: learn2learn is not installed.
+        InputError: learn2learn is not installed, and `reason` needs it.
     """
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -12,15 +12,16 @@ from torch import Tensor
 
 from leo_lightning.common.errors import InputError
 
+Labels = Sequence[int] | Sequence[str] | np.ndarray | Tensor
+"""The class of every row: whole numbers, which sort as numbers, or names, which sort as text."""
+
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-_CHUNK = 2**22  # numbers looked at in one go: 16 MiB of float32
+_CHUNK = 2**22  # numbers checked at once: 16 MiB of float32
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureBank:
-    """Embeddings of the images of one split, grouped by class.
-
-    Tensors from anybody's file may come here, so their shapes are checked always and not only in tests.
+    """Embeddings of the images of one split, grouped by class; shapes are checked, since files may be wrong.
 
     Attributes:
         embeddings: (n, E), one row per image, as stored: neither normalised nor converted.
@@ -28,7 +29,7 @@ class FeatureBank:
         class_names: name of every class.
         image_names: name of every row's image, where known.
         provenance: where the features came from: dataset, split, crop, backbone, source file.
-        source: what messages call this bank: its file, if it has one.
+        source: the bank's name in messages: its file, if it has one.
     """
 
     embeddings: Tensor
@@ -39,26 +40,26 @@ class FeatureBank:
     source: str = "features"
 
     def __post_init__(self) -> None:
-        _check_embeddings(self.embeddings, self.source)
+        check_lengths(self.embeddings, self.labels, self.image_names, self.source)
         if self.embeddings.dtype not in _DTYPES:
             raise InputError(
                 f"{self.source}: embeddings are {self.embeddings.dtype}; "
                 "they must be float16, bfloat16 or float32"
             )
-        _check_labels(self.labels, len(self.embeddings), len(self.class_names), self.source)
         if len(set(self.class_names)) != len(self.class_names):
             raise InputError(f"{self.source}: two classes have the same name; make the file again")
-        if self.image_names is not None and len(self.image_names) != len(self.embeddings):
+        numbers = torch.arange(self.num_classes)
+        if self.labels.dtype != torch.int64 or not torch.equal(self.labels.unique_consecutive(), numbers):
             raise InputError(
-                f"{self.source}: {len(self.image_names)} image names for {len(self.embeddings)} embeddings; "
-                "give one name per row"
+                f"{self.source}: labels must be int64 and run from 0 to {self.num_classes - 1}, sorted and "
+                "with no class left out; import the features again"
             )
 
     @classmethod
     def from_arrays(
         cls,
         embeddings: Tensor | np.ndarray,
-        labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor,
+        labels: Labels,
         image_names: Sequence[str] | None = None,
         provenance: Mapping[str, str] | None = None,
         source: str = "features",
@@ -67,10 +68,10 @@ class FeatureBank:
 
         Args:
             embeddings: (n, E) floating. Kept as stored, except that float64 becomes float32.
-            labels: class of every row, as whole numbers (sorted as numbers) or names (sorted as text).
+            labels: class of every row.
             image_names: name of every row's image.
             provenance: where the features came from.
-            source: what messages call these features.
+            source: the features' name in messages.
 
         Raises:
             InputError: the arrays do not fit together, or hold numbers that are not finite.
@@ -78,7 +79,7 @@ class FeatureBank:
         check_lengths(embeddings, labels, image_names, source)
         class_names, classes = class_numbers(labels, source)
         order = np.argsort(classes, kind="stable")
-        rows = _sorted_rows(embeddings, order, source)
+        rows = stored_rows(embeddings[order], source)
         _check_finite(rows, source, order)
         return cls(
             embeddings=rows,
@@ -90,12 +91,8 @@ class FeatureBank:
         )
 
     def check_finite(self) -> None:
-        """Check that every embedding is finite; reads them all, a chunk at a time.
-
-        Raises:
-            InputError: names the first rows that hold NaN or infinity.
-        """
-        _check_finite(self.embeddings, self.source)
+        """Raise an InputError that names the rows with NaN or infinity; reads them all, a chunk at a time."""
+        _check_finite(self.embeddings, self.source, np.arange(len(self)))
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -110,6 +107,12 @@ class FeatureBank:
         """Length of an embedding, E."""
         return self.embeddings.shape[1]
 
+    @property
+    def summary(self) -> str:
+        """The bank's size in words."""
+        classes, images = self.num_classes, len(self)
+        return f"{classes} classes, {images:,} images, embeddings of size {self.embedding_size}"
+
     @cached_property
     def counts(self) -> Int64[np.ndarray, " C"]:
         """Number of images of every class."""
@@ -123,135 +126,71 @@ class FeatureBank:
 
 def listed(items: Sequence[object], most: int = 5) -> str:
     """Return the first few items for a message, quoted where they are text."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(repr(item) for item in items[:most]) + more
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(repr(item) for item in items[:most]) + rest
 
 
 def check_lengths(
-    embeddings: Tensor | np.ndarray,
-    labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor | None,
-    image_names: Sequence[str] | None,
-    source: str,
+    embeddings: Tensor | np.ndarray, labels: Labels | None, image_names: Labels | None, source: str
 ) -> None:
-    """Check that there is one row of numbers, one label and one name per image, if there are any.
-
-    Raises:
-        InputError: some have another shape.
-    """
-    _check_embeddings(embeddings, source)
-    if isinstance(labels, Tensor | np.ndarray) and labels.ndim != 1:
-        raise InputError(f"{source}: labels have shape {tuple(labels.shape)}; give one label per row")
-    for values, what in ((labels, "labels"), (image_names, "image names")):
+    """Raise an InputError unless there is one row of numbers, one label and one name per image, if any."""
+    if embeddings.ndim != 2 or 0 in embeddings.shape:
+        raise InputError(
+            f"{source}: embeddings have shape {tuple(embeddings.shape)}; "
+            "they must be one row of numbers per image"
+        )
+    for values, name in ((labels, "labels"), (image_names, "image names")):
+        if isinstance(values, Tensor | np.ndarray) and values.ndim != 1:
+            raise InputError(f"{source}: {name} have shape {tuple(values.shape)}; give one per row")
         if values is not None and len(values) != len(embeddings):
             raise InputError(
-                f"{source}: {len(embeddings)} embeddings but {len(values)} {what}; give one per row"
+                f"{source}: {len(embeddings)} embeddings but {len(values)} {name}; give one per row"
             )
 
 
-def _check_embeddings(embeddings: Tensor | np.ndarray, source: str) -> None:
-    shape = tuple(embeddings.shape)
-    if len(shape) != 2:
+def _check_finite(embeddings: Float[Tensor, "n E"], source: str, numbers: Int64[np.ndarray, " n"]) -> None:
+    """Raise if a row is not finite; `numbers` are what the message calls the rows."""
+    size = max(1, _CHUNK // embeddings.shape[1])
+    finite = torch.cat([chunk.isfinite().all(dim=1) for chunk in embeddings.split(size)])
+    if not finite.all():
+        bad = np.sort(numbers[~finite.numpy()]).tolist()
         raise InputError(
-            f"{source}: embeddings have shape {shape}; they must be one row of numbers per image"
-        )
-    if 0 in shape:
-        raise InputError(f"{source}: embeddings have shape {shape}; there must be at least one number")
-
-
-def _check_labels(labels: Tensor, rows: int, classes: int, source: str) -> None:
-    if labels.dtype != torch.int64 or tuple(labels.shape) != (rows,):
-        raise InputError(
-            f"{source}: labels are {labels.dtype} of shape {tuple(labels.shape)} for {rows} embeddings; "
-            "they must be int64, one per row"
-        )
-    steps = labels.diff()
-    if labels[0] != 0 or ((steps != 0) & (steps != 1)).any() or labels[-1] != classes - 1:
-        raise InputError(
-            f"{source}: labels must run from 0 to {classes - 1} (there are {classes} class names), sorted "
-            "and with no class left out; import the features again"
+            f"{source}: holds numbers that are not finite in {len(bad)} of {len(numbers)} rows "
+            f"({listed(bad)}); remove these rows or compute them again"
         )
 
 
-def _check_finite(
-    embeddings: Float[Tensor, "n E"], source: str, original: Int64[np.ndarray, " n"] | None = None
-) -> None:
-    """Raise if a row is not finite; `original` are the numbers to call the rows by, if they were moved."""
-    rows = max(1, _CHUNK // embeddings.shape[1])
-    bad = [
-        start + int(row)
-        for start in range(0, len(embeddings), rows)
-        for row in (~torch.isfinite(embeddings[start : start + rows]).all(dim=1)).nonzero()
-    ]
-    if original is not None:
-        bad = sorted(int(original[row]) for row in bad)
-    if bad:
-        what = "row holds" if len(bad) == 1 else "rows hold"
-        raise InputError(
-            f"{source}: {len(bad)} {what} numbers that are not finite (row {listed(bad)}); "
-            "remove these rows or compute them again"
-        )
-
-
-def class_numbers(
-    labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor, source: str
-) -> tuple[tuple[str, ...], Int64[np.ndarray, " n"]]:
+def class_numbers(labels: Labels, source: str) -> tuple[tuple[str, ...], Int64[np.ndarray, " n"]]:
     """Return the class names in order, and the class of every row.
 
-    Args:
-        labels: whole numbers (sorted as numbers) or names (sorted as text).
-        source: what messages call them.
-
     Raises:
-        InputError: they are neither.
+        InputError: the labels are neither whole numbers nor names.
     """
-    if isinstance(labels, Tensor | np.ndarray):
-        labels = labels.tolist()
-    values: list[Any] = [_plain(label) for label in labels]
-    kind = str if values and isinstance(values[0], str) else int
+    values: list[Any] = list(labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels)
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    values = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values]
+    wanted = str if isinstance(values[0], str) else int
     for row, value in enumerate(values):
-        if type(value) is not kind:
+        if type(value) is not wanted or value == "":
             raise InputError(
                 f"{source}: the label of row {row} is {value!r:.60}; "
-                "labels must be all whole numbers or all names"
+                "labels must be all whole numbers, or all names that are not empty"
             )
-        if value == "":
-            raise InputError(f"{source}: the label of row {row} is empty; give every class a name")
     number = {value: i for i, value in enumerate(sorted(set(values)))}
-    return tuple(str(value) for value in number), np.array([number[value] for value in values], np.int64)
-
-
-def _plain(label: object) -> object:
-    """Return a label as Python's own int or str; leave what is neither."""
-    if isinstance(label, bytes):
-        return label.decode("utf-8", errors="replace")
-    if isinstance(label, str):
-        return str(label)
-    return label.item() if isinstance(label, np.generic) else label
-
-
-def _sorted_rows(
-    embeddings: Tensor | np.ndarray, order: Int64[np.ndarray, " n"], source: str
-) -> Float[Tensor, "n E"]:
-    """Return a copy of the rows in the given order, float64 as float32."""
-    if isinstance(embeddings, Tensor):
-        return stored_rows(embeddings.detach()[torch.from_numpy(order)], source)
-    return stored_rows(embeddings[order], source)
+    return tuple(map(str, number)), np.array([number[value] for value in values], np.int64)
 
 
 def stored_rows(embeddings: Tensor | np.ndarray, source: str) -> Float[Tensor, "n E"]:
-    """Return rows as a bank holds them: float64 as float32; all else as it is, and not copied.
+    """Return rows as a bank stores them: float64 becomes float32; the others are neither changed nor copied.
 
     Raises:
-        InputError: they are no floating point numbers.
+        InputError: the rows are not floating point numbers.
     """
-    if isinstance(embeddings, Tensor):
-        floating = embeddings.is_floating_point()
-    else:
-        floating = embeddings.dtype.kind == "f"
-    if not floating:
-        raise InputError(f"{source}: embeddings are {embeddings.dtype}; they must be floating point numbers")
-    if isinstance(embeddings, Tensor):
-        return embeddings.float() if embeddings.dtype == torch.float64 else embeddings
-    dtype = np.float16 if embeddings.dtype.itemsize == 2 else np.float32
-    with np.errstate(over="ignore"):  # what overflows is infinite, and the check of finiteness says so
-        return torch.from_numpy(embeddings.astype(dtype, copy=False))
+    if isinstance(embeddings, np.ndarray) and embeddings.dtype.kind == "f":
+        dtype = np.float16 if embeddings.dtype.itemsize == 2 else np.float32
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, which `check_finite` reports
+            return torch.from_numpy(embeddings.astype(dtype, copy=False))
+    if isinstance(embeddings, Tensor) and embeddings.dtype in (*_DTYPES, torch.float64):
+        rows = embeddings.detach()
+        return rows.float() if rows.dtype == torch.float64 else rows
+    raise InputError(f"{source}: embeddings are {embeddings.dtype}; they must be floating point numbers")

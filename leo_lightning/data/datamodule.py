@@ -1,7 +1,7 @@
 """EpisodeDataModule: N-way K-shot episodes from a folder of feature files."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,21 +31,21 @@ class EpisodeDataModule(TaskDataModule):
         query: Q, query images per class in training and validation.
         train_way: N in training, if it differs.
         train_shot: K in training, if it differs.
-        test_query: Q in testing, or `all` for all images that are not in the support, as the paper has it.
+        test_query: Q in testing, or `all` for all images that are not in the support, as in the paper.
         batch_size: B, tasks per meta-batch and process.
-        eval_batch_size: tasks evaluated at once; changes no result. null: 64, or 128 where all the images
-            that are left are queries.
-        steps_per_epoch: meta-batches that count as an epoch: validation follows each.
+        eval_batch_size: tasks evaluated at once; changes no result. null: 64, or 128 where all remaining
+            images are queries.
+        steps_per_epoch: meta-batches per epoch; validation follows each epoch.
         val_tasks: number of validation tasks.
         test_tasks: number of test tasks.
         predict_tasks: number of test tasks to predict.
-        normalize: none, l2 (each embedding to length 1) or center_l2 (mean of the training split subtracted
-            first).
-        train_on_val: train on the classes of train and val together, as for the published numbers; there is
-            then no validation, and the last checkpoint is tested.
+        normalize: none, l2 (each embedding to length 1) or center_l2 (the mean of the training split is
+            subtracted first).
+        train_on_val: train on the classes of train and val together, as for the published numbers; then there
+            is no validation, and the last checkpoint is tested.
         in_memory: false leaves the embeddings on disk, for features larger than memory.
         num_workers: processes that sample tasks; 0 samples in the main process, which is usually faster.
-        eval_seed: seed of validation and test tasks; the same for all runs, so that they compare.
+        eval_seed: seed of validation and test tasks; keep it the same for all runs, so that they compare.
         seed: seed of the training tasks; null: that of seed_everything.
     """
 
@@ -78,12 +78,10 @@ class EpisodeDataModule(TaskDataModule):
             batch_size, eval_batch_size, steps_per_epoch, val_tasks, test_tasks, predict_tasks, num_workers,
             eval_seed, seed,
         )  # fmt: skip
-        positive = {
-            "shot": shot, "query": query, "train_shot": train_shot,
-            "test_query": None if isinstance(test_query, str) else test_query,
-        }  # fmt: skip
         check_least(2, {"data.way": way, "data.train_way": train_way})
-        check_least(1, {f"data.{name}": value for name, value in positive.items()})
+        check_least(1, {"data.shot": shot, "data.train_shot": train_shot, "data.query": query})
+        if not isinstance(test_query, str):
+            check_least(1, {"data.test_query": test_query})
         self.root = None if root is None else Path(root)
         self.way, self.shot, self.query = way, shot, query
         self.train_way, self.train_shot = train_way or way, train_shot or shot
@@ -91,8 +89,7 @@ class EpisodeDataModule(TaskDataModule):
         self.normalize: Normalize = normalize
         self.train_on_val = train_on_val
         self.in_memory = in_memory
-        self._banks: dict[str, FeatureBank] = {}
-        self._normalization: Normalization | None = None
+        self._stored: dict[str, FeatureBank] = {}  # by split, as in its file
         self._tables: dict[str, Tensor] = {}
         self._files: dict[str, RowFile] = {}
 
@@ -102,39 +99,36 @@ class EpisodeDataModule(TaskDataModule):
         return next(iter(self._available().values())).embedding_size
 
     def bank(self, split: str) -> FeatureBank:
-        """The features of a split; for `train` with `train_on_val`, of train and val together."""
-        if split not in self._banks:
-            bank = self._load(split)
-            if split == "train" and self.train_on_val:
-                bank = union(bank, self._load("val"))
-            self._banks[split] = bank
-        return self._banks[split]
+        """Return the features of a split; for `train` with `train_on_val`, of train and val together."""
+        return self._both if split == "train" and self.train_on_val else self._load(split)
+
+    @cached_property
+    def _both(self) -> FeatureBank:
+        return union(self._load("train"), self._load("val"))
 
     def class_names(self, split: str) -> tuple[str, ...]:
-        """See `TaskDataModule`."""
+        """Return the names of a split's classes."""
         return self.bank(split).class_names
 
     def episode(self, tasks: Sequence[int], stage: str, device: torch.device) -> Episode:
-        """See `TaskDataModule`. Call `setup` first."""
+        """Return the tasks with the given numbers, as they are in a stage. Call `setup` first."""
         rows = self.transfer_batch_to_device(self.sampler(stage)(tasks), device, 0)
         return self.gather(rows, SPLITS[stage])
+
+    @cached_property
+    def normalization(self) -> Normalization:
+        """The way from embeddings to rows; a mean is that of train (without val, whatever is trained on)."""
+        mean = mean_of(self._load("train").embeddings) if self.normalize == "center_l2" else None
+        return Normalization(self.normalize, mean)
 
     # Lightning's hooks
 
     def setup(self, stage: str) -> None:
-        """Open what the stage needs and refuse what no episode can be drawn from."""
-        splits = {
-            "fit": ["train"] if self.train_on_val else ["train", "val"],
-            "validate": ["val"],
-            "test": ["test"],
-            "predict": ["test"],
-        }[stage]
+        """Open the splits of a stage and refuse those from which no episode can be drawn."""
         if stage == "validate" and self.train_on_val:
-            raise InputError(
-                "data.train_on_val is true: the validation classes were trained on, use test instead"
-            )
+            raise InputError("data.train_on_val is true: the validation classes were trained on; use test")
         check_splits(self._available())
-        for split in splits:
+        for split in ["train", "val"] if stage == "fit" and not self.train_on_val else [SPLITS[stage]]:
             self._check_size(split)
             if self.in_memory and split not in self._tables:
                 bank = self.bank(split)
@@ -142,31 +136,30 @@ class EpisodeDataModule(TaskDataModule):
                 self._tables[split] = self.normalization(bank.embeddings)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps, under this class's name: how embeddings are made and normalised.
+        """Return the checkpoint's record, under this class's name, of how embeddings are made and normalised.
 
-        Nothing of it is loaded again: a run may be resumed, and a checkpoint tested, with another setting.
+        It is never loaded here: a run may be resumed, and a checkpoint tested, with another setting.
         """
         return FeatureRecord(self.normalization, self.provenance("train")).state()
 
     def transfer_batch_to_device(
         self, batch: EpisodeRows, device: torch.device, dataloader_idx: int
     ) -> EpisodeRows:
-        """All but the numbers of tasks and classes, which the host needs."""
+        """Move all but the numbers of tasks and classes, which the host needs."""
         if device.type == "cpu":
             return batch
-        there = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return there._replace(task=batch.task, classes=batch.classes)
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved._replace(task=batch.task, classes=batch.classes)
 
     def on_after_batch_transfer(self, batch: EpisodeRows, dataloader_idx: int) -> Episode:
         """Replace rows by embeddings, on the device where they now are."""
         trainer = self.trainer
         assert trainer is not None
-        return self.gather(
-            batch, "train" if trainer.training else "test" if trainer.testing or trainer.predicting else "val"
-        )
+        testing = trainer.testing or trainer.predicting
+        return self.gather(batch, "train" if trainer.training else "test" if testing else "val")
 
     def gather(self, rows: EpisodeRows, split: str) -> Episode:
-        """Look up the embeddings of an episode. One without queries gets the `Pool` of the split."""
+        """Look up the embeddings of an episode. An episode without queries gets the `Pool` of the split."""
         device = rows.support.device
 
         def embed(index: Tensor) -> Tensor:
@@ -183,41 +176,12 @@ class EpisodeDataModule(TaskDataModule):
             pool = Pool(images, torch.from_numpy(bank.offsets))
         return Episode(embed(rows.support), embed(rows.query), rows, pool)
 
-    # Parts
-
-    def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:
-        """Embeddings as the learner sees them, on the device: out of a table there, or read from the disk."""
-        if not self.in_memory:
-            return self.normalization(self._read(split, rows)).to(device)
-        if self._tables[split].device != device:
-            self._tables[split] = self._tables[split].to(device)
-        table = self._tables[split]
-        return table[rows] if isinstance(rows, slice) else table.index_select(0, rows)
-
-    def _read(self, split: str, rows: Tensor | slice) -> Tensor:
-        """Embeddings as they are on disk."""
-        embeddings = self.bank(split).embeddings
-        if isinstance(rows, slice):
-            return embeddings[rows]
-        if self.root is None or (split == "train" and self.train_on_val):  # these lie in memory
-            return embeddings[rows.cpu()]
-        if split not in self._files:
-            self._files[split] = RowFile(split_path(self.root, split), embeddings)
-        return self._files[split].read(rows.cpu())
-
-    def _load(self, split: str) -> FeatureBank:
-        return synthesize()[split] if self.root is None else load_split(self.root, split)
-
-    def _available(self) -> dict[str, FeatureBank]:
-        if self.root is None:
-            return synthesize()
-        there = {split: self._load(split) for split in present_splits(self.root)}
-        return there or {"train": self._load("train")}  # which says what is missing
+    # The tasks
 
     def sampler(self, stage: str) -> Callable[[Sequence[int]], EpisodeRows]:
-        """See `TaskDataModule`. Holds no embeddings, since it goes to the workers."""
+        """Return the function from task numbers to rows; it holds no embeddings, since workers get a copy."""
         split = SPLITS[stage]
-        bank, (way, shot, queries) = self.bank(split), self._episode(split)
+        bank, (way, shot, queries) = self.bank(split), self._sizes(split)
         if stage == "test" and queries is None:
             queries = 0  # left to the `Pool` of the split
         return partial(
@@ -226,32 +190,27 @@ class EpisodeDataModule(TaskDataModule):
         )  # fmt: skip
 
     def usual_batch(self, stage: str) -> int:
-        """See `TaskDataModule`. Where all remaining images are queries, a task has thousands."""
-        if self.test_query != "all" or stage == "validate":
-            return 64
-        return {"test": 128, "predict": 16}[stage]
+        """Return another size where all remaining images are queries: thousands in a task."""
+        sizes = {"test": 128, "predict": 16} if self.test_query == "all" else {}
+        return sizes.get(stage, 64)
 
     def title(self) -> str:
-        """See `TaskDataModule`."""
-        told = self.protocol()
+        """Describe the test tasks in a line."""
         dataset = self.provenance("test").get("dataset", "unknown")
-        return f"{self.kind()}, queries per class: {told['queries']}, features: {dataset}"
+        return f"{self.kind()}, queries per class: {self.protocol()['queries']}, features: {dataset}"
 
     def kind(self) -> str:
-        """See `TaskDataModule`."""
+        """Name the kind of task."""
         return f"{self.way}-way {self.shot}-shot"
 
     def banner(self, stage: str) -> str:
-        """See `TaskDataModule`."""
+        """Describe the features of a stage in a line."""
         bank = self.bank(SPLITS[stage])
         name = " ".join(bank.provenance.get(key, "") for key in ("dataset", "split")).strip() or bank.source
-        return (
-            f"{name}: {bank.num_classes} classes, {len(bank):,} images, "
-            f"embeddings of size {bank.embedding_size}, normalize {self.normalize}"
-        )
+        return f"{name}: {bank.summary}, normalize {self.normalize}"
 
     def protocol(self) -> dict[str, int | float | str]:
-        """See `TaskDataModule`."""
+        """Return the settings for which a test result holds."""
         return {
             "way": self.way,
             "shot": self.shot,
@@ -261,19 +220,18 @@ class EpisodeDataModule(TaskDataModule):
         }
 
     def provenance(self, split: str) -> dict[str, str]:
-        """See `TaskDataModule`."""
+        """Return where the features of a split come from."""
         return self.bank(split).provenance
 
-    def _episode(self, split: str) -> tuple[int, int, int | None]:
-        """N, K and Q of a split; None for all remaining queries."""
+    def _sizes(self, split: str) -> tuple[int, int, int | None]:
+        """Return N, K and Q of a split; Q is None for all remaining images."""
         if split == "train":
             return self.train_way, self.train_shot, self.query
-        if split == "val":
-            return self.way, self.shot, self.query
-        return self.way, self.shot, None if isinstance(self.test_query, str) else self.test_query
+        test_query = None if isinstance(self.test_query, str) else self.test_query
+        return self.way, self.shot, self.query if split == "val" else test_query
 
     def _check_size(self, split: str) -> None:
-        bank, (way, shot, query) = self.bank(split), self._episode(split)
+        bank, (way, shot, query) = self.bank(split), self._sizes(split)
         if bank.num_classes < way:
             raise InputError(
                 f"{bank.source}: {bank.num_classes} classes are too few for {way}-way tasks; lower --data.way"
@@ -286,11 +244,35 @@ class EpisodeDataModule(TaskDataModule):
                 f"{needed} ({shot} support + {needed - shot} query); lower --data.shot or the queries"
             )
 
-    @property
-    def normalization(self) -> Normalization:
-        """From embeddings to rows; a mean is that of train (without val, whatever is trained on)."""
-        if self._normalization is None:
-            centred = self.normalize == "center_l2"
-            mean = mean_of(self._load("train").embeddings) if centred else None
-            self._normalization = Normalization(self.normalize, mean)
-        return self._normalization
+    # The features
+
+    def _load(self, split: str) -> FeatureBank:
+        """Return the features of a split; its file is opened once."""
+        if split not in self._stored:
+            self._stored[split] = synthesize()[split] if self.root is None else load_split(self.root, split)
+        return self._stored[split]
+
+    def _available(self) -> dict[str, FeatureBank]:
+        present = list(synthesize()) if self.root is None else present_splits(self.root)
+        # if there are none, train's error says what is missing
+        return {split: self._load(split) for split in present or ["train"]}
+
+    def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:
+        """Return embeddings as the learner sees them, on the device: from its table, or from the disk."""
+        if not self.in_memory:
+            return self.normalization(self._read(split, rows)).to(device)
+        if self._tables[split].device != device:
+            self._tables[split] = self._tables[split].to(device)
+        table = self._tables[split]
+        return table[rows] if isinstance(rows, slice) else table.index_select(0, rows)
+
+    def _read(self, split: str, rows: Tensor | slice) -> Tensor:
+        """Return embeddings as they are on disk."""
+        embeddings = self.bank(split).embeddings
+        if isinstance(rows, slice):
+            return embeddings[rows]
+        if self.root is None or (split == "train" and self.train_on_val):  # these lie in memory
+            return embeddings[rows.cpu()]
+        if split not in self._files:
+            self._files[split] = RowFile(split_path(self.root, split), embeddings)
+        return self._files[split].read(rows.cpu())

@@ -1,4 +1,4 @@
-"""Episode: a meta-batch of few-shot tasks, and the symbols that the whole package uses.
+"""Episode: a meta-batch of few-shot tasks, and the symbols of the whole package.
 
 | symbol | meaning |
 |---|---|
@@ -23,27 +23,27 @@ from torch import Tensor
 
 
 class EpisodeRows(NamedTuple):
-    """Where the images of a meta-batch are: what a loader carries in place of embeddings."""
+    """The rows of a meta-batch's images, which a loader carries in place of embeddings."""
 
     task: Int64[Tensor, " B"]
-    """Number of each task within its split; stays on the host."""
+    """Number of each task within its split, on the host."""
     support: Int64[Tensor, "B N K"]
     """Rows of the feature bank."""
     query: Int64[Tensor, "B N Q"]
-    """Rows of the feature bank; entries that `valid` rules out repeat the class's first image."""
+    """Rows of the feature bank; entries where `valid` is False repeat the class's first image."""
     valid: Bool[Tensor, "B N Q"] | None = None
     """False where a class has fewer than Q queries; None when all have Q."""
     classes: Int64[Tensor, "B N"] | None = None
-    """Number of each class within its split; on the host."""
+    """Number of each class within its split, on the host."""
 
 
 class Pool(NamedTuple):
-    """All images of a split: the queries of a task are those of its classes that are not in its support."""
+    """All images of a split: a task's queries are the images of its classes that are not in its support."""
 
     images: Callable[[int], Float[Tensor, "n E"]]
-    """The images of a class."""
+    """Returns the images of a class, by its number."""
     offsets: Int64[Tensor, " C"]
-    """Row of the feature bank where each class begins."""
+    """First row of each class in the feature bank."""
 
 
 class Episode(NamedTuple):
@@ -52,14 +52,14 @@ class Episode(NamedTuple):
     support: Float[Tensor, "B N K E"]
     query: Float[Tensor, "B N Q E"]
     rows: EpisodeRows | None = None
-    """Where the images came from; None when they came from no bank."""
+    """Rows of the images in their bank; None without a bank."""
     pool: Pool | None = None
-    """Where the queries are, with Q = 0, if they are all the images that are left."""
+    """Source of the queries if these are all remaining images; Q is then 0."""
     noise: float = 0.0
-    """Standard deviation of the noise of the values, where these are what is predicted (N = 1, E = 2)."""
+    """Standard deviation of the values' noise in tasks of regression (N = 1, E = 2)."""
 
     def in_precision(self, dtype: torch.dtype) -> "Episode":
-        """The same tasks with embeddings in another precision; Lightning would take a `to` for devices."""
+        """Return the tasks with embeddings in another precision (Lightning would call a `to` for devices)."""
         if self.support.dtype == dtype:
             return self
         pool = self.pool

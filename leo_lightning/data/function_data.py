@@ -10,20 +10,20 @@ from leo_lightning.data.task_data import SPLITS, TaskDataModule
 
 
 class FunctionDataModule(TaskDataModule):
-    """Sines and lines, to be learned from a few noisy points (Section 4.1). Nothing is read from a disk.
+    """Sines and lines, learned from a few noisy points (Section 4.1). Nothing is read from disk.
 
     Args:
         shot: K, support points of a task.
         query: Q, queries of a task.
-        noise: standard deviation of the values that are seen.
+        noise: standard deviation of the observed values.
         batch_size: B, tasks per meta-batch and process.
-        eval_batch_size: tasks evaluated at once; changes no result.
-        steps_per_epoch: meta-batches that count as an epoch: validation follows each.
+        eval_batch_size: tasks evaluated at once; changes no result. null: 500.
+        steps_per_epoch: meta-batches per epoch; validation follows each epoch.
         val_tasks: number of validation tasks.
         test_tasks: number of test tasks.
         predict_tasks: number of test tasks to predict.
         num_workers: processes that sample tasks; 0 samples in the main process, which is usually faster.
-        eval_seed: seed of validation and test tasks; the same for all runs, so that they compare.
+        eval_seed: seed of validation and test tasks; keep it the same for all runs, so that they compare.
         seed: seed of the training tasks; null: that of seed_everything.
     """
 
@@ -45,8 +45,8 @@ class FunctionDataModule(TaskDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__(
-            batch_size, eval_batch_size, steps_per_epoch, val_tasks, test_tasks, predict_tasks, num_workers,
-            eval_seed, seed,
+            batch_size, 500 if eval_batch_size is None else eval_batch_size, steps_per_epoch, val_tasks,
+            test_tasks, predict_tasks, num_workers, eval_seed, seed,
         )  # fmt: skip
         check_least(1, {"data.shot": shot, "data.query": query})
         if not noise > 0:
@@ -59,37 +59,33 @@ class FunctionDataModule(TaskDataModule):
         return 2
 
     def class_names(self, split: str) -> tuple[str, ...]:
-        """See `TaskDataModule`. The families of functions."""
+        """Name the families of functions."""
         return FAMILIES
 
     def sampler(self, stage: str) -> Callable[[Sequence[int]], Episode]:
-        """See `TaskDataModule`."""
+        """Return the function from task numbers to points."""
         split = SPLITS[stage]
         return partial(
             sample_points, seed=self.seed if split == "train" else self.eval_seed, split=split,
             shot=self.shot, queries=self.query, noise=self.noise,
         )  # fmt: skip
 
-    def usual_batch(self, stage: str) -> int:
-        """See `TaskDataModule`."""
-        return 500
-
     def title(self) -> str:
-        """See `TaskDataModule`."""
+        """Describe the test tasks in a line."""
         return f"{self.kind()}, queries: {self.query}, half of them sines, half lines"
 
     def kind(self) -> str:
-        """See `TaskDataModule`."""
+        """Name the kind of task."""
         return f"{self.shot}-shot regression"
 
     def banner(self, stage: str) -> str:
-        """See `TaskDataModule`."""
+        """Describe the functions in a line."""
         return f"sines and lines, noise {self.noise}"
 
     def protocol(self) -> dict[str, int | float | str]:
-        """See `TaskDataModule`."""
+        """Return the settings for which a test result holds."""
         return {"shot": self.shot, "queries": self.query, "noise": self.noise}
 
     def provenance(self, split: str) -> dict[str, str]:
-        """See `TaskDataModule`."""
+        """Return where the tasks come from."""
         return {"dataset": "sines and lines", "split": split}

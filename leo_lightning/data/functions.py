@@ -1,8 +1,8 @@
 """Tasks of the paper's regression: half of them sines, half of them lines (Section 4.1).
 
 A sine is a·sin(x - b) with a ~ U[0.1, 5] and b ~ U[0, π], a line s·x + c with s, c ~ U[-3, 3]; x ~ U[-5, 5],
-and the values have normal noise. As everywhere, a task is a pure function of (seed, split, task number), and
-tasks are nested: more support points or queries begin with the fewer.
+and the values have normal noise. A task is a pure function of (seed, split, task number), and tasks are
+nested: a larger support or query set begins with the smaller one.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ FAMILIES = ("sine", "line")
 RANGE = 5.0
 """Inputs lie between -5 and 5."""
 AMPLITUDE, PHASE, SLOPE = (0.1, 5.0), (0.0, float(np.pi)), (-3.0, 3.0)
-"""Of a sine, and of a line, whose intercept has the range of its slope."""
+"""Ranges of a sine's and a line's parameters; an intercept has the range of a slope."""
 
 
 class Functions(NamedTuple):
@@ -35,14 +35,14 @@ class Functions(NamedTuple):
     """Phase, or intercept."""
 
     def __call__(self, x: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-        """Their values, without noise."""
+        """Return the values at x, without noise."""
         first, second = self.first[:, None], self.second[:, None]
         sine, line = first * (x - second).sin(), first * x + second
         return torch.where(self.family[:, None] == 0, sine, line)
 
 
 def sample_functions(tasks: Sequence[int] | ndarray, seed: int, split: str) -> Functions:
-    """The functions of the given tasks."""
+    """Return the functions of the given tasks."""
     family, first, second = uniform(_slot(tasks, seed, split, 0), 3).T
     line = family >= 0.5
     firsts = np.where(line, _between(*SLOPE, first), _between(*AMPLITUDE, first))
@@ -53,14 +53,14 @@ def sample_functions(tasks: Sequence[int] | ndarray, seed: int, split: str) -> F
 def sample_points(
     tasks: Sequence[int], seed: int, split: str, shot: int, queries: int, noise: float
 ) -> Episode:
-    """Support and queries of the given tasks: x, and the value there with noise.
+    """Return support and queries of the given tasks: x, and the value there with noise.
 
-    The only class of a task is the function, so N = 1 and E = 2.
+    A task's only class is its function, so N = 1 and E = 2.
 
     Args:
         tasks: task numbers, B of them.
         seed: seed of the task sequence.
-        split: train, val or test: each has a sequence of its own.
+        split: train, val or test, each with its own sequence.
         shot: K.
         queries: Q.
         noise: standard deviation of the values.
@@ -81,7 +81,7 @@ def sample_points(
 
 
 def _slot(tasks: Sequence[int] | ndarray, seed: int, split: str, slot: int) -> UInt64[ndarray, " B"]:
-    """Key of a part of each task: 0, its function; 1, its support; 2, its queries."""
+    """Return the key of a part of each task: 0, its function; 1, its support; 2, its queries."""
     return mix(fold_tasks(tasks, seed, SPLIT_KEYS[split]) + mix(np.array([slot], np.uint64)))
 
 

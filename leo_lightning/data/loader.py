@@ -1,9 +1,11 @@
-"""Loaders of batches that are functions of their number, so that a run can go on anywhere."""
+"""Loaders whose batches are functions of their number, so that a run can continue anywhere."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -13,8 +15,8 @@ from leo_lightning.common.errors import InputError
 class Stream(IterableDataset, ABC):
     """Batches by number.
 
-    A process's batches go to its workers in turn, the order in which a DataLoader collects them again, so
-    that neither processes nor workers change what is seen.
+    A process deals its batches to its workers in turn, the order in which a DataLoader collects them again.
+    Neither processes nor workers therefore change the batches or their order.
     """
 
     first = 0
@@ -23,83 +25,69 @@ class Stream(IterableDataset, ABC):
     @property
     @abstractmethod
     def batches(self) -> int:
-        """Batches of this process; those of an epoch, if the stream is endless."""
+        """Number of batches of this process; in an epoch, if the stream is endless."""
 
     @abstractmethod
     def batch(self, number: int) -> Any | None:
-        """A batch of this process; None behind the last one."""
+        """Return a batch of this process; None after the last one."""
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, stride = (self.first, 1) if worker is None else (self.first + worker.id, worker.num_workers)
-        while (made := self.batch(number)) is not None:
-            yield made
+        while (batch := self.batch(number)) is not None:
+            yield batch
             number += stride
 
 
+@dataclass(eq=False)
 class EpisodeStream(Stream):
     """Meta-batches of consecutive tasks.
 
-    Batch i of process r (of `world`) holds tasks (i · world + r) · batch_size and following. They carry
-    indices, never embeddings.
-
-    Args:
-        sample: task numbers to rows, or to whatever a batch is.
-        batch_size: tasks per batch and process.
-        tasks: number of tasks, None for an endless stream.
-        length: number of batches that count as an epoch of an endless stream.
-        rank, world: this process among all.
+    Batch i of process r (of `world`) starts with task (i · world + r) · batch_size. It carries indices, never
+    embeddings.
     """
 
-    def __init__(
-        self,
-        sample: Callable[[range], Any],
-        batch_size: int,
-        tasks: int | None = None,
-        length: int | None = None,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.sample = sample
-        self.batch_size = batch_size
-        self.tasks = tasks
-        self.length = length
-        self.rank = rank
-        self.world = world
+    sample: Callable[[range], Any]
+    """Returns the batch of some tasks, by their numbers."""
+    batch_size: int
+    """Tasks per batch and process."""
+    tasks: int | None = None
+    """Number of tasks; None: the stream is endless."""
+    length: int | None = None
+    """Number of batches in an epoch of an endless stream."""
+    rank: int = 0
+    world: int = 1
 
     @property
     def batches(self) -> int:
-        """See `Stream`."""
+        """Number of batches of this process."""
         if self.tasks is None:
             assert self.length is not None
             return self.length
-        batches = -(-self.tasks // self.batch_size)
-        return len(range(self.rank, batches, self.world))
+        return len(range(self.rank, -(-self.tasks // self.batch_size), self.world))
 
     def batch(self, number: int) -> Any | None:
-        """See `Stream`."""
+        """Sample the tasks of a batch."""
         start = (number * self.world + self.rank) * self.batch_size
         stop = start + self.batch_size if self.tasks is None else min(start + self.batch_size, self.tasks)
         return self.sample(range(start, stop)) if start < stop else None
 
 
+@dataclass(eq=False)
 class StreamLoader:
     """Batches of a stream, beginning where training stands.
 
-    Every iteration begins with the batch whose number `position` returns, so that an epoch goes on where the
-    last one, or the checkpoint, ended. `state_dict` holds nothing, since the position is the trainer's to
-    keep; it tells Lightning that the loader can resume in the middle of an epoch.
+    Every iteration begins with the batch whose number `position` returns, so that an epoch continues where
+    the last one, or the checkpoint, ended. The empty `state_dict` tells Lightning that the loader can resume
+    in the middle of an epoch.
 
-    It holds a DataLoader and is none, and the stream has no `len`: Lightning gives every DataLoader a sampler
-    when it overfits batches, and mistrusts the length of an IterableDataset.
+    The loader holds a DataLoader instead of being one, and the stream has no `len`: Lightning gives every
+    DataLoader a sampler when it overfits batches, and mistrusts the length of an IterableDataset.
     """
 
-    def __init__(
-        self, stream: Stream, num_workers: int = 0, position: Callable[[], int] | None = None
-    ) -> None:
-        self.stream = stream
-        self.num_workers = num_workers
-        self.position = position
+    stream: Stream
+    num_workers: int = 0
+    position: Callable[[], int] | None = None
 
     def __len__(self) -> int:
         return self.stream.batches
@@ -110,17 +98,38 @@ class StreamLoader:
         if self.num_workers == 0:
             yield from self.stream
             return
-        # a generator of its own, or every iteration would take a number from torch's global one
-        options = {"num_workers": self.num_workers, "generator": torch.Generator()}
+        # its own generator, or every iteration would draw a number from torch's global one
+        generator = torch.Generator()
         try:
-            yield from DataLoader(self.stream, batch_size=None, **options)
-        except InputError as error:  # out of a worker, with its traceback in the message
+            yield from DataLoader(
+                self.stream, batch_size=None, num_workers=self.num_workers, generator=generator
+            )
+        except InputError as error:  # from a worker, with its traceback in the message
             line = str(error).rstrip().rpartition("\n")[2]
             raise InputError(line.partition("InputError: ")[2] or line) from None
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Nothing to keep."""
+        """Return nothing: the trainer keeps the position."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
-        """Nothing to restore."""
+        """Restore nothing."""
+
+
+class StreamDataModule(pl.LightningDataModule):
+    """A data module whose loaders are streams: it tells them their process and their position."""
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """Number of this process (`rank`), and of all processes (`world`)."""
+        trainer = self.trainer
+        if trainer is None:
+            return {"rank": 0, "world": 1}
+        return {"rank": trainer.global_rank, "world": trainer.world_size}
+
+    def batches_done(self) -> int:
+        """Training batches so far, over all epochs; 0 in an overfitting run, whose epochs are all alike."""
+        trainer = self.trainer
+        if trainer is None or trainer.overfit_batches:  # pyright: ignore[reportAttributeAccessIssue]
+            return 0
+        return trainer.fit_loop.epoch_loop.batch_progress.total.ready

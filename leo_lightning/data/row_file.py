@@ -14,28 +14,22 @@ from torch import Tensor
 from leo_lightning.common.errors import InputError
 
 READERS = 8
-"""Reads under way at once: a disk serves several in the time of one."""
+"""Concurrent reads: a disk serves several in the time of one."""
 
 
 class RowFile:
-    """The embeddings of a feature file, a row at a time.
+    """The embeddings of a feature file that `load_bank` has read, a row at a time.
 
-    Indexing the mapped file would do the same. But each row that is not in memory yet makes the system read
-    its neighbourhood as well, a hundred times as long, and all that was ever read counts as memory of the
-    process.
-
-    Args:
-        path: the feature file, which `load_bank` has checked.
-        embeddings: its embeddings, for their shape and type.
+    Indexing the mapped file would give the same rows. But for each row that is not in memory yet, the system
+    would also read its neighbourhood, a hundred times as long, and count it as memory of the process.
     """
 
     def __init__(self, path: Path, embeddings: Float[Tensor, "n E"]) -> None:
         self._path, self._file = path, os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         (length,) = struct.unpack("<Q", os.read(self._file, 8))
-        self._start: int = (
-            8 + length + json.loads(os.read(self._file, length))["embeddings"]["data_offsets"][0]
-        )
+        offset: int = json.loads(os.read(self._file, length))["embeddings"]["data_offsets"][0]
+        self._start = 8 + length + offset
         self._width = embeddings.shape[1] * embeddings.element_size()
         self._like = embeddings[:0]
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="rows")

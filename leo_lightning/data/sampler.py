@@ -1,9 +1,9 @@
-"""Which images make up a task: a pure function of (seed, split, task number).
+"""The choice of a task's images: a pure function of (seed, split, task number).
 
-Nothing here keeps a state, so a task is the same for any batch size, number of workers, processes or
-restarts. Tasks are also nested: the first classes of a 10-way task are those of the 5-way task with the same
-number, the support of 1 shot is the first image of the support of 5, and the number of queries changes no
-support. Comparisons over way, shot and protocol are therefore paired.
+Nothing here keeps a state, so a task is the same for any batch size and any number of workers, processes and
+restarts. Tasks are also nested: a 10-way task begins with the classes of the 5-way task of the same number, a
+5-shot support begins with the 1-shot support, and the number of queries changes no support. Comparisons over
+way, shot and protocol are therefore paired.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def sample_rows(
     Args:
         tasks: task numbers, B of them.
         seed: seed of the task sequence.
-        split: train, val or test: each has a sequence of its own.
+        split: train, val or test, each with its own sequence.
         offsets: row of each class's first image; a class's images are contiguous.
         counts: images of each class, at least shot + queries (shot + 1 for `queries=None`).
         way: N.
@@ -85,7 +85,7 @@ def sample_rows(
 def _remaining(
     support: Int64[ndarray, "rows K"], sizes: Int64[ndarray, " rows"]
 ) -> tuple[Int64[ndarray, "rows Q"], ndarray | None]:
-    """All image numbers of each class that are not in its support, in order, padded with 0."""
+    """Return all image numbers of each class that are not in its support, in order, padded with 0."""
     shot = support.shape[1]
     width = int(sizes.max()) - shot
     rank = np.tile(np.arange(width), (len(sizes), 1))

@@ -1,13 +1,14 @@
 """A folder of feature files: train, val and test, which share no class."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.files import whole_file
 from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.feature_file import IMPORT_COMMAND, load_bank, save_bank
 
@@ -31,84 +32,65 @@ def load_split(root: Path, split: str) -> FeatureBank:
     """Read one split of a folder of feature files.
 
     Raises:
-        InputError: the folder or the split is missing (the message lists the splits that are there), or the
-            file is not a good feature file.
+        InputError: the folder or the split is missing, or the file is not a good feature file.
     """
-    if split not in SPLITS:
-        raise InputError(f"'{split}' is not a split; choose one of {', '.join(SPLITS)}")
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder of features; make it with `{IMPORT_COMMAND} {root}`")
     present = present_splits(root)
-    if not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
-        raise InputError(
-            f"{root}: holds images, not features; make these with `{EXTRACT_COMMAND} --images {root} --out …`"
-        )
-    if not present and (root / UNFINISHED).is_dir():
-        raise InputError(
-            f"{root}: holds an unfinished extraction; go on with it by the same `{EXTRACT_COMMAND}` command"
-        )
-    if split not in present:
-        raise InputError(
-            f"{root}: has no split '{split}' (splits there: {', '.join(present) or 'none'}); "
-            f"make it with `{IMPORT_COMMAND} {root}`"
-        )
-    return load_bank(split_path(root, split))
+    if split in present:
+        return load_bank(split_path(root, split))
+    problem = f"has no split '{split}' (splits there: {', '.join(present) or 'none'})"
+    command = f"{IMPORT_COMMAND} {root}"
+    if not root.is_dir():
+        problem = "no such folder of features"
+    elif not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
+        problem, command = "holds images, not features", f"{EXTRACT_COMMAND} --images {root} --out …"
+    elif not present and (root / UNFINISHED).is_dir():
+        problem, command = "holds an unfinished extraction", f"{EXTRACT_COMMAND} … --out {root}"
+    raise InputError(f"{root}: {problem}; make features with `{command}`")
 
 
 def check_splits(banks: Mapping[str, FeatureBank]) -> None:
-    """Check that splits fit together: one embedding size, and no class in two.
-
-    Few-shot learning is tested on classes never seen.
-
-    Raises:
-        InputError: names the sizes, or the classes, and the two splits.
-    """
-    first = next(iter(banks), "")
-    for bank in banks.values():
-        if bank.embedding_size != banks[first].embedding_size:
+    """Raise an InputError if two splits differ in embedding size or share a class."""
+    sizes = {split: bank.embedding_size for split, bank in banks.items()}
+    for split, size in sizes.items():
+        first = next(iter(sizes))
+        if size != sizes[first]:
             raise InputError(
-                f"{bank.source}: embeddings have {bank.embedding_size} numbers, those of '{first}' have "
-                f"{banks[first].embedding_size}; use one backbone for all splits"
+                f"{banks[split].source}: embeddings have {size} numbers, those of '{first}' have "
+                f"{sizes[first]}; use one backbone for all splits"
             )
     check_disjoint({split: (bank.source, bank.class_names) for split, bank in banks.items()})
 
 
 def check_disjoint(classes: Mapping[str, tuple[str, Sequence[str]]]) -> None:
-    """Check that no class is in two splits.
+    """Check that no class is in two splits: few-shot learning is tested on classes never seen in training.
 
     Args:
-        classes: by split, what messages call it, and the names of its classes.
+        classes: by split, its name in messages and the names of its classes.
 
     Raises:
         InputError: names the classes and the two splits.
     """
-    seen: dict[str, str] = {}
-    for split, (source, names) in classes.items():
-        shared = [name for name in names if name in seen]
-        if shared:
-            other = seen[shared[0]]
-            shared = [name for name in shared if seen[name] == other]
-            what = "class" if len(shared) == 1 else "classes"
+    for (first, (_, names)), (second, (source, others)) in combinations(classes.items(), 2):
+        if shared := sorted({*names} & {*others}):
+            noun = "class" if len(shared) == 1 else "classes"
             raise InputError(
-                f"{source}: {what} {listed(shared)} in both '{other}' and '{split}'; "
+                f"{source}: {noun} {listed(shared)} in both '{first}' and '{second}'; "
                 "splits may not share classes, so give different classes different names"
             )
-        seen.update(dict.fromkeys(names, split))
 
 
 def union(train: FeatureBank, val: FeatureBank) -> FeatureBank:
-    """Return the bank of the classes of both, those of `train` first. It lies in memory.
+    """Return the classes of both splits, `train` first, as one bank in memory.
 
     Raises:
         InputError: the embeddings differ in size, or a class is in both.
     """
     check_splits({"train": train, "val": val})
-    both_named = train.image_names is not None and val.image_names is not None
     return FeatureBank(
         embeddings=torch.cat([train.embeddings, val.embeddings]),
         labels=torch.cat([train.labels, val.labels + train.num_classes]),
         class_names=train.class_names + val.class_names,
-        image_names=(train.image_names or ()) + (val.image_names or ()) if both_named else None,
+        image_names=None,
         provenance={
             key: "+".join(dict.fromkeys(bank.provenance.get(key, "unknown") for bank in (train, val)))
             for key in train.provenance | val.provenance
@@ -122,44 +104,48 @@ def save_splits(
 ) -> dict[str, FeatureBank]:
     """Write the splits of a data set into `root`: all of them, or nothing.
 
-    They are moved into `root` when all are complete. The splits are taken one at a time, so a generator needs
+    They get their names when all are complete. The splits are taken one at a time, so a generator needs
     memory for one only.
 
     Args:
         banks: pairs of split name and bank.
         root: the folder; made if missing. Other files in it are left alone.
-        overwrite: replace the splits that are there. All of them go: old and new splits never mix.
+        overwrite: replace all splits in `root`: old and new ones never mix.
 
     Returns:
         The splits, read back from their files.
 
     Raises:
-        InputError: `root` holds splits already, or two splits share a class or differ in embedding size.
+        InputError: `root` holds splits already or cannot be written, or two splits share a class or differ in
+            embedding size.
     """
     check_vacant(root, overwrite)
-    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    try:
-        with TemporaryDirectory(prefix=f".{root.name}.", suffix=".tmp", dir=there) as name:
-            work = Path(name)
-            saved = _save_all(banks, work, root)
-            root.mkdir(parents=True, exist_ok=True)
-            for split in SPLITS:
-                if split in saved:
-                    os.replace(split_path(work, split), split_path(root, split))
-                else:
-                    split_path(root, split).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{root}: cannot be written ({error.strerror or error})") from None
+    created = [folder for folder in (root, *root.absolute().parents) if not folder.exists()]
+    saved: dict[str, FeatureBank] = {}
+    with ExitStack() as stack:
+        for folder in reversed(created):
+            stack.callback(_remove_if_empty, folder)
+        root.mkdir(parents=True, exist_ok=True)
+        for split, bank in banks:
+            check_splits(saved | {split: bank})
+            part = stack.enter_context(whole_file(split_path(root, split)))
+            save_bank(bank, part)
+            # Read back, it lies on disk; its arrays can be freed before the next split is read.
+            saved[split] = load_bank(part)
+            del bank
+    for split in set(SPLITS) - set(saved):
+        split_path(root, split).unlink(missing_ok=True)
     return {split: load_split(root, split) for split in saved}
 
 
-def check_vacant(root: Path, overwrite: bool = False) -> None:
-    """Check that splits may be written into `root`.
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
-    Raises:
-        InputError: `root` is a file, or holds splits and `overwrite` is not set.
-    """
-    if root.exists() and not root.is_dir():
+
+def check_vacant(root: Path, overwrite: bool = False) -> None:
+    """Raise an InputError if `root` is a file, or holds splits that may not be overwritten."""
+    if root.is_file():
         raise InputError(f"{root}: is a file; name a folder to write the features into")
     present = present_splits(root)
     if present and not overwrite:
@@ -167,15 +153,3 @@ def check_vacant(root: Path, overwrite: bool = False) -> None:
             f"{root}: already holds features ({', '.join(present)}); remove them, or name another folder "
             "(import and extract replace them with --overwrite)"
         )
-
-
-def _save_all(banks: Iterable[tuple[str, FeatureBank]], work: Path, root: Path) -> list[str]:
-    """Write every bank into `work`, on its way to `root`, checking each against those before it."""
-    saved: dict[str, FeatureBank] = {}
-    for split, bank in banks:
-        check_splits(saved | {split: bank})
-        save_bank(bank, split_path(work, split), split_path(root, split))
-        # Read back, it lies on disk; the arrays it was made from can go before the next split is read.
-        saved[split] = load_bank(split_path(work, split))
-        del bank
-    return list(saved)

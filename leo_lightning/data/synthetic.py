@@ -1,9 +1,9 @@
-"""Features that need no download: classes in a few directions, nuisance in many louder ones.
+"""Features that need no download: classes differ in a few directions, nuisance varies in louder ones.
 
-Real embeddings of new classes look like that: what tells classes apart is a small part of what varies (pose,
-light, background), and it varies in the same directions for all classes. A classifier that weighs all
-directions alike, as the nearest centroid does, is led by the nuisance; what can be learned from other classes
-is which directions to trust.
+Real embeddings of new classes are similar: the differences between classes are a small part of all variation
+(pose, light, background), and they lie in the same directions for all classes. A classifier that weighs all
+directions alike, as the nearest centroid does, follows the nuisance; other classes teach which directions to
+trust.
 """
 
 from functools import lru_cache
@@ -19,18 +19,18 @@ EMBEDDING_SIZE = 128
 SIGNAL = 24
 """Directions in which class means differ."""
 NUISANCE = 24
-"""Directions, at random angles to the former, in which all images vary, whatever their class."""
+"""Directions, at random angles to the signal, in which the images of every class vary."""
 LOUDNESS = 3.0
-"""Standard deviation along a nuisance direction; class means have 1 along a signal direction."""
+"""Standard deviation along a nuisance direction; that of class means along a signal direction is 1."""
 WITHIN = 0.7
-"""Standard deviation of a class's images along a signal direction."""
+"""Standard deviation within a class along a signal direction."""
 FLOOR = 0.1
 """Standard deviation of isotropic noise."""
 
 
 @lru_cache(maxsize=1)
 def synthesize(seed: int = 0) -> dict[str, FeatureBank]:
-    """Banks of all three splits, the same for the same seed."""
+    """Return the banks of all three splits, a function of the seed."""
     rng = np.random.default_rng(seed)
     signal = rng.standard_normal((SIGNAL, EMBEDDING_SIZE)) / np.sqrt(EMBEDDING_SIZE)
     nuisance = rng.standard_normal((NUISANCE, EMBEDDING_SIZE)) / np.sqrt(EMBEDDING_SIZE)

@@ -1,97 +1,67 @@
-"""One image from its file to numbers: turned as the camera meant it, resized, in grey or colour."""
+"""One image from its file to numbers: upright, resized, in gray or color."""
 
 import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
+from torchvision.transforms import InterpolationMode, Resize
+from torchvision.transforms.functional import pil_to_tensor
 
-from leo_lightning.common.errors import InputError, printable
+from leo_lightning.common.errors import InputError, one_line
 
-_LONGEST = 1000  # times the shorter side
-
-MODES = {1: "L", 3: "RGB"}
-"""What Pillow calls grey and colour, by number of channels."""
+_MODES = {1: "L", 3: "RGB"}  # of Pillow, by number of channels
+_MAX_ASPECT = 1000  # resized, a line would fill the memory
 
 
 def open_image(path: Path, channels: int) -> Image.Image:
-    """Read an image, turned as the camera meant it.
+    """Read an image in any format that Pillow knows, upright, in gray (1 channel) or color (3).
 
-    What is transparent becomes white; 16-bit grey is scaled to 8 bits.
-
-    Args:
-        path: any format that Pillow knows.
-        channels: 1 for grey, 3 for colour.
+    Transparency becomes white; 16-bit gray is scaled to 8 bits.
 
     Raises:
-        InputError: it is damaged, or no image.
+        InputError: it cannot be read, or is not an image.
     """
     try:
         with Image.open(path) as image:
-            return _in_mode(ImageOps.exif_transpose(image), MODES[channels])
-    # A damaged file can fail in many ways: struct.error, SyntaxError, EOFError, …
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from None
-        reason = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
-        reason = printable(" ".join(reason.split()))
-        raise InputError(
-            f"{path}: is no whole image ({reason}); remove it, or put a good copy there"
-        ) from None
+            return _convert(ImageOps.exif_transpose(image), _MODES[channels])
+    except Exception as error:  # struct.error, SyntaxError, EOFError, … for a damaged file
+        reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
+        reason = reason.replace(f" {str(path)!r}", "")
+        raise InputError(f"{path}: cannot be read as an image ({reason}); replace or remove it") from None
 
 
 def read_image(
     path: Path, channels: int, shorter_side: int, interpolation: str = "bicubic"
 ) -> UInt8[Tensor, "channels height width"]:
-    """Read an image and resize it, its proportions kept, as torchvision's `Resize` does.
+    """Read an image and resize it, keeping its proportions, as torchvision's `Resize` does.
 
     Args:
-        path: any format that Pillow knows.
-        channels: 1 for grey, 3 for colour.
-        shorter_side: pixels of the shorter side after that.
+        path: of the image.
+        channels: 1 for gray, 3 for color.
+        shorter_side: its length after resizing, in pixels.
         interpolation: bicubic or bilinear.
 
     Raises:
-        InputError: it is damaged, or no image, or a line that would become as long as to fill the memory.
+        InputError: it cannot be read, is not an image, or is so long that resizing would fill the memory.
     """
     image = open_image(path, channels)
-    width, height = image.size
-    shorter = min(width, height)
-    if max(width, height) > _LONGEST * shorter:
-        raise InputError(
-            f"{path}: has {width} × {height} pixels, as a line has; remove it, or cut it to size"
-        )
-    size = int(shorter_side * width / shorter), int(shorter_side * height / shorter)
-    return pixels(
-        image if size == image.size else image.resize(size, Image.Resampling[interpolation.upper()])
-    )
-
-
-def pixels(image: Image.Image) -> UInt8[Tensor, "channels height width"]:
-    """The numbers of an image in grey or colour."""
-    values = torch.from_numpy(np.array(image))
-    return values[None] if values.dim() == 2 else values.permute(2, 0, 1).contiguous()
+    if max(image.size) > _MAX_ASPECT * min(image.size):
+        raise InputError(f"{path}: has {image.width} × {image.height} pixels; crop it, or remove it")
+    return pil_to_tensor(Resize(shorter_side, InterpolationMode(interpolation))(image))
 
 
 def quiet_pillow() -> None:
-    """Leave out what Pillow remarks on images that it can read, such as a date in disorder."""
+    """Silence Pillow's warnings about images that it can read, such as a malformed date."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
-
-
-def center_crop(images: UInt8[Tensor, "*n channels height width"], size: int) -> Tensor:
-    """The middle square of images at least as large, as torchvision's `CenterCrop` has it."""
-    height, width = images.shape[-2:]
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return images[..., top : top + size, left : left + size]

@@ -73,7 +73,7 @@ def _embedder(backbone: Path | None, provenance: Mapping[str, str], images: Path
 def _images(path: Path, labelled: bool) -> ImageSplit:
     """The images; without labels they have no class."""
     if path.is_dir() and (labelled or not any(is_image(file) for file in path.iterdir())):
-        return find_classes(path, "refuse", print)
+        return find_classes(path)
     names = find_images(path) if path.is_dir() else (path.name,)
     return ImageSplit(path if path.is_dir() else path.parent, names, np.zeros(0, np.int64), ())
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.files import checksum_of
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.importers.sources import sha256_of
 from leo_lightning.data.new_classes import check_made_alike, check_size
 from leo_lightning.data.normalization import FeatureRecord
 from leo_lightning.inference.adapted_classifier import SAMPLES, AdaptedClassifier
@@ -29,7 +29,7 @@ class TrainedModel(NamedTuple):
     def sha256(self) -> str:
         """Digest of the checkpoint."""
         with self.path.open("rb") as file:
-            return sha256_of(file)
+            return checksum_of(file)
 
     @classmethod
     def load(cls, path: Path) -> "TrainedModel":

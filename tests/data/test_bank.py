@@ -84,8 +84,8 @@ BAD_ARRAYS = {
     "label shape": (torch.ones(2, 2), torch.zeros(2, 1), None, r"labels have shape \(2, 1\)"),
     "label type": (torch.ones(2, 2), np.array([0.5, 1]), None, "row 0 is 0.5"),
     "mixed labels": (torch.ones(3, 2), np.array([1, 2, "a"], object), None, "row 2 is 'a'"),
-    "empty label": (torch.ones(2, 2), ["a", ""], None, "row 1 is empty"),
-    "float64 overflow": (np.array([[1.0], [1e300]]), [0, 1], None, r"1 row holds .* \(row 1\)"),
+    "empty label": (torch.ones(2, 2), ["a", ""], None, "row 1 is ''"),
+    "float64 overflow": (np.array([[1.0], [1e300]]), [0, 1], None, r"not finite in 1 of 2 rows \(1\)"),
 }
 
 
@@ -103,7 +103,7 @@ def test_rows_that_are_not_finite_are_named_as_the_user_counts_them():
     """Catches row numbers after sorting, which the user cannot find in his file."""
     embeddings = np.ones((9, 2), np.float32)
     embeddings[[0, 1, 2, 4, 5, 7], [0, 1, 0, 1, 0, 1]] = [np.nan, np.inf, -np.inf, np.nan, np.nan, np.nan]
-    with pytest.raises(InputError, match=r"6 rows hold .* \(row 0, 1, 2, 4, 5 and 1 more\)"):
+    with pytest.raises(InputError, match=r"not finite in 6 of 9 rows \(0, 1, 2, 4, 5 and 1 more\)"):
         FeatureBank.from_arrays(embeddings, list("ihgfedcba"))
 
 
@@ -114,5 +114,5 @@ def test_check_finite_names_file_and_rows(monkeypatch: pytest.MonkeyPatch):
     embeddings[9, 0] = torch.inf
     monkeypatch.setattr("leo_lightning.data.bank._CHUNK", 6)
     bank = FeatureBank(embeddings, torch.zeros(10, dtype=torch.int64), ("a",), None, {}, "train.safetensors")
-    with pytest.raises(InputError, match=r"train\.safetensors: 2 rows hold .* \(row 4, 9\)"):
+    with pytest.raises(InputError, match=r"train\.safetensors: .* not finite in 2 of 10 rows \(4, 9\)"):
         bank.check_finite()

@@ -14,10 +14,11 @@ from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError
+from leo_lightning.data import splits
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
-from leo_lightning.data.feature_file import save_bank
+from leo_lightning.data.feature_file import load_bank, save_bank
 from leo_lightning.data.splits import SPLITS, load_split, split_path
 from leo_lightning.data.synthetic import CLASSES, synthesize
 
@@ -348,10 +349,10 @@ def test_too_few_images(root: Path):
 def test_missing_split(root: Path):
     """Catches a training that ends at its first validation."""
     split_path(root, "val").unlink()
-    with pytest.raises(InputError, match=r"has no split 'val' \(splits there: train, test\); make it with"):
+    with pytest.raises(InputError, match=r"has no split 'val' \(splits there: train, test\)"):
         prepared(root, "fit")
     prepared(root, "test")
-    with pytest.raises(InputError, match=r"none: no such folder of features; make it with"):
+    with pytest.raises(InputError, match=r"none: no such folder of features"):
         prepared(root / "none", "fit")
     (root / "empty").mkdir()
     with pytest.raises(InputError, match=r"has no split 'train' \(splits there: none\)"):
@@ -389,7 +390,7 @@ def test_features_that_are_not_finite(root: Path):
     """Catches a loss that is NaN for a reason that nobody finds."""
     write_split(root, "val", bad=True)
     message = (
-        "val.safetensors: 1 row holds numbers that are not finite (row 99); "
+        "val.safetensors: holds numbers that are not finite in 1 of 100 rows (99); "
         "remove these rows or compute them again"
     )
     refused(root, message, "fit")
@@ -433,6 +434,20 @@ def test_embedding_size_is_that_of_the_files(root: Path):
     assert EpisodeDataModule().embedding_size == 128
 
 
+def test_each_file_is_opened_once(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a file read again for each banner, check, record of a checkpoint or stage."""
+    opened = []
+    monkeypatch.setattr(splits, "load_bank", lambda path: opened.append(path.stem) or load_bank(path))
+    data = EpisodeDataModule(str(root), normalize="center_l2")
+    assert data.embedding_size == E
+    for stage in ("fit", "validate", "test"):
+        data.setup(stage)
+        data.banner(stage)
+    data.state_dict()
+    data.title()
+    assert sorted(opened) == sorted(SPLITS)
+
+
 # Features larger than memory
 
 MEASURE = """
@@ -453,6 +468,7 @@ for in_memory in (False, True):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to measure memory")
 def test_features_on_disk_stay_there(tmp_path: Path):
     """Catches a check or a copy that reads the whole file, which may be larger than memory."""

@@ -57,35 +57,11 @@ def test_file_is_readable_by_others(tmp_path: Path):
     assert (tmp_path / "train.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_failed_save_leaves_nothing_and_spoils_nothing(
-    error: BaseException | type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Catches a temporary file left behind, and an older file lost."""
-    path = tmp_path / "train.safetensors"
-    save_bank(make_bank(["old"]), path)
-
-    def fail(descriptor: int) -> None:
-        raise error
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises((KeyboardInterrupt, InputError)):
-        save_bank(make_bank(["new"]), path)
-    assert os.listdir(tmp_path) == ["train.safetensors"]
-    assert load_bank(path).class_names == ("old",)
-
-
-def test_save_into_a_folder_that_is_not_there(tmp_path: Path):
-    """Catches a traceback for a mistyped folder."""
-    with pytest.raises(InputError, match="cannot be written"):
-        save_bank(make_bank(["a"]), tmp_path / "none" / "train.safetensors")
-
-
 def test_names_that_do_not_fit_into_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches a file that is written in full and can never be read."""
     monkeypatch.setattr(feature_file, "_MAX_HEADER", 400)
     save_bank(make_bank(["a"]), tmp_path / "train.safetensors")
-    with pytest.raises(InputError, match=r"test\.safetensors: the image names are too long"):
+    with pytest.raises(InputError, match="the image names are too long"):
         save_bank(make_bank(["a"], images=40), tmp_path / "test.safetensors")
     assert os.listdir(tmp_path) == ["train.safetensors"]
 
@@ -113,38 +89,35 @@ HEADER = {
 }
 EMBEDDINGS, LABELS = torch.ones(3, 2), torch.tensor([0, 0, 1])
 BAD_FILES = {
-    "format": ({"format": "other"}, {}, "not a feature file"),
-    "version": ({"format_version": "2"}, {}, "format version '2'"),
-    "no class names": ({"class_names": None}, {}, "has no 'class_names'"),
-    "no JSON": ({"class_names": "[a"}, {}, "'class_names' in the header is not JSON"),
-    "deep JSON": ({"class_names": "[" * 100000}, {}, "'class_names' in the header is not JSON"),
-    "no list": ({"class_names": '"ab"'}, {}, "'class_names' in the header is not a list of names"),
-    "no names": ({"class_names": "[1, 2]"}, {}, "'class_names' in the header is not a list of names"),
-    "image names": ({"image_names": '{"1": 2}'}, {}, "'image_names' in the header is not a list of names"),
-    "image count": ({"image_names": '["1"]'}, {}, "1 image names for 3 embeddings"),
-    "no provenance": ({"provenance": None}, {}, "has no 'provenance'"),
-    "provenance": ({"provenance": '{"dataset": 1}'}, {}, "'provenance' in the header is not a table"),
-    "same name": ({"class_names": '["a", "a"]'}, {}, "two classes have the same name"),
-    "more classes": ({"class_names": '["a", "b", "c"]'}, {}, "labels must run from 0 to 2"),
-    "no embeddings": ({}, {"embeddings": None}, "has no 'embeddings'"),
-    "no labels": ({}, {"labels": None}, "has no 'labels'"),
+    "format": ({"format": "other"}, {}, "is not a feature file of version 1"),
+    "version": ({"format_version": "2"}, {}, "is not a feature file of version 1"),
+    "no class names": ({"class_names": None}, {}, "'class_names' in the header"),
+    "no JSON": ({"class_names": "[a"}, {}, "'class_names' in the header"),
+    "deep JSON": ({"class_names": "[" * 100000}, {}, "'class_names' in the header"),
+    "no list": ({"class_names": '"ab"'}, {}, "'class_names' in the header"),
+    "no names": ({"class_names": "[1, 2]"}, {}, "'class_names' in the header"),
+    "image names": ({"image_names": '{"1": 2}'}, {}, "'image_names' in the header"),
+    "image count": ({"image_names": '["1"]'}, {}, "3 embeddings but 1 image names"),
+    "no provenance": ({"provenance": None}, {}, "'provenance' in the header"),
+    "provenance": ({"provenance": "[]"}, {}, "'provenance' in the header"),
+    "provenance of numbers": ({"provenance": '{"seed": 3}'}, {}, "'provenance' in the header"),
+    "class count": ({"class_names": '["a", "b", "c"]'}, {}, "run from 0 to 2"),
+    "same names": ({"class_names": '["a", "a"]'}, {}, "two classes have the same name"),
+    "no embeddings": ({}, {"embeddings": None}, "embeddings"),
+    "no labels": ({}, {"labels": None}, "labels"),
     "integers": ({}, {"embeddings": EMBEDDINGS.long()}, "embeddings are torch.int64; they must be float16"),
     "float64": (
         {},
         {"embeddings": EMBEDDINGS.double()},
         "embeddings are torch.float64; they must be float16",
     ),
-    "label type": ({}, {"labels": LABELS.int()}, r"labels are torch.int32 of shape"),
+    "label type": ({}, {"labels": LABELS.int()}, "labels must be int64"),
     "dimensions": ({}, {"embeddings": torch.ones(6)}, r"embeddings have shape \(6,\)"),
     "nothing": ({}, {"embeddings": torch.ones(0, 2)}, r"embeddings have shape \(0, 2\)"),
-    "length": ({}, {"labels": torch.tensor([0, 1])}, r"labels are torch.int64 of shape \(2,\) for 3"),
-    "unsorted": ({}, {"labels": torch.tensor([0, 1, 0])}, "labels must run from 0 to 1"),
-    "negative": ({}, {"labels": torch.tensor([-1, 0, 1])}, "labels must run from 0 to 1"),
-    "gap": (
-        {"class_names": '["a", "b", "c"]'},
-        {"labels": torch.tensor([0, 0, 2])},
-        "labels must run from 0 to 2",
-    ),
+    "length": ({}, {"labels": torch.tensor([0, 1])}, "3 embeddings but 2 labels"),
+    "unsorted": ({}, {"labels": torch.tensor([0, 1, 0])}, "run from 0 to 1"),
+    "negative": ({}, {"labels": torch.tensor([-1, 0, 1])}, "run from 0 to 1"),
+    "gap": ({"class_names": '["a", "b", "c"]'}, {"labels": torch.tensor([0, 0, 2])}, "run from 0 to 2"),
 }
 
 
@@ -179,13 +152,10 @@ def test_truncated_or_foreign_file_is_refused(tmp_path: Path):
     data = path.read_bytes()
     for length in [*range(0, len(data), 7), len(data) - 1]:
         path.write_bytes(data[:length])
-        with pytest.raises(InputError, match=r"is cut short|is not a safetensors file"):
+        with pytest.raises(InputError, match="is damaged, or not a safetensors file"):
             load_bank(path)
-    path.write_bytes(data[:-1])
-    with pytest.raises(InputError, match="is cut short"):
-        load_bank(path)
     path.write_bytes(b"PK\x03\x04 something else" * 10)
-    with pytest.raises(InputError, match="is not a safetensors file"):
+    with pytest.raises(InputError, match="is damaged, or not a safetensors file"):
         load_bank(path)
 
 

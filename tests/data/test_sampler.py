@@ -115,6 +115,7 @@ def test_task_does_not_depend_on_its_batch(queries: int | None):
             assert queries_of(part, i) == queries_of(whole, task)
 
 
+@pytest.mark.slow
 def test_task_does_not_depend_on_the_process():
     """Catches Python's hash, which differs between processes, and global generators."""
     program = """

@@ -1,6 +1,5 @@
-"""Image data sets in the forms that they are published in, but small."""
+"""Image data sets in the formats that they are published in, but small."""
 
-import gzip
 import hashlib
 import io
 import json
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision.datasets import CIFAR100, Omniglot
 
 from leo_lightning.data.splits import SPLITS
-from tests.common.test_download import Behaviour
+from leo_lightning.images.sources import cifar_fs, fc100
+from leo_lightning.images.sources import omniglot as omniglot_source
+from tests.common.server import Behaviour
 from tests.data.importers.sources import python2_array, python2_string
 
 BACKGROUND = ("Arcadian", "Balinese", "Cyrillic", "Futurama", "Greek", "Hebrew", "N_Ko")
@@ -90,7 +90,7 @@ def classes(root: Path) -> dict[str, dict[str, int]]:
 
 
 def drawings(kind: str, alphabets: tuple[str, ...]) -> dict[str, bytes]:
-    """The drawings of an archive by member; a name is that of the character, then of the person."""
+    """The drawings of an archive by member; a file name has the character, then the person."""
     places = [
         (alphabet, character, drawing)
         for alphabet in alphabets
@@ -113,15 +113,15 @@ def write_zip(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def omniglot(folder: Path) -> Path:
-    """Write both archives, with the folders and the dross that archives have."""
-    folder.mkdir(exist_ok=True)
+    """Write both archives, with the folders and the clutter that archives have."""
+    folder.mkdir(parents=True, exist_ok=True)
     for kind, alphabets in (("images_background", BACKGROUND), ("images_evaluation", EVALUATION)):
-        dross = {
+        clutter = {
             f"{kind}/": b"",
             f"__MACOSX/{kind}/Greek/character01/._0709_01.png": b"x",
             f"{kind}/.DS_Store": b"x",
         }
-        write_zip(folder / f"{kind}.zip", dross | drawings(kind, alphabets))
+        write_zip(folder / f"{kind}.zip", clutter | drawings(kind, alphabets))
     return folder
 
 
@@ -181,17 +181,6 @@ def cifar(folder: Path, **changes: Any) -> Path:
     folder.mkdir(exist_ok=True)
     write_tar(folder / "cifar-100-python.tar.gz", cifar_members(**changes))
     return folder
-
-
-def zeros(path: Path, length: int) -> Path:
-    """A gzip file of a tar whose only file is empty bytes."""
-    info = tarfile.TarInfo("cifar-100-python/file.txt~")
-    info.size = length
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(info.tobuf())
-        for _ in range(0, length, 2**20):
-            file.write(bytes(2**20))
-    return path
 
 
 # miniImageNet and tieredImageNet
@@ -257,7 +246,7 @@ def site(folder: Path, where: str = "") -> dict[str, Behaviour]:
 
 
 def record(folder: Path) -> dict[str, Any]:
-    """What Zenodo says of a record."""
+    """A record as Zenodo describes it."""
     return {
         "id": 7978538,
         "files": [
@@ -279,10 +268,9 @@ def zenodo(folder: Path) -> dict[str, Behaviour]:
 
 
 def publish(folder: Path, patches: pytest.MonkeyPatch) -> Path:
-    """Have the archives of a folder be the published ones of Omniglot and CIFAR-100."""
-    for path in folder.iterdir():
-        if path.name.endswith(".zip"):
-            patches.setitem(Omniglot.zips_md5, path.stem, md5(path))
-        else:
-            patches.setattr(CIFAR100, "tgz_md5", md5(path))
+    """Make the archives in a folder count as the published ones of Omniglot or CIFAR-100."""
+    for module in (omniglot_source, cifar_fs, fc100):
+        if (folder / module.FILES[0].name).is_file():
+            files = [file._replace(md5=md5(folder / file.name)) for file in module.FILES]
+            patches.setattr(module, "FILES", files)
     return folder

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,19 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.images.folder import ImageSplit, OnError, find_classes, find_images, find_splits
+from leo_lightning.images.folder import ImageSplit, find_classes, find_images, find_splits, skip_files
 from tests.images.pictures import save, tree
 
 
-def found(root: Path, on_error: OnError = "refuse") -> tuple[dict[str, ImageSplit], list[str]]:
+def find_and_skip(root: Path) -> tuple[dict[str, ImageSplit], list[str]]:
+    """The splits without files that cannot be used, and the lines about these files."""
     notes: list[str] = []
-    return find_splits(root, on_error, notes.append), notes
+    return find_splits(root, partial(skip_files, report=notes.append)), notes
 
 
 def refusal(root: Path) -> str:
     with pytest.raises(InputError) as caught:
-        found(root)
+        find_splits(root)
     assert "\n" not in str(caught.value)
     return str(caught.value).replace(str(root), "ROOT")
 
@@ -48,7 +50,7 @@ def test_tree_is_what_torchvision_sees(tmp_path: Path):
     """Catches images in another order than their labels, and images of deeper folders left out."""
     tree(tmp_path)
     save(tmp_path / "train" / "cat" / "deep" / "er" / "9.PNG")
-    splits, notes = found(tmp_path)
+    splits, notes = find_and_skip(tmp_path)
     assert list(splits) == ["train", "val", "test"]
     for split, images in splits.items():
         reference = ImageFolder(str(tmp_path / split))
@@ -62,30 +64,30 @@ def test_tree_is_what_torchvision_sees(tmp_path: Path):
 
 
 def test_hidden_files_do_not_count(tmp_path: Path):
-    """Catches what file managers leave, taken for classes or for damaged images."""
+    """Catches leftovers of file managers taken for classes or for damaged images."""
     tree(tmp_path)
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     for name in (".DS_Store", "cat/.DS_Store", "cat/._0.png"):
         (tmp_path / "train" / name).write_bytes(b"")
     save(tmp_path / "train" / "cat" / ".hidden" / "1.png")
-    splits, _ = found(tmp_path)
+    splits = find_splits(tmp_path)
     assert splits["train"].counts.tolist() == [4, 3]
 
 
-def test_links_are_followed_and_circles_left(tmp_path: Path):
+def test_links_are_followed_once(tmp_path: Path):
     """Catches classes that are links, left out; and a link to its own parent, followed forty times."""
     tree(tmp_path / "real")
     root = tmp_path / "root"
     (root / "train").mkdir(parents=True)
     (root / "train" / "cat").symlink_to(tmp_path / "real" / "train" / "cat")
     (tmp_path / "real" / "train" / "cat" / "again").symlink_to(tmp_path / "real" / "train" / "cat")
-    splits, _ = found(root)
+    splits = find_splits(root)
     assert splits["train"].names == ("cat/0.png", "cat/1.png", "cat/2.png", "cat/3.png")
 
 
 def test_ravi_and_larochelles_tables(tmp_path: Path):
     """Catches names of another folder, rows of another class, and a file order that is not by class."""
-    splits, _ = found(ravi(tmp_path, MINI))
+    splits = find_splits(ravi(tmp_path, MINI))
     train = splits["train"]
     assert train.class_names == ("n01532829", "n01558993")
     assert train.names == tuple(sorted(name for name, _ in MINI["train"]))
@@ -98,24 +100,21 @@ def test_tables_with_paths_from_the_root(tmp_path: Path):
     """Catches tables that need a folder `images`; and other columns, a byte order mark, spaces."""
     save(tmp_path / "cats" / "1.png")
     (tmp_path / "train.csv").write_text("\ufeffid,label,filename\n7, cat , cats/1.png\n", encoding="utf-8")
-    splits, _ = found(tmp_path)
+    splits = find_splits(tmp_path)
     assert list(splits) == ["train"]
     assert (splits["train"].names, splits["train"].class_names) == (("cats/1.png",), ("cat",))
 
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_tables_may_not_lead_outside(relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches ../ that reads a file beside the data set, also where that is named by a relative path."""
+    """Catches ../ that reads a file beside the data set, also if the root is a relative path."""
     save(tmp_path / "secret.png")
     root = tmp_path / "root"
     save(root / "images" / "1.png")
     (root / "train.csv").write_text("filename,label\n../../secret.png,a\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"line 2: '../../secret.png' lies outside of"):
-        found(Path("root") if relative else root)
-
-
-NO_NAMES = "ROOT/train.csv: has no column 'filename'; the first line is filename,label"
+    with pytest.raises(InputError, match=r"line 2: '../../secret.png' is outside of"):
+        find_splits(Path("root") if relative else root)
 
 
 @pytest.mark.parametrize(
@@ -123,58 +122,60 @@ NO_NAMES = "ROOT/train.csv: has no column 'filename'; the first line is filename
     [
         (
             "name,label\n1.png,a\n",
-            NO_NAMES,
+            "ROOT/train.csv, line 2: has no filename; a table begins filename,label",
         ),
-        ("filename\n1.png\n", "ROOT/train.csv: has no column 'label'; the first line is filename,label"),
-        ("", NO_NAMES),
-        ("filename,label\n", "ROOT/train.csv: names no images; a line is FILENAME,LABEL"),
-        ("filename,label\n1.png\n", "ROOT/train.csv, line 2: lacks a label; mend it"),
-        ("filename,label\n,a\n", "ROOT/train.csv, line 2: lacks a filename; mend it"),
+        ("filename\n1.png\n", "ROOT/train.csv, line 2: has no label; a table begins filename,label"),
+        ("", "ROOT/train.csv: names no images; its lines are filename,label"),
+        ("filename,label\n", "ROOT/train.csv: names no images; its lines are filename,label"),
+        (
+            "filename,label\n1.png\n",
+            "ROOT/train.csv, line 2: has no label; a table begins filename,label",
+        ),
         (
             "filename,label\n1.png,a\n1.png,b\n",
-            "ROOT/train.csv, line 3: '1.png' for the second time; mend the table",
+            "ROOT/train.csv, line 3: '1.png' comes twice; fix the table",
         ),
         (
             "filename,label\n1.png,a\n2.png,a\n",
-            "ROOT/train.csv: not there: 'images/2.png'; remove them",
+            "ROOT/train.csv: missing: 'images/2.png'; remove them",
         ),
         (
             "filename,label\n1.png,a\n1.txt,a\n",
             "ROOT/train.csv: not images: 'images/1.txt'; remove them",
         ),
-        ("filename,label\n\xe9.png,a\n", "ROOT/train.csv: is no table in UTF-8; save it as CSV"),
+        ("filename,label\n\xe9.png,a\n", "ROOT/train.csv: is not a table in UTF-8; save it as CSV"),
     ],
 )
 def test_bad_tables(content: str, line: str, tmp_path: Path):
-    """Catches tables read as something that they do not say."""
+    """Catches tables that are misread."""
     save(tmp_path / "images" / "1.png")
     (tmp_path / "train.csv").write_bytes(content.encode("latin-1"))
     assert refusal(tmp_path) == line
 
 
 def test_missing_files_of_a_table_can_be_skipped(tmp_path: Path):
-    """Catches a file that is skipped without a word, or not skipped."""
+    """Catches a file that is skipped without a note, or not skipped."""
     ravi(tmp_path, MINI)
     os.unlink(tmp_path / "images" / "n0153282900000005.jpg")
-    splits, notes = found(tmp_path, "skip")
+    splits, notes = find_and_skip(tmp_path)
     assert splits["train"].counts.tolist() == [2, 1]
-    assert notes == [f"{tmp_path}/train.csv: skipped, not there: 'images/n0153282900000005.jpg'"]
+    assert notes == [f"{tmp_path}/train.csv: skipped, missing: 'images/n0153282900000005.jpg'"]
 
 
-def test_files_that_are_no_images(tmp_path: Path):
-    """Catches notes between images read as images, or left out in silence."""
+def test_files_that_are_not_images(tmp_path: Path):
+    """Catches text files that are read as images, or left out without a note."""
     tree(tmp_path)
     for name in ("train/notes.txt", "train/dog/labels.json"):
         (tmp_path / name).write_text("x")
     assert refusal(tmp_path) == "ROOT/train: not images: 'notes.txt', 'dog/labels.json'; remove them"
-    splits, notes = found(tmp_path, "skip")
+    splits, notes = find_and_skip(tmp_path)
     assert splits["train"].counts.tolist() == [4, 3]
     assert notes == [f"{tmp_path}/train: skipped, not images: 'notes.txt', 'dog/labels.json'"]
 
 
 NO_SPLITS = (
-    "ROOT: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; move the folders "
-    "of the classes into these"
+    "ROOT: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; move the class "
+    "folders into these"
 )
 
 
@@ -186,7 +187,7 @@ NO_SPLITS = (
         (lambda root: save(root / "cat" / "1.png"), NO_SPLITS),
         (
             lambda root: (root / "train").mkdir(),
-            "ROOT/train: has no folders; put the images of each class into a folder of its name",
+            "ROOT/train: has no class folders; put the images of each class into its own folder",
         ),
         (
             lambda root: (root / "train" / "cat").mkdir(parents=True),
@@ -195,7 +196,7 @@ NO_SPLITS = (
         ),
         (
             lambda root: (tree(root), (root / "val.csv").write_text("filename,label\n")),
-            "ROOT: has tables ('val') and folders ('train', 'val', 'test') of splits; keep the one or the "
+            "ROOT: has both tables ('val') and folders ('train', 'val', 'test') of splits; keep one or the "
             "other",
         ),
         (
@@ -217,9 +218,9 @@ def test_refusals(arrange: Callable[[Path], object], line: str, tmp_path: Path):
 
 
 def test_without_some_images(tmp_path: Path):
-    """Catches labels that no longer belong to their images, and a class that vanishes in silence."""
+    """Catches labels of other images, and a class that vanishes without a note."""
     tree(tmp_path)
-    images = find_classes(tmp_path / "train", "refuse", print)
+    images = find_classes(tmp_path / "train")
     left = images.without([0, 5])
     assert left.names == ("cat/1.png", "cat/2.png", "cat/3.png", "dog/0.png", "dog/2.png")
     assert left.labels.tolist() == [0, 0, 0, 1, 1]
@@ -228,7 +229,7 @@ def test_without_some_images(tmp_path: Path):
 
 
 def test_images_without_classes(tmp_path: Path):
-    """Catches images to predict that need folders, or come in the order of the disk."""
+    """Catches images to predict that need class folders, or come in the order of the disk."""
     for name in ("b/2.png", "a.jpg"):
         save(tmp_path / name)
     (tmp_path / "c.txt").write_text("x")

@@ -1,4 +1,4 @@
-"""miniImageNet and tieredImageNet: pickles of Python 2 and 3, read where they lie, without running them."""
+"""miniImageNet and tieredImageNet: pickles of Python 2 and 3, mapped into memory and not executed."""
 
 import importlib.util
 import os
@@ -21,14 +21,14 @@ PROTOCOLS = [-2, 0, 2, 4, 5]  # -2: 2, written by Python 2
 
 
 def read(module: Any, folder: Path, dst: Path) -> None:
-    total, pictures = module.read(locate(module.files(), folder))
+    total, pictures = module.read(locate(module.FILES, folder))
     counts = write_tree(pictures, dst)
     assert total == sum(sum(of_split.values()) for of_split in counts.values())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_mini_imagenet(protocol: int, tmp_path: Path):
-    """Catches images under the wrong class or split, and a way to write pickles that is not understood."""
+    """Catches images under the wrong class or split, and a pickle protocol that is not understood."""
     read(mini_imagenet, sources.mini(tmp_path / "src", protocol), tmp_path / "out")
     assert sources.classes(tmp_path / "out") == {
         split: dict.fromkeys(names, sources.IMAGES) for split, names in sources.MINI.items()
@@ -62,7 +62,7 @@ def test_flat_arrays_of_newer_opencv(tmp_path: Path):
 
 
 def test_names_that_learn2learn_and_others_give_the_files(tmp_path: Path):
-    """Catches files asked for again that are there, under the names of the authors or of learn2learn."""
+    """Catches files that are not found under the names that the authors or learn2learn give them."""
     read(tiered_imagenet, sources.tiered(tmp_path / "tiered", prefix=""), tmp_path / "a")
     src = sources.mini(tmp_path / "mini")
     (src / "mini-imagenet-cache-validation.pkl").rename(src / "mini-imagenet-cache-val.pkl")
@@ -71,7 +71,7 @@ def test_names_that_learn2learn_and_others_give_the_files(tmp_path: Path):
 
 def test_addresses_are_those_of_learn2learn():
     """Catches a file that the record does not have."""
-    names = [file.name for module in (mini_imagenet, tiered_imagenet) for file in module.files()]
+    names = [file.name for module in (mini_imagenet, tiered_imagenet) for file in module.FILES]
     assert len(set(names)) == 9
     spec = importlib.util.find_spec("learn2learn")
     assert spec is not None
@@ -86,6 +86,7 @@ def mini_with(**changes: Any) -> bytes:
 
 
 IMAGES = sources.mini_split("test")["image_data"]
+NOT_ONCE = "'class_dict' does not list each image once, under its class"
 BAD_MINI = {
     "a call": (
         pickle.dumps(Call(os.system, "touch evil"), 4),
@@ -97,25 +98,21 @@ BAD_MINI = {
     ),
     "nothing": (b"", r"is cut short, damaged or not a pickle \(it is empty\)"),
     "half": (mini_with()[:-60_000], "is cut short, damaged or not a pickle"),
-    "a list": (pickle.dumps([1], 4), "is no pickle of miniImageNet"),
-    "no classes": (pickle.dumps({"image_data": IMAGES}, 4), "is no pickle of miniImageNet"),
+    "a list": (pickle.dumps([1], 4), "is not a pickle of miniImageNet"),
+    "no classes": (pickle.dumps({"image_data": IMAGES}, 4), "is not a pickle of miniImageNet"),
     "images in a list": (mini_with(image_data=[1]), "the images are a list, not an array"),
     "images of two channels": (
         mini_with(image_data=IMAGES[..., :2]),
         r"the images are uint8 of shape \(6, 84, 84, 2\); they must be uint8 of shape",
     ),
-    "an image of no class": (mini_with(class_dict={"n04": [0, 1, 2, 3, 5]}), "image 4 has no class"),
-    "an image of two classes": (
-        mini_with(class_dict={"n04": [0, 1, 2, 3], "n05": [3, 4, 5]}),
-        "class 'n05' lists an image that is not there, or another's",
-    ),
-    "an image that is not there": (
-        mini_with(class_dict={"n04": [6]}),
-        "class 'n04' lists an image that is not",
-    ),
-    "an image from the end": (mini_with(class_dict={"n04": [-1]}), "class 'n04' lists an image that is not"),
-    "a number of images": (mini_with(class_dict={"n04": 6}), "class 'n04' has a int, not a list of rows"),
-    "no class at all": (mini_with(class_dict={}), "the class names are not a list of names"),
+    "an image of no class": (mini_with(class_dict={"n04": [0, 1, 2, 3, 5]}), NOT_ONCE),
+    "an image of two classes": (mini_with(class_dict={"n04": [0, 1, 2, 3], "n05": [3, 4, 5]}), NOT_ONCE),
+    "an image too many": (mini_with(class_dict={"n04": [0, 1, 2, 3, 4, 5, 6]}), NOT_ONCE),
+    "an image from the end": (mini_with(class_dict={"n04": [0, 1, 2, 3, 4, -1]}), NOT_ONCE),
+    "a number of images": (mini_with(class_dict={"n04": 6}), NOT_ONCE),
+    "rows that are text": (mini_with(class_dict={"n04": ["a"]}), NOT_ONCE),
+    "rows of different lengths": (mini_with(class_dict={"n04": [[0], [1, 2]]}), NOT_ONCE),
+    "no class at all": (mini_with(class_dict={}), NOT_ONCE),
     "a class of the training split": (
         mini_with(class_dict={"n04": [0, 1, 2], "n01": [3, 4, 5]}),
         "class 'n01' would be in both 'train' and 'test'; splits may not share classes",
@@ -150,18 +147,18 @@ BAD_TIERED = {
         {"val_labels": pickle.dumps(Call(os.system, "touch evil"), 4)},
         r"val_labels\.pkl: refused to load a pickle that calls '\w+\.system'",
     ),
-    "labels in a list": ({"val_labels": pickle.dumps([0], 4)}, "holds a list, not a dict"),
+    "labels in a list": ({"val_labels": pickle.dumps([0], 4)}, "is not a pickle of tieredImageNet's labels"),
     "no labels": (
         {"val_labels": labels_with(label_specific=None)},
-        "is no pickle of tieredImageNet's labels",
+        "the labels are not a list of whole numbers",
     ),
     "one label": (
         {"val_labels": labels_with(label_specific=np.array(0))},
-        "is no pickle of tieredImageNet's labels",
+        "the labels are not a list of whole numbers",
     ),
     "labels of nothing": (
         {"val_labels": labels_with(label_specific=np.zeros(0, np.int32))},
-        "is no pickle of tieredImageNet's labels",
+        "does not hold a list of 0 images",
     ),
     "labels that are fractions": (
         {"val_labels": labels_with(label_specific=np.zeros(3))},
@@ -173,7 +170,7 @@ BAD_TIERED = {
     ),
     "too many labels": (
         {"val_labels": labels_with(label_specific=np.zeros(4, np.int32))},
-        "holds no list of 4 images, as many as there are labels",
+        "does not hold a list of 4 images, one per label",
     ),
     "half the images": (
         {"val_images_png": pickle.dumps(PNGS, 4)[:-200]},
@@ -181,19 +178,19 @@ BAD_TIERED = {
     ),
     "images that are text": (
         {"val_images_png": pickle.dumps(["a", "b", "c"], 4)},
-        "image 0 is no array of bytes",
+        "image 0 is not a whole PNG file",
     ),
     "images that are numbers": (
         {"val_images_png": pickle.dumps([*PNGS[:2], np.zeros((8, 8))], 4)},
-        "image 2 is no array of bytes",
+        "image 2 is not a whole PNG file",
     ),
-    "an image that is none": (
+    "bytes that are not an image": (
         {"val_images_png": pickle.dumps([*PNGS[:2], np.zeros((84, 1), np.uint8)], 4)},
-        r"val_images_png\.pkl: image 2: is no whole PNG file",
+        r"val_images_png\.pkl: image 2 is not a whole PNG file",
     ),
     "half an image": (
         {"val_images_png": pickle.dumps([*PNGS[:2], PNGS[2][:-9]], 4)},
-        "image 2: is no whole PNG file",
+        "image 2 is not a whole PNG file",
     ),
     "a class of the training split": (
         {"val_labels": labels_with(label_specific_str=["judge's robe"])},
@@ -216,15 +213,13 @@ def test_bad_tiered_imagenet_is_refused(name: str, tmp_path: Path, monkeypatch: 
 
 
 def test_missing_files_are_named(tmp_path: Path):
-    """Catches a message that does not say what to carry over."""
+    """Catches a message that does not name the files to bring along."""
     src = sources.mini(tmp_path / "src")
     (src / "mini-imagenet-cache-validation.pkl").unlink()
     said = (
         f"{src}: has no file mini-imagenet-cache-validation.pkl or mini-imagenet-cache-val.pkl; put it there"
     )
     with pytest.raises(InputError, match=re.escape(said)):
-        locate(mini_imagenet.files(), src)
-    with pytest.raises(
-        InputError, match=r"is a file; give the folder that holds mini-imagenet-cache-train\.pkl, "
-    ):
-        locate(mini_imagenet.files(), src / "mini-imagenet-cache-train.pkl")
+        locate(mini_imagenet.FILES, src)
+    with pytest.raises(InputError, match=r"is a file; name the folder of mini-imagenet-cache-train\.pkl, "):
+        locate(mini_imagenet.FILES, src / "mini-imagenet-cache-train.pkl")

@@ -1,8 +1,5 @@
-"""Omniglot's archives: divided by alphabet, copied as they are, and not believed."""
+"""Omniglot's archives: divided by alphabet, copied unchanged, and not trusted."""
 
-import re
-import struct
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,7 +18,7 @@ def read(folder: Path, dst: Path) -> None:
 
 
 def test_last_background_alphabets_validate(tmp_path: Path):
-    """Catches alphabets in the order of the archive, evaluation alphabets that train, and dross as images."""
+    """Catches alphabets in the archive's order, evaluation alphabets that train, and clutter as images."""
     read(sources.omniglot(tmp_path / "src"), tmp_path / "out")
     expected = {
         "test": sources.EVALUATION,
@@ -38,8 +35,8 @@ def test_last_background_alphabets_validate(tmp_path: Path):
     }
 
 
-def test_drawings_stay_as_they_are(tmp_path: Path):
-    """Catches drawings that are mixed up, or decoded and encoded again."""
+def test_drawings_stay_unchanged(tmp_path: Path):
+    """Catches drawings that are mixed up, or encoded again."""
     read(sources.omniglot(tmp_path / "src"), tmp_path / "out")
     drawings = sources.drawings("images_background", sources.BACKGROUND)
     for member, png in drawings.items():
@@ -49,71 +46,33 @@ def test_drawings_stay_as_they_are(tmp_path: Path):
 
 
 GOOD = sources.drawings("images_background", sources.BACKGROUND)
-BAD = {
-    "outside": (GOOD | {"../../evil.png": b"x"}, r"holds '\.\./\.\./evil\.png', which would lie outside"),
-    "absolute": (GOOD | {"/evil.png": b"x"}, "holds '/evil.png', which would lie outside"),
-    "a drive": (GOOD | {"C:evil.png": b"x"}, "holds 'C:evil.png', which would lie outside"),
-    "backslashes": (GOOD | {"a\\..\\..\\evil.png": b"x"}, "which would lie outside"),
-    "an alphabet above": (GOOD | {"a/../character01/x.png": b"x"}, "which would lie outside"),
-    "a bomb": (GOOD | {"a/Greek/character01/x.png": bytes(2**25)}, "refused to unpack 33,554,432 bytes from"),
-    "no drawings": ({"a/Greek/character01.png": b"x"}, "holds no drawings"),
-    "no image": (
-        GOOD | {"images_background/Greek/character01/x.png": b"<html>"},
-        "character01/x.png: is no whole PNG",
-    ),
-    "half an image": (
-        GOOD | {"images_background/Greek/character01/x.png": sources.png(0)[:-4]},
-        "is no whole PNG file",
-    ),
-    "twice": (
-        GOOD | {f"again/{name.partition('/')[2]}": png for name, png in GOOD.items()},
-        "is there twice",
-    ),
-}
 
 
-@pytest.mark.parametrize("name", list(BAD))
-def test_bad_archive_is_refused(name: str, tmp_path: Path):
-    """Catches a file written where the archive says, memory filled, and anything but images as images."""
-    src = sources.omniglot(tmp_path / "src")
-    members, message = BAD[name]
-    sources.write_zip(src / "images_background.zip", members)
-    before = sources.tree(tmp_path)
-    with pytest.raises(InputError, match=message) as caught:
-        read(src, tmp_path / "out")
-    assert "\n" not in str(caught.value)
-    assert str(src) in str(caught.value) or name == "twice"
-    assert sources.tree(tmp_path) == before
+@pytest.mark.parametrize(
+    "name", ["../../evil.png", "/evil.png", "C:evil.png", "a\\..\\..\\evil.png", "images/Greek/evil.png"]
+)
+def test_other_files_are_not_extracted(name: str, tmp_path: Path):
+    """Catches a file that is written where the archive says."""
+    src = sources.omniglot(tmp_path / "a" / "b" / "src")
+    sources.write_zip(src / "images_background.zip", GOOD | {name: b"x"})
+    read(src, tmp_path / "a" / "b" / "out")
+    assert not any("evil" in path for path in sources.tree(tmp_path))
     assert not Path("/evil.png").exists()
 
 
-def test_many_drawings_of_much_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches a bomb in small parts."""
-    monkeypatch.setattr(omniglot, "_MAX_UNPACKED", 2**20)
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a/../character01/x.png": b"x"}, "'../character01' cannot be the name of a folder"),
+        ({f"again/{name.partition('/')[2]}": png for name, png in GOOD.items()}, "comes twice"),
+    ],
+    ids=["an alphabet above", "twice"],
+)
+def test_bad_drawings_are_refused(members: dict[str, bytes], message: str, tmp_path: Path):
+    """Catches a class outside of the tree, and a drawing that replaces another."""
     src = sources.omniglot(tmp_path / "src")
-    members = {f"a/Greek/character01/{number}.png": bytes(2**16) for number in range(17)}
-    sources.write_zip(src / "images_background.zip", members)
-    with pytest.raises(InputError, match="refused to unpack 1,114,112 bytes"):
+    sources.write_zip(src / "images_background.zip", GOOD | members)
+    before = sources.tree(tmp_path)
+    with pytest.raises(InputError, match=message):
         read(src, tmp_path / "out")
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "claims less"])
-def test_damaged_archive_is_one_line(damage: str, tmp_path: Path):
-    """Catches what zipfile and zlib raise, and a size that is believed though more comes."""
-    src = sources.omniglot(tmp_path / "src")
-    path = src / "images_background.zip"
-    data = bytearray(path.read_bytes())
-    with zipfile.ZipFile(path) as archive:
-        info = archive.infolist()[-1]
-    if damage == "cut":
-        del data[len(data) // 2 :]
-    elif damage == "flipped":
-        data[info.header_offset + 120] ^= 0xFF
-    else:
-        entry = data.rindex(b"PK\x01\x02")
-        data[entry + 24 : entry + 28] = struct.pack("<I", 10)
-    path.write_bytes(data)
-    with pytest.raises(InputError, match=re.escape(f"{path}: is a damaged archive (")) as caught:
-        read(src, tmp_path / "out")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert sources.tree(tmp_path) == before

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from leo_lightning.data.splits import load_split
+from leo_lightning.images.backbones.weights import read_backbone
 from leo_lightning.images.extraction.embedder import Embedder
 from tests.commands.pretrain.pictures import draw, tree
-from tests.commands.pretrain.test_command import CONV4, SMALL
+from tests.commands.pretrain.tiny_pretraining import CONV4, SMALL
 from tests.tiny_run import TINY, folders, main, rows
 
 
@@ -123,7 +124,7 @@ def test_export_from_images(world: Path, checkpoint: Path, tmp_path: Path):
     assert main(["export", *words]) == 0
     assert classify(checkpoint, tmp_path / "a.csv", support, query) == 0
     paths = sorted(path for path in query.rglob("*.png"))
-    embeddings = Embedder.load(backbone).embed(paths).numpy()
+    embeddings = Embedder(read_backbone(backbone)).embed(paths).numpy()
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
     (probabilities,) = session.run(["probabilities"], {"embeddings": embeddings})
     names = sorted(path.name for path in support.iterdir())

@@ -194,5 +194,5 @@ def test_too_few_tasks_for_the_processes(tmp_path: Path):
     done = subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
-    assert "error: 1 val tasks are too few for 2 processes; raise data.val_tasks" in errors
+    assert "error: data.val_tasks is 1: it must be at least 2" in errors
     assert "Traceback" not in done.stderr

@@ -6,14 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from leo_lightning.commands.pretrain.data import ImageDataModule
 from leo_lightning.commands.pretrain.pretraining import Pretraining
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.torch_files import load_torch
-from leo_lightning.images.backbones.recipe import Recipe
-from leo_lightning.images.backbones.weights import RUN_RECIPE
+from leo_lightning.images.backbones.weights import run_recipe
 from leo_lightning.runs.command_line import Program, parse
 from leo_lightning.runs.folder import tested_checkpoint
 from leo_lightning.runs.parser import Parser, run_parser
@@ -34,15 +31,14 @@ def _parser(verb: str) -> Parser:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of pre-training.
+    """Read a pre-training checkpoint.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is another file.
     """
     content = load_torch(path)
-    settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
-    if not isinstance(content, dict) or not isinstance(settings, Mapping) or RUN_RECIPE not in settings:
-        raise InputError(f"{path}: is not a checkpoint of pre-training; name a best.ckpt or last.ckpt of one")
+    if not isinstance(content, dict) or run_recipe(content, str(path)) is None:
+        raise InputError(f"{path}: is not a pre-training checkpoint; name a best.ckpt or last.ckpt of one")
     return content
 
 
@@ -102,30 +98,17 @@ def main(arguments: list[str]) -> None:
 
 
 def _check_weights(model: Pretraining, checkpoint: Mapping[str, Any], path: str) -> None:
-    """Refuse a checkpoint of another network, or of other classes, by name."""
-    stored, mine = (
-        asdict(recipe)
-        for recipe in (
-            Recipe.of(checkpoint["hyper_parameters"][RUN_RECIPE], path),
-            model.backbone.recipe,
-        )
-    )
-    changed = [name for name, value in mine.items() if stored[name] != value]
+    """Refuse a checkpoint of another network, or of other classes."""
+    recipe, stored = asdict(model.backbone.recipe), run_recipe(checkpoint, path)
+    assert stored is not None  # _read_checkpoint has refused others
+    changed = [name for name, value in asdict(stored).items() if value != recipe[name]]
     if changed:
-        raise InputError(
-            f"{path}: was trained with another {' and '.join(changed)}; use the config.yaml of its run"
-        )
-    weights = checkpoint.get("state_dict")
-    wanted = {name: value.shape for name, value in model.state_dict().items()}
-    shapes = {
-        str(name): value.shape if isinstance(value, Tensor) else None
-        for name, value in (weights.items() if isinstance(weights, Mapping) else ())
-    }
-    if wanted != shapes:
-        different = [name for name in wanted if shapes.get(name) != wanted[name]]
-        if different and all(name.startswith("head.") for name in different):
-            raise InputError(f"{path}: was trained on other classes; give it those images")
-        raise InputError(f"{path}: its weights do not fit this network; use another checkpoint")
+        names = " and ".join(changed)
+        raise InputError(f"{path}: was trained with other {names}; use the config.yaml of its run")
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    weights = dict(checkpoint.get("state_dict", {}))
+    if {name: getattr(value, "shape", None) for name, value in weights.items()} != shapes:
+        raise InputError(f"{path}: was trained on other classes; name the images of its run")
 
 
 def _banner(model: Pretraining, data: ImageDataModule) -> list[str]:
@@ -134,7 +117,7 @@ def _banner(model: Pretraining, data: ImageDataModule) -> list[str]:
     return [
         f"network {recipe.backbone}, {parameters:,} parameters, embeddings of size {model.head.in_features}, "
         f"images of {recipe.image_size} × {recipe.image_size}",
-        f"data    {data.root}: {len(train):,} images of {len(train.class_names)} classes to learn, judged by "
+        f"data    {data.root}: {len(train):,} images of {len(train.class_names)} classes to learn, validated by "
         f"{model.val_tasks:,} tasks of {len(val.class_names)} others",
     ]
 

@@ -1,45 +1,44 @@
-"""ImageDataModule: images of training classes to learn from, those of validation classes to judge by."""
+"""ImageDataModule: images of training classes to learn, and of validation classes to validate on."""
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import track
 
 from leo_lightning.commands.pretrain.batches import TrainingImages, WholeSplit
 from leo_lightning.common.errors import InputError, check_least
-from leo_lightning.data.loader import StreamLoader
-from leo_lightning.images.backbones.recipe import IMAGENET_MEAN, IMAGENET_STD, Preparation
+from leo_lightning.data.loader import StreamDataModule, StreamLoader
+from leo_lightning.images.backbones.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
 from leo_lightning.images.decode import open_image
-from leo_lightning.images.folder import REMOVE, ImageSplit, OnError, find_splits, judge
+from leo_lightning.images.folder import ImageSplit, OnBadFiles, OnError, find_splits, refuse_files, skip_files
 
-_GREY_MEAN, _GREY_STD = 0.5, 0.5
-SKIP = f"{REMOVE}, or leave them out: --data.on_error skip"
+_GRAY_MEAN, _GRAY_STD = 0.5, 0.5
 
 
-class ImageDataModule(pl.LightningDataModule):
+class ImageDataModule(StreamDataModule):
     """Images of a train and a val split that share no class.
 
     Args:
         root: folder of images: {train,val}/CLASS/IMAGE, or train.csv and val.csv (columns filename, label)
             beside images/.
         image_size: S, side of the square that the network sees, in pixels.
-        resize: shorter side that images are resized to before the middle is cropped, as for validation and
-            features; null: 8/7 of image_size.
-        channels: 3 for colour, 1 for grey.
-        mean: subtracted from each channel of values in [0, 1]; null: ImageNet's, or 0.5 for grey.
-        std: which each channel is divided by; null: as mean.
-        augment: transforms of training images, one after the other: classes of torchvision.transforms.v2, of
-            timm or your own, that take a Pillow image; the last one crops to image_size. null: none.
+        resize: shorter side of images before the center is cropped, for validation and features; null: 8/7 of
+            image_size.
+        channels: 3 for color, 1 for gray.
+        mean: subtracted from each channel of values in [0, 1]; null: ImageNet's, or 0.5 for gray.
+        std: divisor of each channel after that; null: ImageNet's, or 0.5 for gray.
+        augment: transforms of training images, in turn: classes of torchvision.transforms.v2, of timm or your
+            own that take a Pillow image; the last one crops to image_size. null: none.
         batch_size: images per step and process.
-        eval_batch_size: images embedded at once in validation; changes no result.
-        num_workers: processes that read and augment images; 0: the main one does.
-        on_error: of damaged files and of files that are no images: refuse to begin, or name and skip them.
-        seed: of order and augmentation; null: that of seed_everything.
+        eval_batch_size: images per forward pass in validation; results do not depend on it.
+        num_workers: processes that read and augment images; 0: the main process does.
+        on_error: refuse to start if a file is not an image or is damaged, or skip and report such files.
+        seed: of order and augmentation; null: seed_everything.
     """
 
     def __init__(
@@ -62,106 +61,86 @@ class ImageDataModule(pl.LightningDataModule):
         check_least(0, {"data.num_workers": num_workers})
         self.root = Path(root)
         try:
-            self.preparation = Preparation(
-                channels,
-                image_size,
-                round(image_size * 8 / 7) if resize is None else resize,
-                tuple(mean) if mean else IMAGENET_MEAN if channels == 3 else (_GREY_MEAN,),
-                tuple(std) if std else IMAGENET_STD if channels == 3 else (_GREY_STD,),
+            self.preparation = Recipe(
+                "",
+                channels=channels,
+                image_size=image_size,
+                resize=round(image_size * 8 / 7) if resize is None else resize,
+                mean=tuple(mean) if mean else IMAGENET_MEAN if channels == 3 else (_GRAY_MEAN,),
+                std=tuple(std) if std else IMAGENET_STD if channels == 3 else (_GRAY_STD,),
             )
         except InputError as error:
             raise InputError(f"data.{error}") from None
         self.augment = augment or []
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers = num_workers
-        self.on_error: OnError = on_error
+        self._on_bad_files: OnBadFiles = partial(refuse_files, flag="--data.on_error")
+        if on_error == "skip":
+            self._on_bad_files = partial(skip_files, report=partial(print, "note:", file=sys.stderr))
         self.seed = seed or 0
-        self._splits: dict[str, ImageSplit] | None = None
-        self._read: set[str] = set()
+        self._checked: set[str] = set()
 
-    @property
+    @cached_property
     def splits(self) -> dict[str, ImageSplit]:
-        """The images of train and val.
-
-        Raises:
-            InputError: there are none.
-        """
-        if self._splits is None:
-            found = find_splits(self.root, self.on_error, _say, SKIP)
-            for split in ("train", "val"):
-                if split not in found:
-                    raise InputError(
-                        f"{self.root}: has no split '{split}'; pre-training learns from train, judged by val"
-                    )
-            self._splits = {split: found[split] for split in ("train", "val")}
-        return self._splits
+        """The images of train and val."""
+        splits = find_splits(self.root, self._on_bad_files)
+        for split in ("train", "val"):
+            if split not in splits:
+                raise InputError(f"{self.root}: has no split '{split}'; pre-training needs train and val")
+        return splits
 
     @property
     def classes(self) -> int:
-        """Number of classes to learn."""
+        """Number of training classes."""
         return len(self.splits["train"].class_names)
 
     def setup(self, stage: str) -> None:
-        """Read every image once, so that no damaged one ends the training after hours."""
-        wanted = self.splits if stage == "fit" else {"val": self.splits["val"]}
-        new = {split: self._whole(images) for split, images in wanted.items() if split not in self._read}
-        self._splits = self.splits | new
-        self._read |= set(new)
+        """Read every image once, so that a damaged one does not end the training after hours."""
+        for split in ("train", "val") if stage == "fit" else ("val",):
+            if split not in self._checked:
+                self.splits[split] = self._readable(self.splits[split])
+                self._checked.add(split)
 
-    def _whole(self, images: ImageSplit) -> ImageSplit:
-        """The split without the images that cannot be read."""
-        is_whole = partial(_is_whole, images, self.preparation.channels)
+    def _readable(self, images: ImageSplit) -> ImageSplit:
+        """Return the split without the images that cannot be read."""
+
+        def is_readable(row: int) -> bool:
+            try:
+                open_image(images.path(row), self.preparation.channels)
+            except InputError:
+                return False
+            return True
+
+        console = Console(stderr=True)
         with ThreadPoolExecutor() as threads:
-            console = Console(stderr=True)
-            bar = partial(track, description=f"reading {images.folder.name}", transient=True, console=console)
-            whole = list(
-                bar(
-                    threads.map(is_whole, range(len(images))),
-                    total=len(images),
-                    disable=not console.is_terminal,
-                )
+            readable = track(
+                threads.map(is_readable, range(len(images))),
+                description=f"reading {images.folder.name}",
+                total=len(images),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
             )
-        bad = [row for row, good in enumerate(whole) if not good]
-        judge(images.folder, [images.path(row) for row in bad], "not whole images", self.on_error, _say, SKIP)
-        return images.without(bad) if bad else images
+            damaged = [row for row, good in enumerate(readable) if not good]
+        if damaged:
+            self._on_bad_files(images.folder, [images.path(row) for row in damaged], "damaged images")
+        return images.without(damaged)
 
     # Lightning's hooks
 
     def train_dataloader(self) -> StreamLoader:
-        """Batches without end; an epoch goes through the images once."""
+        """Load batches without end; an epoch is one pass through the images."""
         stream = TrainingImages(
             self.splits["train"],
             self.preparation,
-            self.augment,
             self.batch_size,
-            self.seed,
-            **self._processes(),
+            augment=self.augment,
+            seed=self.seed,
+            **self.processes,
         )
-        return StreamLoader(stream, self.num_workers, self._batches_done)
+        return StreamLoader(stream, self.num_workers, self.batches_done)
 
     def val_dataloader(self) -> StreamLoader:
-        """The validation images once."""
-        stream = WholeSplit(self.splits["val"], self.preparation, self.eval_batch_size, **self._processes())
+        """Load the validation images once."""
+        stream = WholeSplit(self.splits["val"], self.preparation, self.eval_batch_size, **self.processes)
         return StreamLoader(stream, self.num_workers)
-
-    def _processes(self) -> dict[str, int]:
-        trainer = self.trainer
-        return {} if trainer is None else {"rank": trainer.global_rank, "world": trainer.world_size}
-
-    def _batches_done(self) -> int:
-        trainer = self.trainer
-        if trainer is None or trainer.overfit_batches:  # pyright: ignore[reportAttributeAccessIssue]
-            return 0
-        return trainer.fit_loop.epoch_loop.batch_progress.total.ready
-
-
-def _is_whole(images: ImageSplit, channels: int, row: int) -> bool:
-    try:
-        open_image(images.path(row), channels)
-    except InputError:
-        return False
-    return True
-
-
-def _say(line: str) -> None:
-    Console(stderr=True).print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)

@@ -1,10 +1,10 @@
 """Pretraining: a backbone and a linear classifier learn the training classes (paper, Section 4.2.2).
 
-What counts is not how well they know these classes but what the embeddings say of others: after each epoch
-the nearest centroid answers few-shot tasks of the validation classes, which choose the best checkpoint.
+What matters is not how well they know these classes but how well the embeddings separate others: after each
+epoch the nearest centroid solves few-shot tasks of the validation classes, which choose the best checkpoint.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -23,49 +23,48 @@ from torch.optim.lr_scheduler import (
 )
 
 from leo_lightning.commands.pretrain.batches import ImageBatch
-from leo_lightning.commands.pretrain.data import ImageDataModule
 from leo_lightning.common.errors import DivergedError, InputError, check_least
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.hashes import fold
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.images.backbones.backbone import Backbone
 from leo_lightning.images.backbones.networks import set_steps
-from leo_lightning.images.backbones.recipe import Pooling, Preparation, Recipe
+from leo_lightning.images.backbones.recipe import Pooling, Recipe
 from leo_lightning.images.backbones.weights import RUN_RECIPE
 from leo_lightning.images.folder import ImageSplit
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.training.classification import Classification
 
 _TASKS_AT_ONCE = 100
-_FINAL_RATE = 1e-3  # of the cosine, as a part of the first
+_FINAL_RATE = 1e-3  # of the cosine schedule, as a fraction of the highest rate
 
 
 class Pretraining(pl.LightningModule):
-    """Trains a backbone to tell the training classes apart.
+    """Trains a backbone to classify the training classes.
 
     Args:
         classes: number of training classes.
-        preparation: what the network sees of an image.
+        preparation: recipe of the images; the network is added here.
         backbone: wrn-28-10, resnet-12, conv-4 (learn2learn's), or the name of a timm model.
         options: arguments of the network's class, such as {hidden_size: 128} of conv-4.
-        pooling: mean over the places of an image, or flatten them.
+        pooling: mean over the positions of a feature map, or flatten them.
         optimizer: sgd (momentum 0.9, Nesterov) or adamw.
         learning_rate: the highest one.
-        weight_decay: of all weights but biases and those of normalisation.
+        weight_decay: of all weights except biases and normalization.
         schedule: cosine, one_cycle (Smith and Topin) or constant.
-        warmup_steps: steps in which the rate rises to learning_rate; one_cycle has a rise of its own.
-        label_smoothing: share of the target's mass that goes to all classes (Szegedy et al., CVPR 2016).
-        channels_last: the layout of memory in which convolutions are fastest.
-        val_way: classes of a validation task.
+        warmup_steps: steps in which the rate rises to learning_rate; one_cycle has its own rise.
+        label_smoothing: share of the target spread over all classes (Szegedy et al., CVPR 2016).
+        channels_last: use the memory layout in which convolutions are fastest.
+        val_way: classes per validation task.
         val_shot: examples per class.
-        val_tasks: how many of them.
-        seed: of dropout; null: that of seed_everything.
+        val_tasks: number of validation tasks.
+        seed: of dropout; null: seed_everything.
     """
 
     def __init__(
         self,
         classes: int,
-        preparation: Preparation,
+        preparation: Recipe,
         backbone: str = "resnet-12",
         options: dict[str, Any] | None = None,
         pooling: Pooling = "mean",
@@ -89,7 +88,7 @@ class Pretraining(pl.LightningModule):
             raise InputError(f"model.label_smoothing is {label_smoothing}: it must be at least 0 and below 1")
         check_least(2, {"model.val_way": val_way})
         check_least(1, {"model.val_shot": val_shot, "model.val_tasks": val_tasks})
-        recipe = Recipe(backbone, options or {}, **asdict(preparation), pooling=pooling)
+        recipe = replace(preparation, backbone=backbone, options=options or {}, pooling=pooling)
         self.backbone = Backbone(recipe)
         self.head = nn.Linear(self.backbone.embedding_size(), classes)
         self.optimizer = optimizer
@@ -105,19 +104,19 @@ class Pretraining(pl.LightningModule):
         self._embedded: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, stage: str) -> None:
-        """Choose the layout of memory."""
+        """Choose the memory layout."""
         if self.channels_last:
             self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     # Training
 
     def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Dropout is a function of (seed, process, step), so that a run that was stopped goes on the same."""
+        """Make dropout a function of (seed, process, step), so that a stopped run continues unchanged."""
         torch.manual_seed(fold(self.seed, self.global_rank, self.global_step))
         set_steps(self.backbone, self.global_step)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        """Cross-entropy of a batch."""
+        """Return the cross-entropy of a batch."""
         logits = self.head(self.backbone(batch.images))
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
@@ -132,35 +131,32 @@ class Pretraining(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """SGD or AdamW, and the schedule over all steps of the run."""
-        plain = [p for p in self.parameters() if p.ndim < 2]
-        decayed = [p for p in self.parameters() if p.ndim >= 2]
-        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-        made: torch.optim.Optimizer
+        """Build the optimizer, and its schedule over all steps of the run."""
+        groups = [
+            {"params": [p for p in self.parameters() if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in self.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer: torch.optim.Optimizer
         if self.optimizer == "sgd":
-            made = torch.optim.SGD(
-                groups, lr=self.learning_rate, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
-            )
+            optimizer = torch.optim.SGD(groups, lr=self.learning_rate, momentum=0.9, nesterov=True)
         else:
-            made = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
-        schedule = {"scheduler": self._scheduler(made), "interval": "step"}
-        return {"optimizer": made, "lr_scheduler": schedule}  # pyright: ignore[reportReturnType]
+            optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
+        schedule = {"scheduler": self._scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}  # pyright: ignore[reportReturnType]
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        total = self.trainer.estimated_stepping_batches
+        if self.schedule == "one_cycle":
+            return OneCycleLR(optimizer, self.learning_rate, total_steps=int(total))
         if self.schedule == "constant":
-            after: LRScheduler = LambdaLR(optimizer, lambda step: 1.0)
+            scheduler: LRScheduler = LambdaLR(optimizer, lambda step: 1.0)
         else:
-            total = self.trainer.estimated_stepping_batches
-            if total == float("inf"):
-                raise InputError(f"model.schedule {self.schedule} needs an end: set --trainer.max_epochs")
-            if self.schedule == "one_cycle":
-                return OneCycleLR(optimizer, self.learning_rate, total_steps=int(total))
-            left = max(1, int(total) - self.warmup_steps)
-            after = CosineAnnealingLR(optimizer, left, eta_min=_FINAL_RATE * self.learning_rate)
+            steps = max(1, int(total) - self.warmup_steps)
+            scheduler = CosineAnnealingLR(optimizer, steps, eta_min=_FINAL_RATE * self.learning_rate)
         if not self.warmup_steps:
-            return after
+            return scheduler
         rise = LinearLR(optimizer, 1 / self.warmup_steps, total_iters=self.warmup_steps)
-        return SequentialLR(optimizer, [rise, after], [self.warmup_steps])
+        return SequentialLR(optimizer, [rise, scheduler], [self.warmup_steps])
 
     # Validation
 
@@ -169,56 +165,46 @@ class Pretraining(pl.LightningModule):
         self._embedded.append((batch.rows.cpu(), self.backbone(batch.images).float().cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        """Answer the validation tasks with the nearest centroid."""
-        found = self.few_shot_accuracy(self._table())
-        self.log("val/accuracy", found.mean)
-        self.log("val/accuracy_ci95", found.ci95)
-
-    def few_shot_accuracy(self, embeddings: Float[Tensor, "n E"]) -> Any:
-        """Accuracy of the nearest centroid among embeddings of length 1 on the validation tasks."""
-        images, unit = self._images(), F.normalize(embeddings, dim=1)
+        """Log the accuracy of the nearest centroid on the validation tasks."""
+        images: ImageSplit = self.trainer.datamodule.splits["val"]  # pyright: ignore[reportAttributeAccessIssue]
+        embeddings = F.normalize(self._gathered(), dim=1)
         offsets = images.counts.cumsum() - images.counts
-        measured, learner = Classification(), NearestCentroid()
+        evaluation, learner = Classification(), NearestCentroid()
         way, queries = min(self.val_way, len(images.class_names)), self.queries(images)
         for start in range(0, self.val_tasks, _TASKS_AT_ONCE):
             tasks = range(start, min(start + _TASKS_AT_ONCE, self.val_tasks))
             rows = sample_rows(tasks, 0, "val", offsets, images.counts, way, self.val_shot, queries)
-            episode = Episode(unit[rows.support], unit[rows.query], rows)
-            measured.add(learner, episode, test=False)
-        return measured.compute()["final"]
+            evaluation.add(
+                learner, Episode(embeddings[rows.support], embeddings[rows.query], rows), test=False
+            )
+        accuracy = evaluation.compute()["final"]
+        self.log("val/accuracy", accuracy.mean)
+        self.log("val/accuracy_ci95", accuracy.ci95)
 
-    def _table(self) -> Float[Tensor, "n E"]:
-        """Embeddings of all validation images in order, those of other processes, too."""
+    def _gathered(self) -> Float[Tensor, "n E"]:
+        """Return the embeddings of all validation images, of all processes, in order."""
         parts = [self._embedded]
         if self.trainer.world_size > 1:
             parts *= self.trainer.world_size
             torch.distributed.all_gather_object(parts, self._embedded)
-        rows = torch.cat([rows for part in parts for rows, _ in part])
-        embeddings = torch.cat([embeddings for part in parts for _, embeddings in part])
+        batches = [batch for part in parts for batch in part]
+        rows, embeddings = (torch.cat(column) for column in zip(*batches, strict=True))
         self._embedded = []
         return embeddings[rows.argsort()]
 
-    def _images(self) -> ImageSplit:
-        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        assert isinstance(data, ImageDataModule)
-        return data.splits["val"]
-
     def queries(self, images: ImageSplit) -> int:
-        """Queries per class of a validation task: 15, or what there is.
-
-        Args:
-            images: of the validation classes.
+        """Return the number of queries per class in a validation task: 15, or as many as there are.
 
         Raises:
-            InputError: there are too few for a task.
+            InputError: there are too few images for a task.
         """
         if len(images.class_names) < 2:
-            raise InputError(f"{images.folder}: validation needs two classes at least")
-        left = int(images.counts.min()) - self.val_shot
-        if left < 1:
-            fewest = images.class_names[int(images.counts.argmin())]
+            raise InputError(f"{images.folder}: validation needs at least two classes")
+        fewest = int(images.counts.min())
+        if fewest <= self.val_shot:
+            name = images.class_names[int(images.counts.argmin())]
             raise InputError(
-                f"{images.folder}: class {fewest!r} has {images.counts.min()} images, a validation task "
-                f"needs {self.val_shot + 1}; lower --model.val_shot or remove the class"
+                f"{images.folder}: class {name!r} has {fewest} images, but a validation task needs "
+                f"{self.val_shot + 1}; lower --model.val_shot, or remove the class"
             )
-        return min(15, left)
+        return min(15, fewest - self.val_shot)

@@ -1,4 +1,4 @@
-"""import_features: finds out by looking what a source is, reads it, and writes feature files."""
+"""import_features: recognises a source by its content, reads it, and writes feature files."""
 
 import zipfile
 from collections.abc import Callable, Iterator
@@ -6,17 +6,10 @@ from pathlib import Path
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.feature_file import load_bank
-from leo_lightning.data.importers.arrays import folder_arrays, npz_splits
-from leo_lightning.data.importers.authors import (
-    UNKNOWN,
-    choose_set,
-    folder_pickles,
-    split_keys,
-    zip_pickles,
-)
+from leo_lightning.data.importers.arrays import folder_arrays
+from leo_lightning.data.importers.authors import UNKNOWN, authors_sets, choose_set, split_keys
 from leo_lightning.data.importers.sources import Source
-from leo_lightning.data.splits import SPLITS, check_vacant, present_splits, save_splits, split_path
+from leo_lightning.data.splits import SPLITS, check_vacant, present_splits, save_splits
 
 IMPORTER = "leo-lightning importer 1"
 
@@ -37,22 +30,22 @@ def import_features(
 ) -> dict[str, FeatureBank]:
     """Read features in any known format and write them as feature files: all splits, or nothing.
 
-    Embeddings are stored as they are: to normalise them is the reader's task.
+    Embeddings are stored as they are; they are normalised when they are used.
 
     Args:
         src: the authors' archive, or a file or folder with one set of arrays per split.
         dst: folder for the feature files.
-        dataset: which data set to take where there are several; else its name, for the record.
-        crop: which crop to take where there are several; else its name, for the record.
+        dataset: the data set to take from several; otherwise its name, for the record.
+        crop: the crop to take from several; otherwise its name, for the record.
         backbone: network that made the features, for the record.
         overwrite: replace the feature files in `dst`.
-        report: takes each remark worth telling.
+        report: called with each remark for the user.
 
     Returns:
         The banks by split, in the order train, val, test.
 
     Raises:
-        InputError: the source is not understood, damaged or inconsistent, or `dst` holds features already.
+        InputError: the source is unknown, damaged or inconsistent, or `dst` holds features already.
     """
     check_vacant(dst, overwrite)
     dataset, crop, sources = _find(src, dataset, crop)
@@ -86,27 +79,16 @@ def _find(src: Path, dataset: str | None, crop: str | None) -> tuple[str, str, d
     """Return data set, crop and splits of the one set of features in `src`."""
     if not src.exists():
         raise InputError(f"{src}: no such file or folder")
-    if src.is_dir():
-        pickles, arrays = folder_pickles(src), folder_arrays(src)
-    elif zipfile.is_zipfile(src):
-        pickles = zip_pickles(src)
-        arrays = {} if pickles else npz_splits(src)
-    else:
-        hint = f"give the folder that holds it: {src.parent}"
-        raise InputError(
-            f"{src}: is neither a folder nor a zip or npz archive; "
-            f"{hint if src.stem.split('_')[0] in SPLITS else _LOOKED_FOR}"
-        )
-    if pickles and arrays:
+    if not src.is_dir() and (src.suffix == ".npz" or not zipfile.is_zipfile(src)):
+        raise InputError(f"{src}: is neither a folder nor a zip archive; give the folder that holds it")
+    sets, arrays = authors_sets(src), folder_arrays(src)
+    if sets and arrays:
         names = ", ".join(source.name for source in arrays.values())
         raise InputError(f"{src}: holds pickles and {names}; leave one set of features in the folder")
-    if pickles:
-        return choose_set(pickles, src, dataset, crop)
+    if sets:
+        return choose_set(sets, src, dataset, crop)
     if arrays:
         return dataset or UNKNOWN, crop or UNKNOWN, arrays
-    ready = present_splits(src)
-    for split in ready:
-        load_bank(split_path(src, split))
-    if ready:
+    if ready := present_splits(src):
         raise InputError(f"{src}: already holds feature files ({', '.join(ready)}); use this folder as it is")
     raise InputError(f"{src}: no features found; {_LOOKED_FOR}")

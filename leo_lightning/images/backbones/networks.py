@@ -1,21 +1,20 @@
-"""The networks by name: those of few-shot learning from learn2learn, all others from timm.
+"""Networks by name: learn2learn's few-shot networks, and all models of timm.
 
-A network maps normalised images (n, channels, S, S) to feature maps, tokens or vectors, without classifier.
-Networks of learn2learn are its own classes but for the last pooling, which is for 84 × 84 pixels only:
+A network maps normalized images (n, channels, S, S) to feature maps, tokens or vectors, without a classifier.
+learn2learn's classes are used without their last pooling, which fits 84 × 84 pixels only:
 - wrn-28-10: Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016; as in Ye et al., CVPR 2020. The
-  paper's "layer 21" (Section 4.2.2) is `layer3.1`, if the convolutions of shortcuts are not counted.
+  paper's "layer 21" (Section 4.2.2) is `layer3.1`, not counting the convolutions of shortcuts.
 - resnet-12: Lee et al., Meta-Learning with Differentiable Convex Optimization, CVPR 2019.
 - conv-4: Vinyals et al., Matching Networks, NeurIPS 2016.
 """
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leo_lightning.common.errors import InputError, one_line
+from leo_lightning.common.errors import InputError, nearest, one_line
 from leo_lightning.common.learn2learn import learn2learn_module
 
 
@@ -23,8 +22,8 @@ def build_network(name: str, channels: int, options: Mapping[str, Any]) -> nn.Mo
     """Build a network with fresh weights.
 
     Args:
-        name: see `Recipe.backbone`.
-        channels: of the images.
+        name: wrn-28-10, resnet-12, conv-4, or a timm model.
+        channels: number of channels of an image.
         options: arguments of the network's class.
 
     Raises:
@@ -36,32 +35,24 @@ def build_network(name: str, channels: int, options: Mapping[str, Any]) -> nn.Mo
     except InputError:
         raise
     except Exception as error:  # a network's class may stumble over a bad argument anywhere
-        given = ", ".join(f"{key} = {value!r}" for key, value in options.items()) or "no options"
-        raise InputError(f"backbone {name} cannot be built with {given}: {one_line(error)}") from None
+        raise InputError(f"backbone {name} cannot be built with {dict(options)}: {one_line(error)}") from None
 
 
 def check_blocks(network: nn.Module, image_size: int) -> None:
-    """Check that the blocks that a ResNet-12 drops of its maps (DropBlock) fit into them.
-
-    Raises:
-        InputError: they are larger, of which learn2learn makes a division by zero, or numbers below it.
-    """
+    """Refuse blocks of DropBlock larger than the maps of a ResNet-12: learn2learn would divide by zero."""
     for layer, scale in (("layer3", 8), ("layer4", 16)):
         size = image_size // scale
         for block in network.get_submodule(layer).children():
             if getattr(block, "drop_rate", 0) > 0 and getattr(block, "block_size", 0) > size:
-                raise InputError(
-                    f"resnet-12 drops blocks of {block.block_size} × {block.block_size} places, and images "
-                    f"of {image_size} × {image_size} pixels leave it {size} × {size}; set the option "
-                    f"dropblock_size to {max(1, image_size // 16)}, or take larger images"
-                )
+                advice = f"set the option dropblock_size to {max(1, image_size // 16)}, or use larger images"
+                raise InputError(f"resnet-12 drops blocks larger than its maps, {size} × {size}; {advice}")
 
 
 def set_steps(network: nn.Module, steps: int) -> None:
-    """Tell a ResNet-12 how many training steps it has made.
+    """Tell a ResNet-12 the number of training steps so far.
 
-    It drops more and more of its maps (DropBlock) by a count of its own, which no checkpoint holds and which
-    counts the batches of evaluation, too.
+    It drops more and more blocks (DropBlock) by a count of its own, which no checkpoint holds and which also
+    counts evaluation batches.
     """
     for module in network.modules():
         if isinstance(getattr(module, "num_batches_tracked", None), int):
@@ -102,23 +93,10 @@ def _models() -> Any:
 _FEW_SHOT: dict[str, Callable[..., nn.Module]] = {"wrn-28-10": _wrn, "resnet-12": _resnet12, "conv-4": _conv4}
 
 
-def check_timm(name: str) -> None:
-    """Check that timm has a model.
-
-    Raises:
-        InputError: it has none of that name; the message has some that are like it.
-    """
+def _timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
     import timm  # takes seconds
 
     if not timm.is_model(name):
-        near = get_close_matches(name, [*_FEW_SHOT, *timm.list_models()], n=3)
-        raise InputError(
-            f"there is no backbone {name!r}; take {', '.join(near or _FEW_SHOT)}, or another model of timm"
-        )
-
-
-def _timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
-    import timm
-
-    check_timm(name)
+        advice = nearest(name, [*_FEW_SHOT, *timm.list_models()], "timm.list_models() lists them")
+        raise InputError(f"there is no backbone {name!r}{advice}")
     return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)

@@ -1,74 +1,64 @@
-"""Where a backbone's weights come from: a file, a training run, or what others have published.
+"""Where a backbone's weights come from: a file, a pre-training run, or what others have published.
 
-A backbone's own file is safetensors: its weights and, in the header, its recipe. Features have the one that
-made them beside them, so that new images get the same embeddings.
+A backbone's own file is safetensors: its weights and, in the header, its recipe. It is written beside the
+features that it made, so that new images get the same embeddings.
 """
 
 import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from leo_lightning.common.download import download
 from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.common.learn2learn import learn2learn_module
 from leo_lightning.common.torch_files import load_torch
-from leo_lightning.data.bank import listed
 from leo_lightning.data.feature_file import sort_header
 from leo_lightning.images.backbones.backbone import Backbone
-from leo_lightning.images.backbones.networks import check_timm
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE, Recipe
 
 FORMAT, FORMAT_VERSION = "leo-lightning backbone", "1"
-PRETRAINED = "pretrained"
 RUN_RECIPE = "recipe"
-"""Name of the recipe among the hyperparameters of a checkpoint of pre-training."""
+"""Name of the recipe among the hyperparameters of a pre-training checkpoint."""
+_PRETRAINED = "pretrained"
 _LEARN2LEARN = {"wrn-28-10": "wrn28", "resnet-12": "resnet12", "conv-4": "cnn4"}
-_PREFIXES = ("", "module.", "backbone.network.", "backbone.", "features.", "encoder.", "model.", "network.")
-_INSIDE = ("state_dict", "model", "params")
-_SMALL = ("cifar-fs", "fc100")  # 32 × 32 pixels, which learn2learn's benchmarks do not normalise
-# learn2learn's normalisation `lee2019` for its other benchmarks
+_SMALL = ("cifar-fs", "fc100")  # 32 × 32 pixels, which learn2learn's benchmarks do not normalize
+# learn2learn's normalization `lee2019`, for its other benchmarks
 _LEE_MEAN = (120.39586422 / 255, 115.59361427 / 255, 104.54012653 / 255)
 _LEE_STD = (70.68188272 / 255, 68.27635443 / 255, 72.54505529 / 255)
-
-
-def known_recipe(name: str | None, weights: str) -> Recipe:
-    """How images are to be prepared for these weights, as far as they say.
-
-    Args:
-        name: of the backbone; None if the weights' file has it.
-        weights: see `load_backbone`.
-
-    Raises:
-        InputError: the file is not there, is damaged, or says nothing, and no name was given; or the name is
-            another than the file's.
-    """
-    if is_published(weights):
-        if name is None:
-            raise InputError(f"--weights {weights} needs --backbone NAME")
-        return _published_recipe(name, weights)
-    stored = _stored_recipe(Path(weights))
-    if stored is None:
-        _check_kind(Path(weights))
-        if name is None:
-            raise InputError(f"{weights}: does not say of which network it is; add --backbone NAME")
-        return Recipe(name)
-    if name not in (None, stored.backbone):
-        raise InputError(
-            f"{weights}: holds weights of {printable(stored.backbone)}, not of {name}; leave out --backbone"
-        )
-    return stored
+# Where others put the weights in a file, and what they put before their names
+_SECTIONS = ("state_dict", "model", "params")
+_PREFIXES = ("", "module.", "backbone.network.", "backbone.", "features.", "encoder.", "model.", "network.")
 
 
 def is_published(weights: str) -> bool:
-    """Whether `--weights` asks for what others have published, and not for a file."""
-    return weights.partition(":")[0] == PRETRAINED and not Path(weights).exists()
+    """Tell whether `--weights` asks for published weights, not for a file."""
+    return weights.partition(":")[0] == _PRETRAINED and not Path(weights).exists()
+
+
+def known_recipe(name: str | None, weights: str) -> Recipe:
+    """Return the recipe that comes with weights (see `load_backbone`), or the default one of their network.
+
+    Raises:
+        InputError: the weights do not say which network they belong to, or name another one.
+    """
+    published = is_published(weights)
+    recipe = None if published else _read(Path(weights))[0]
+    if recipe is None:
+        if name is None:
+            raise InputError(f"{weights}: does not say which network it belongs to; add --backbone NAME")
+        return _published_recipe(name, weights) if published else Recipe(name)
+    if name not in (None, recipe.backbone):
+        raise InputError(
+            f"{weights}: holds weights of {printable(recipe.backbone)}, not of {name}; leave out --backbone"
+        )
+    return recipe
 
 
 def load_backbone(recipe: Recipe, weights: str) -> Backbone:
@@ -76,32 +66,32 @@ def load_backbone(recipe: Recipe, weights: str) -> Backbone:
 
     Args:
         recipe: of the backbone.
-        weights: `pretrained` for what timm has for its models, `pretrained:DATASET` for what learn2learn has
-            for its own; or a file: a checkpoint of pre-training, what `save_backbone` wrote, or the network's
-            state dict as torch or safetensors write it. Nothing in a file is executed.
+        weights: `pretrained` for a timm model's weights, `pretrained:DATASET` for learn2learn's; or a file: a
+            pre-training checkpoint, what `save_backbone` wrote, or the network's state dict as torch or
+            safetensors write it. Nothing in a file is executed.
 
     Raises:
-        InputError: they cannot be had, or do not fit the network.
+        InputError: they are not available, or do not fit the network.
     """
     if not is_published(weights):
-        content = _read(Path(weights))
+        _, tensors = _read(Path(weights))
     elif recipe.backbone in _LEARN2LEARN:
-        content = _learn2learn(recipe.backbone, weights.partition(":")[2])
+        tensors = _learn2learn_weights(recipe.backbone, weights.partition(":")[2])
     else:
-        return Backbone(recipe, _timm(recipe, weights)).eval()
-    return _filled(Backbone(recipe), content, weights).eval()
+        return Backbone(recipe, _timm_network(recipe)).eval()
+    backbone = Backbone(recipe)
+    _fill(backbone, tensors, weights)
+    return backbone.eval()
 
 
 def read_backbone(path: Path) -> Backbone:
-    """Build the backbone in a file that says of which network it is, ready to embed.
+    """Build the backbone in a file that holds its recipe, ready to embed.
 
     Raises:
-        InputError: there is no such file, it is damaged, or does not say that.
+        InputError: there is no such file, it is damaged, or it holds no recipe.
     """
     if not path.is_file():
-        raise InputError(
-            f"{path}: no such file; name the {BACKBONE_FILE} beside the features of the training"
-        )
+        raise InputError(f"{path}: no such file; name the {BACKBONE_FILE} beside the training's features")
     return load_backbone(known_recipe(None, str(path)), str(path))
 
 
@@ -109,24 +99,16 @@ def save_backbone(backbone: Backbone, path: Path) -> None:
     """Write a backbone's own file.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk is full, or `path` cannot be written.
     """
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "recipe": backbone.recipe.dumps()}
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in backbone.network.state_dict().items()
-    }
-    path.touch()
-    mode = path.stat().st_mode  # what the user's umask gives; safetensors lets only the owner read
-    try:
-        save_file(tensors, path, header)
-        sort_header(path)
-        path.chmod(mode)
-    except SafetensorError as error:
-        raise OSError(one_line(error)) from None
+    weights = backbone.network.state_dict()
+    path.write_bytes(save({name: value.cpu().contiguous() for name, value in weights.items()}, header))
+    sort_header(path)
 
 
 def weights_name(backbone: Backbone, weights: str) -> str:
-    """What a record calls weights: who published them, or the file's name, never where it lies."""
+    """Return the name of weights for the record: their publisher's, or the file name without its folder."""
     if not is_published(weights):
         return Path(weights).name
     if backbone.recipe.backbone in _LEARN2LEARN:
@@ -136,7 +118,7 @@ def weights_name(backbone: Backbone, weights: str) -> str:
 
 
 def digest(backbone: Backbone) -> str:
-    """SHA-256 of the weights, whatever file they came from."""
+    """Return the SHA-256 of the weights, whatever file they came from."""
     total = hashlib.sha256()
     for name, value in sorted(backbone.network.state_dict().items()):
         total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -144,74 +126,57 @@ def digest(backbone: Backbone) -> str:
     return total.hexdigest()
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file, by name."""
-    content = _content(path)
-    if isinstance(content, Mapping):
-        for key in _INSIDE:
-            if isinstance(content.get(key), Mapping):
-                content = content[key]
-                break
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            return cast(dict[str, Tensor], dict(content))
-    raise InputError(f"{path}: holds no state dict of a network; save network.state_dict()")
-
-
-def _stored_recipe(path: Path) -> Recipe | None:
-    """The recipe in a file of ours; None in another's."""
-    if path.suffix == ".safetensors":
-        header = _header(path)
-        if header.get("format") != FORMAT:
-            return None
-        if header.get("format_version") != FORMAT_VERSION:
-            raise InputError(
-                f"{path}: has backbone format version {header.get('format_version')!r:.20}, and this release "
-                f"reads version {FORMAT_VERSION!r}; make it again"
-            )
-        return Recipe.loads(header.get("recipe", ""), str(path))
-    content = _content(path)
-    settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+def run_recipe(checkpoint: object, source: str) -> Recipe | None:
+    """Return the recipe in a pre-training checkpoint, None in another file; messages begin with `source`."""
+    settings = checkpoint.get("hyper_parameters") if isinstance(checkpoint, Mapping) else None
     if not isinstance(settings, Mapping) or RUN_RECIPE not in settings:
         return None
-    return Recipe.of(settings[RUN_RECIPE], str(path))
+    return Recipe.of(settings[RUN_RECIPE], source)
 
 
-def _check_kind(path: Path) -> None:
-    """Refuse what this application writes and is no backbone."""
+def _read(path: Path) -> tuple[Recipe | None, dict[str, Tensor]]:
+    """Return the recipe in a file, if it has one, and its tensors by name."""
     if path.suffix == ".safetensors":
-        if "class_names" in _header(path):
-            raise InputError(f"{path}: holds features, and no network; name a file of weights")
-        return
-    content = _content(path)
-    settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
-    if isinstance(settings, Mapping) and "learner" in settings:
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+            return _header_recipe(header, path), load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: cannot be read ({one_line(error)}); name another file") from None
+    content = load_torch(path)
+    recipe = run_recipe(content, str(path))
+    if isinstance(content, Mapping):
+        sections = (content.get(key) for key in _SECTIONS)
+        tensors = next((section for section in sections if isinstance(section, Mapping)), content)
+        if tensors and all(isinstance(value, Tensor) for value in tensors.values()):
+            return recipe, dict(tensors)
+    raise InputError(f"{path}: does not hold the state dict of a network; save network.state_dict()")
+
+
+def _header_recipe(header: Mapping[str, str], path: Path) -> Recipe | None:
+    if header.get("format") != FORMAT:
+        return None
+    if (version := header.get("format_version")) != FORMAT_VERSION:
         raise InputError(
-            f"{path}: holds a few-shot learner, and no network for images; name a checkpoint of pre-training"
+            f"{path}: has backbone format version {version!r:.20}, but this release reads version "
+            f"{FORMAT_VERSION!r}; make it again"
         )
+    return Recipe.loads(header.get("recipe", ""), str(path))
 
 
-def _content(path: Path) -> Any:
-    _check_file(path)
-    if path.suffix != ".safetensors":
-        return load_torch(path)
-    _header(path)
-    return load_file(path)
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file of weights in it")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of weights; --weights takes one, or `pretrained`")
-
-
-def _header(path: Path) -> dict[str, str]:
-    _check_file(path)
+def _fill(backbone: Backbone, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load weights into a backbone; prefixes of their names, and surplus tensors, do not matter."""
+    needed = backbone.network.state_dict().keys()
+    renamed = (
+        {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        for prefix in _PREFIXES
+    )
+    weights = max(renamed, key=lambda candidate: len(needed & candidate.keys()))
     try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except SafetensorError:
-        raise InputError(f"{path}: is no whole safetensors file; copy or make it again") from None
+        backbone.network.load_state_dict({key: weights[key] for key in needed if key in weights})
+    except RuntimeError as error:
+        name = backbone.recipe.backbone
+        raise InputError(f"{source}: does not fit {name} with these options: {one_line(error)}") from None
 
 
 def _published_recipe(name: str, weights: str) -> Recipe:
@@ -219,16 +184,18 @@ def _published_recipe(name: str, weights: str) -> Recipe:
         if weights.partition(":")[2] in _SMALL:
             return Recipe(name, image_size=32, resize=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         return Recipe(name, image_size=84, resize=84, mean=_LEE_MEAN, std=_LEE_STD)
-    check_timm(name)
+    if weights != _PRETRAINED:
+        raise InputError(f"--weights {weights}: for a timm model write `pretrained`, and --backbone NAME.TAG")
     import timm.data  # takes seconds
     import timm.models
 
     architecture, _, tag = name.partition(".")
-    there = timm.list_pretrained(f"{architecture}.*") or timm.list_pretrained(architecture)
-    if not there:
-        raise InputError(f"timm has no pretrained weights of {name}; name a file with --weights")
-    if tag and name not in there:
-        raise InputError(f"timm has no weights {name}; it has {', '.join(there)}")
+    available = timm.list_pretrained([architecture, f"{architecture}.*"])
+    if not available or (tag and name not in available):
+        known = ", ".join(available) or "none"
+        raise InputError(
+            f"timm has no pretrained weights {name} (known: {known}); name a file with --weights"
+        )
     published = timm.models.get_pretrained_cfg(name)
     assert published is not None
     config = timm.data.resolve_data_config(pretrained_cfg=published.to_dict())
@@ -244,72 +211,39 @@ def _published_recipe(name: str, weights: str) -> Recipe:
     )
 
 
-def _timm(recipe: Recipe, weights: str) -> nn.Module:
+def _timm_network(recipe: Recipe) -> nn.Module:
     import timm.models
 
-    if weights != PRETRAINED:
-        raise InputError(
-            f"--weights {weights}: for a model of timm write `pretrained`; NAME.TAG chooses its weights"
-        )
-    timm.models.set_pretrained_check_hash(True)  # so that no file stays that was cut short
-    hub = logging.getLogger("huggingface_hub")  # tells of each attempt
-    level = hub.level
-    hub.setLevel(logging.ERROR)
+    timm.models.set_pretrained_check_hash(True)  # a download that was cut short is not kept
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports every attempt
     try:
         return timm.create_model(
             recipe.backbone, pretrained=True, num_classes=0, in_chans=recipe.channels, **recipe.options
         )
-    # hub, proxy, file system, hash, … each with exceptions of its own
-    except Exception as error:
+    except Exception as error:  # hub, proxy, file system, hash, …, each with exceptions of its own
         raise InputError(
-            f"{recipe.backbone}: its pretrained weights cannot be had ({one_line(error):.150}); check the "
-            "network, or fetch them elsewhere and name the file with --weights"
+            f"{recipe.backbone}: cannot get its pretrained weights ({one_line(error):.150}); check the "
+            "network, or download them elsewhere and name the file with --weights"
         ) from None
-    finally:
-        hub.setLevel(level)
 
 
-def _learn2learn(backbone: str, dataset: str) -> dict[str, Tensor]:
-    """What learn2learn has published; it lies where learn2learn would look for it."""
+def _learn2learn_weights(backbone: str, dataset: str) -> dict[str, Tensor]:
+    """Return the weights that learn2learn has published; they are cached where learn2learn looks for them."""
     urls = learn2learn_module("vision.models", "this backbone")._BACKBONE_URLS
     model = _LEARN2LEARN[backbone]
-    there = [name for name, models in urls.items() if model in models]
-    if dataset not in there:
+    available = [name for name, models in urls.items() if model in models]
+    if dataset not in available:
         raise InputError(
-            f"learn2learn has weights of {backbone} for {' and '.join(there)}; write "
-            f"--weights {PRETRAINED}:{there[0]}"
+            f"learn2learn has weights of {backbone} for {' and '.join(available)}; write "
+            f"--weights {_PRETRAINED}:{available[0]}"
         )
     url = urls[dataset][model]["default"]
     path = Path(torch.hub.get_dir()) / "learn2learn" / "pretrained_models" / dataset / f"{model}.pth"
     download(url, path)
     try:
-        return _read(path)
+        return _read(path)[1]
     except InputError:
         path.unlink(missing_ok=True)
         raise InputError(
-            f"{url}: the server sent something else than weights; try again later, or name a file with "
-            "--weights"
+            f"{url}: the server did not send weights; try again later, or name a file with --weights"
         ) from None
-
-
-def _filled(backbone: Backbone, content: Mapping[str, Tensor], source: str) -> Backbone:
-    """Put weights into a backbone; what is in front of their names, and more than it has, does not matter."""
-    name = backbone.recipe.backbone
-    needed = backbone.network.state_dict()
-    for prefix in _PREFIXES:
-        found = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
-        if needed.keys() <= found.keys():
-            break
-    else:
-        missing = [key for key in needed if key not in content]
-        raise InputError(
-            f"{source}: lacks weights of {name} ({listed(missing, 3)}); is it of another network?"
-        )
-    for key, value in needed.items():
-        if found[key].shape != value.shape:
-            raise InputError(
-                f"{source}: {key!r} has shape {tuple(found[key].shape)}, {name} needs "
-                f"{tuple(value.shape)}; is it of a network with other options?"
-            )
-    backbone.network.load_state_dict({key: found[key] for key in needed})
-    return backbone

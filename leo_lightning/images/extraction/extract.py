@@ -1,4 +1,4 @@
-"""extract: a data set's images to feature files, and the backbone beside them."""
+"""extract: a data set's images to feature files, with the backbone beside them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -17,13 +17,13 @@ from leo_lightning.data.splits import load_split, present_splits, save_splits
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from leo_lightning.images.backbones.weights import digest, save_backbone
 from leo_lightning.images.extraction.embedder import Embedded, Embedder
-from leo_lightning.images.extraction.progress import ImageProgress
+from leo_lightning.images.extraction.progress import image_progress
 from leo_lightning.images.extraction.shards import Shards, commit, is_complete, publish, work_folder
 from leo_lightning.images.folder import ImageSplit, OnError
 
 DType = Literal["float16", "float32"]
 PACKAGES = ("torch", "timm", "pillow")
-"""Whose releases may change an embedding."""
+"""Packages whose version may change an embedding."""
 
 
 def extract(
@@ -37,10 +37,10 @@ def extract(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, FeatureBank]:
-    """Write the embeddings of all splits and the backbone that made them into a folder: all, or nothing.
+    """Write the embeddings of all splits, and the backbone that made them, into a folder: all, or nothing.
 
-    The same call after it was interrupted, or killed, goes on where that one was, and makes the same files to
-    the last bit; see `shards`.
+    After an interruption or a kill, the same call continues, and makes the same files to the last bit: see
+    `shards`.
 
     Args:
         splits: the images.
@@ -48,17 +48,17 @@ def extract(
         dst: the folder; made if missing.
         dataset: name of the images, for the record.
         weights: name of the backbone's weights, for the record.
-        dtype: in which embeddings are stored.
-        on_error: of images that cannot be read: refuse them, or leave them out and say so.
-        overwrite: replace features that are in `dst`, and give up an extraction with other settings.
+        dtype: of the stored embeddings.
+        on_error: refuse images that cannot be read, or leave them out and report them.
+        overwrite: replace features in `dst`, and discard an unfinished extraction with other settings.
         console: where to print.
 
     Returns:
         The splits, read back from their files.
 
     Raises:
-        InputError: see `work_folder`; an image cannot be read or its embedding is not finite; no image of a
-            class can be read; or the disk is full.
+        InputError: `dst` is in use (see `work_folder`); an image cannot be read, or its embedding is not
+            finite; no image of a class can be read; or the disk is full.
     """
     console = console or Console()
 
@@ -73,31 +73,31 @@ def extract(
         if not is_complete(folder):
             with whole_file(folder / BACKBONE_FILE) as part:
                 save_backbone(embedder.backbone, part)
-            shards = {
-                split: Shards(folder, split, images, embedder.batch_size, take_gaps=on_error == "skip")
+            all_shards = [
+                Shards(folder, split, images, embedder.batch_size, keep_gaps=on_error == "skip")
                 for split, images in splits.items()
-            }
-            for split, one in shards.items():
-                if one.done:
-                    report(f"{split}: {one.done:,} of {len(splits[split]):,} images were there")
-            _embed(shards, embedder, getattr(torch, dtype), on_error, console)
-            recipe = embedder.recipe
+            ]
+            for shards in all_shards:
+                if shards.done:
+                    total = len(shards.images)
+                    report(f"{shards.split}: {shards.done:,} of {total:,} images were done before")
+            _embed(all_shards, embedder, getattr(torch, dtype), on_error, console)
             record = {
                 "dataset": dataset,
-                "backbone": recipe.backbone,
-                "layer": recipe.layer,
-                "crop": recipe.crop,
-                "recipe": recipe.dumps(),
+                **{name: str(settings[name]) for name in ("backbone", "layer", "crop")},
+                "recipe": embedder.recipe.dumps(),
                 "weights": weights,
                 **{name: str(settings[name]) for name in ("weights_sha256", "precision", *PACKAGES)},
             }
-            _put_together(shards, record, folder, note)
+            save_splits(_banks(all_shards, record, note), folder / "finished", overwrite=True)
+            (folder / BACKBONE_FILE).rename(folder / "finished" / BACKBONE_FILE)
+            commit(folder, folder / "finished")
         publish(folder)
     return {split: load_split(dst, split) for split in present_splits(dst)}
 
 
 def settings_of(embedder: Embedder, dtype: DType) -> dict[str, object]:
-    """All that an embedding depends on, except its image."""
+    """Return all that an embedding depends on, except its image."""
     return {
         **asdict(embedder.recipe),
         "weights_sha256": digest(embedder.backbone),
@@ -110,64 +110,49 @@ def settings_of(embedder: Embedder, dtype: DType) -> dict[str, object]:
 
 
 def _embed(
-    shards: Mapping[str, Shards], embedder: Embedder, dtype: torch.dtype, on_error: OnError, console: Console
+    all_shards: list[Shards], embedder: Embedder, dtype: torch.dtype, on_error: OnError, console: Console
 ) -> None:
     """Make the embeddings that are missing."""
-    total = sum(len(one.images) for one in shards.values())
-    done = sum(one.done for one in shards.values())
+    total = sum(len(shards.images) for shards in all_shards)
     try:
-        with ImageProgress(console, total, done) as progress:
-            for split, one in shards.items():
-                paths = [one.images.path(row) for row in range(one.done, len(one.images))]
+        with image_progress(console, total, sum(shards.done for shards in all_shards)) as advance:
+            for shards in all_shards:
+                paths = [shards.images.path(row) for row in range(shards.done, len(shards.images))]
                 try:
                     with closing(embedder.batches(paths)) as batches:
-                        for start, batch in enumerate(batches):
-                            first = start * embedder.batch_size
-                            names = paths[first : first + embedder.batch_size]
-                            one.add(_checked(batch, names, dtype, on_error))
-                            progress.advance(split, len(names))
+                        for batch in batches:
+                            shards.add(_checked(batch, dtype, on_error))
+                            advance(shards.split, len(batch.paths))
                 finally:
-                    one.write()
+                    shards.write()
     except KeyboardInterrupt:
-        done = sum(one.done for one in shards.values())
+        done = sum(shards.done for shards in all_shards)
         raise KeyboardInterrupt(
             f"interrupted: {done:,} of {total:,} images are done; run the same command again to continue"
         ) from None
 
 
-def _checked(batch: Embedded, paths: list[Path], dtype: torch.dtype, on_error: OnError) -> Embedded:
-    """The batch as it will be stored.
-
-    Raises:
-        InputError: an image could not be read, and is not to be left out; or an embedding is not finite.
-    """
-    if on_error == "refuse":
-        for error in batch.unread.values():
-            raise InputError(f"{error}, or leave it out: --on-error skip")
+def _checked(batch: Embedded, dtype: torch.dtype, on_error: OnError) -> Embedded:
+    """Return the batch as it will be stored; refuse images that cannot be read, and non-finite embeddings."""
+    if batch.errors and on_error == "refuse":
+        raise InputError(f"{batch.errors[0]}, or leave it out: --on-error skip")
     embeddings = batch.embeddings.to(dtype)
-    finite = embeddings.isfinite().all(1) | batch.unread_rows()
+    finite = embeddings.isfinite().all(1) | batch.unread
     if not finite.all():
-        path = paths[int(finite.int().argmin())]
-        fits = batch.embeddings.isfinite()[~batch.unread_rows()].all()
-        advice = "take --dtype float32" if fits else "the weights may be damaged, or of another recipe"
-        raise InputError(f"{path}: its embedding is not finite; {advice}")
+        row = int(finite.int().argmin())
+        too_large = batch.embeddings[row].isfinite().all()
+        advice = "use --dtype float32" if too_large else "the weights may be damaged, or need another recipe"
+        raise InputError(f"{batch.paths[row]}: its embedding is not finite; {advice}")
     return batch._replace(embeddings=embeddings)
 
 
-def _put_together(
-    shards: Mapping[str, Shards], record: Mapping[str, str], folder: Path, note: Callable[[str], None]
-) -> None:
-    """Write the feature files, and declare them complete."""
-
-    def banks() -> Iterator[tuple[str, FeatureBank]]:
-        for split, one in shards.items():
-            bank, unread = one.bank({**record, "split": split})
-            if unread:
-                count = f"{len(unread):,} of {len(one.images):,} images"
-                note(f"{split}: {count} cannot be read and are left out: {listed(unread, 20)}")
-            yield split, bank
-
-    finished = folder / "finished"
-    save_splits(banks(), finished, overwrite=True)
-    (folder / BACKBONE_FILE).rename(finished / BACKBONE_FILE)
-    commit(folder, finished)
+def _banks(
+    all_shards: list[Shards], record: Mapping[str, str], note: Callable[[str], None]
+) -> Iterator[tuple[str, FeatureBank]]:
+    """Assemble the splits one by one."""
+    for shards in all_shards:
+        bank, unread = shards.bank({**record, "split": shards.split})
+        if unread:
+            count = f"{len(unread):,} of {len(shards.images):,} images"
+            note(f"{shards.split}: {count} cannot be read and are left out: {listed(unread, 20)}")
+        yield shards.split, bank

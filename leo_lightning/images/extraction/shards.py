@@ -1,14 +1,14 @@
-"""What is finished of an extraction, on disk until all of it is: what a kill leaves.
+"""The finished part of an extraction, on disk until everything is: what a kill leaves behind.
 
-It lies in DST/.extract, beside where the feature files will be:
+It is in DST/.extract, beside the place of the feature files:
 
     settings.json              all that an embedding depends on, except its image
-    SPLIT-ROW.safetensors      a shard: embeddings of consecutive images, that row the first
+    SPLIT-ROW.safetensors      a shard: embeddings of consecutive images, the first in that row
     complete/                  feature files and backbone, on their way into DST
 
-A shard holds whole batches, and a digest of the names, sizes and times of its images. If its images are
-still the same, in the same places of the same batches, it is taken over; otherwise it is made anew. So what
-comes out is, to the last bit, what one undisturbed run makes of the images as they are now.
+A shard holds whole batches, and a digest of the names, sizes and times of its images. It is kept if these
+are unchanged, in the same places of the same batches; otherwise it is made again. So the result is, to the
+last bit, that of one undisturbed run on the images as they are now.
 """
 
 import fcntl
@@ -33,60 +33,47 @@ from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from leo_lightning.images.extraction.embedder import Embedded
 from leo_lightning.images.folder import ImageSplit
 
-WORK_FOLDER = UNFINISHED
 SECONDS = 10.0
-"""A kill costs so much work, or one batch …"""
+"""A kill costs this much work, or one batch …"""
 BYTES = 2**26
 """… and memory holds no more than this."""
-_SETTINGS = "settings.json"
-_SHARDS = "*-*.safetensors"
+_SETTINGS, _SHARDS = "settings.json", "*-*.safetensors"
 
 
 class Shards:
     """The finished embeddings of one split.
 
     Args:
-        folder: where they lie.
-        split: of which split.
+        folder: where the shards are.
+        split: its name.
         images: its images.
-        batch_size: images in a batch.
-        take_gaps: whether a shard with images that could not be read is taken over.
+        batch_size: images per batch.
+        keep_gaps: whether to keep a shard with images that could not be read.
     """
 
     def __init__(
-        self, folder: Path, split: str, images: ImageSplit, batch_size: int, take_gaps: bool
+        self, folder: Path, split: str, images: ImageSplit, batch_size: int, keep_gaps: bool
     ) -> None:
-        self.folder = folder
-        self.split = split
-        self.images = images
-        self.batch_size = batch_size
+        self.folder, self.split, self.images, self.batch_size = folder, split, images, batch_size
         self._stamps = [_stamp(images, row) for row in range(len(images))]
         self._pending: list[Embedded] = []
         self._written = time.monotonic()
-        self.done = self._take_over(take_gaps)
-        """How many images, from the first on, are on disk."""
+        self.done = self._keep_valid(keep_gaps)
+        """Number of images, from the first on, that are on disk."""
 
     def add(self, batch: Embedded) -> None:
-        """Take the next batch; write what has come together, now and then.
-
-        Raises:
-            InputError: the disk does not take it.
-        """
+        """Take the next batch; from time to time, write what has accumulated."""
         self._pending.append(batch)
-        size = sum(each.embeddings.nbytes for each in self._pending)
+        size = sum(pending.embeddings.nbytes for pending in self._pending)
         if size >= BYTES or time.monotonic() - self._written >= SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write what is not on disk yet.
-
-        Raises:
-            InputError: the disk does not take it.
-        """
+        """Write what is not on disk yet."""
         if not self._pending:
             return
-        unread = torch.cat([each.unread_rows() for each in self._pending])
-        tensors = {"embeddings": torch.cat([each.embeddings for each in self._pending]), "unread": unread}
+        unread = torch.cat([batch.unread for batch in self._pending])
+        tensors = {"embeddings": torch.cat([batch.embeddings for batch in self._pending]), "unread": unread}
         header = {"images": self._digest(self.done, len(unread))}
         with whole_file(self._path(self.done)) as part:
             part.write_bytes(save(tensors, header))
@@ -95,11 +82,11 @@ class Shards:
         self._written = time.monotonic()
 
     def bank(self, provenance: Mapping[str, str]) -> tuple[FeatureBank, list[str]]:
-        """Put the split together, once all of it is on disk.
+        """Assemble the split from its shards.
 
         Returns:
-            The bank, mapped into memory from a file beside the shards; and the names of images that could not
-            be read, which it lacks.
+            The bank, memory-mapped from a file beside the shards, without the images that could not be read;
+            and their names.
 
         Raises:
             InputError: no image of a class could be read, or the disk is full.
@@ -116,21 +103,17 @@ class Shards:
                     first, width, dtype = first + len(gaps), embeddings.shape[1], embeddings.dtype
         except OSError as error:
             raise cannot_write(rows, error) from None
-        images = self.images.without(unread) if unread else self.images
-        embeddings = torch.from_file(str(rows), size=len(images) * width, dtype=dtype)
+        images = self.images.without(unread)
+        embeddings = torch.from_file(str(rows), size=len(images) * width, dtype=dtype).view(-1, width)
+        labels = torch.from_numpy(images.labels)
         bank = FeatureBank(
-            embeddings=embeddings.view(len(images), width),
-            labels=torch.from_numpy(images.labels),
-            class_names=images.class_names,
-            image_names=images.names,
-            provenance=dict(provenance),
-            source=self.split,
+            embeddings, labels, images.class_names, images.names, dict(provenance), source=self.split
         )
         return bank, [self.images.names[row] for row in unread]
 
-    def _take_over(self, take_gaps: bool) -> int:
-        """Find the shards that still hold, delete the others; how many images the former have."""
-        done, kept = 0, set()
+    def _keep_valid(self, keep_gaps: bool) -> int:
+        """Delete the shards that are no longer valid; return the number of images in the others."""
+        done, valid = 0, set()
         while (path := self._path(done)).exists():
             try:
                 with safe_open(path, framework="pt") as shard:
@@ -139,12 +122,12 @@ class Shards:
                 break
             end = done + len(unread)
             whole = end == len(self.images) or end % self.batch_size == 0
-            if not whole or digest != self._digest(done, len(unread)) or (unread.any() and not take_gaps):
+            if not whole or digest != self._digest(done, len(unread)) or (unread.any() and not keep_gaps):
                 break
-            kept.add(path)
+            valid.add(path)
             done = end
         for path in self.folder.glob(f"{self.split}-*.safetensors"):
-            if path not in kept:
+            if path not in valid:
                 path.unlink()
         return done
 
@@ -152,41 +135,40 @@ class Shards:
         return self.folder / f"{self.split}-{first:09d}.safetensors"
 
     def _digest(self, first: int, count: int) -> str:
-        """Of the images in some rows; of none if there are not so many."""
+        """Return a digest of some images; empty if there are not that many."""
         stamps = self._stamps[first : first + count]
         return hashlib.sha256("".join(stamps).encode()).hexdigest() if len(stamps) == count else ""
 
 
 def _stamp(images: ImageSplit, row: int) -> str:
-    """What tells whether an image is still the same."""
+    """Return a text that changes when an image does."""
     try:
         status = images.path(row).stat()
-    except OSError:  # a link to nowhere, for example; reading it will say so
+        return f"{images.names[row]}\0{status.st_size}\0{status.st_mtime_ns}\n"
+    except OSError:  # a broken link, for example; reading the image will report it
         return f"{images.names[row]}\0\n"
-    return f"{images.names[row]}\0{status.st_size}\0{status.st_mtime_ns}\n"
 
 
 @contextmanager
 def work_folder(
     dst: Path, settings: Mapping[str, object], overwrite: bool, report: Callable[[str], None]
 ) -> Iterator[Path]:
-    """The folder of an extraction into `dst`, for this process alone; with nothing in it that does not fit.
+    """Open the folder of an extraction into `dst` for this process alone, without anything that does not fit.
 
-    If nothing has come of the extraction in the end, nothing is left.
+    If nothing is finished in the end, nothing is left behind.
 
     Args:
         dst: where the feature files will be.
         settings: all that an embedding depends on, except its image.
-        overwrite: whether features that are there will be replaced, and an unfinished extraction with other
-            settings is given up.
-        report: takes a line about what is given up.
+        overwrite: replace features in `dst`, and discard an unfinished extraction with other settings.
+        report: prints a line about what is discarded.
 
     Raises:
-        InputError: there are features in `dst`, or an unfinished extraction with other settings, or another
-            process is at work there, or nothing can be written there.
+        InputError: `dst` holds features or an unfinished extraction with other settings, or another process
+            is at work there.
     """
     check_free(dst, overwrite)
-    folder, made = dst / WORK_FOLDER, [path for path in (dst, *dst.parents) if not path.exists()]
+    folder, made = dst / UNFINISHED, [path for path in (dst, *dst.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / "lock", dst):
@@ -194,73 +176,69 @@ def work_folder(
                 _begin(folder, settings, overwrite, report)
                 yield folder
             finally:
-                if not _has_something(folder):
+                if not _has_results(folder):
                     shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from None
     finally:
-        with suppress(OSError):  # something is in it
+        with suppress(OSError):  # not empty
             for path in made:
                 path.rmdir()
 
 
 def check_free(dst: Path, overwrite: bool) -> None:
-    """Check that an extraction may write into `dst`, or that one has all but ended there.
+    """Check that an extraction may write into `dst`, or has all but ended there.
 
     Raises:
-        InputError: `dst` is a file, or holds what would be replaced and may not be.
+        InputError: `dst` is a file, or holds files that may not be replaced.
     """
-    if is_complete(dst / WORK_FOLDER):
+    if is_complete(dst / UNFINISHED):
         return
     check_vacant(dst, overwrite)
     if (dst / BACKBONE_FILE).exists() and not overwrite:
-        raise InputError(
-            f"{dst}: already holds {BACKBONE_FILE}; name another folder, or replace it with --overwrite"
-        )
+        raise InputError(f"{dst}: already holds {BACKBONE_FILE}; name another folder, or add --overwrite")
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether all that an extraction makes is there; what is missing has been moved already."""
+    """Tell whether all files of an extraction were made; some may already be in their place."""
     return (folder / "complete").exists()
 
 
 def commit(folder: Path, finished: Path) -> None:
-    """Declare the feature files and the backbone in `finished` to be complete."""
-    for split in SPLITS:  # of features that are replaced: old and new splits never mix
+    """Declare the feature files and the backbone in `finished` complete."""
+    for split in SPLITS:  # old and new splits never mix
         if not split_path(finished, split).exists():
             split_path(folder.parent, split).unlink(missing_ok=True)
     os.rename(finished, folder / "complete")
 
 
 def publish(folder: Path) -> None:
-    """Move what is complete into place, and remove what it was made of."""
+    """Move complete files into place, and remove the work folder."""
     complete = folder / "complete"
     for name in (*(split_path(complete, split).name for split in SPLITS), BACKBONE_FILE):
         if (complete / name).exists():
             os.replace(complete / name, folder.parent / name)
-    complete.rmdir()  # from here on it has ended, whatever is left
+    complete.rmdir()  # from here on the extraction has ended, whatever is left
     shutil.rmtree(folder)
 
 
 def _begin(
     folder: Path, settings: Mapping[str, object], overwrite: bool, report: Callable[[str], None]
 ) -> None:
-    """See whether what is in the folder was made with these settings; remove it if not."""
+    """Remove from the folder what was made with other settings."""
     wanted = json.loads(json.dumps(settings))
     try:
-        found = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # nothing has begun, or something has ended, here
-        found = None
-    if found not in (None, wanted) and _has_something(folder):
-        differing = [
-            name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]
+        stored = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # nothing has begun here, or something has ended
+        stored = None
+    if stored not in (None, wanted) and _has_results(folder):
+        changed = [
+            name for name in wanted if not isinstance(stored, dict) or stored.get(name) != wanted[name]
         ]
-        line = f"{folder.parent}: holds an unfinished extraction with other settings ({', '.join(differing)})"
+        line = f"{folder.parent}: holds an unfinished extraction with other settings ({', '.join(changed)})"
         if not overwrite:
-            raise InputError(f"{line}; repeat those, name another folder, or give it up with --overwrite")
-        report(f"{line}; it is given up")
+            raise InputError(f"{line}; use the same settings, name another folder, or add --overwrite")
+        report(f"{line}, which is discarded")
     kept = {folder / "lock"}
-    if found == wanted:  # of use; what else a killed process has left is not
+    if stored == wanted:  # nothing else that a killed process has left is of use
         kept |= {folder / _SETTINGS, folder / "complete", *folder.glob(_SHARDS)}
     for path in set(folder.iterdir()) - kept:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -268,7 +246,7 @@ def _begin(
         part.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
 
-def _has_something(folder: Path) -> bool:
+def _has_results(folder: Path) -> bool:
     return is_complete(folder) or any(folder.glob(_SHARDS))
 
 

@@ -1,7 +1,7 @@
 """CIFAR-FS: CIFAR-100 divided at random into 64 classes to train, 16 to validate and 20 to test.
 
 Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019.
-The authors publish the lists in an archive of images. These were compared with two copies, which agree:
+The authors publish the lists in an archive of images. Two copies of the lists agree with these:
 https://github.com/tristandeleu/pytorch-meta/tree/ac3c48e5889645a2d05dd9a13b35aa2d986c0bec/torchmeta/datasets/assets/cifar100/cifar-fs
 https://github.com/nathanielsimard/improving-fs-ssl/blob/6fa342e5b48547e5fa29fdf9d168658a22ed9216/mcp/data/dataset/cifar.py
 """
@@ -13,7 +13,7 @@ from leo_lightning.images.sources import cifar100
 from leo_lightning.images.sources.picture import Pictures
 
 HOME = cifar100.HOME
-files = cifar100.files
+FILES = cifar100.FILES
 
 # fmt: off
 SPLITS = {
@@ -40,9 +40,5 @@ SPLITS = {
 
 
 def read(paths: Sequence[Path]) -> Pictures:
-    """Read the images out of CIFAR-100's archive.
-
-    Raises:
-        InputError: it is damaged, or another archive.
-    """
-    return cifar100.pictures_of(paths[0], SPLITS)
+    """Read the images out of CIFAR-100's archive."""
+    return cifar100.divide(paths[0], SPLITS)

@@ -1,7 +1,7 @@
-"""Arrays that anybody may have: one npz of `images`, `labels` and `names`, divided by name.
+"""Anybody's arrays: an npz of `images`, `labels` and `names`, whose classes are divided by name.
 
-`images` (n, H, W) or (n, H, W, 3) uint8, `labels` (n,) whole numbers, `names` (C,) text. What stands before
-the first `/` in a name is its group: `Greek/character01` is of the group `Greek`. The images are read into
+`images` (n, H, W) or (n, H, W, 3) uint8, `labels` (n,) whole numbers, `names` (C,) text. The part of a name
+before its first `/` is its group: `Greek/character01` belongs to the group `Greek`. The images are read into
 memory.
 """
 
@@ -14,81 +14,68 @@ import numpy as np
 
 from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.data.importers.sources import check_inflation
-from leo_lightning.images.sources.picture import (
-    Picture,
-    Pictures,
-    check_images,
-    check_labels,
-    check_names,
-    png_of,
-)
+from leo_lightning.images.sources.picture import Picture, Pictures, check_images, class_names_of, png_of
 
 _ARRAYS = ("images", "labels", "names")
 
 
 def read_npz(src: Path, val: Sequence[str], test: Sequence[str]) -> Pictures:
-    """Read images, and divide their classes.
+    """Read images and divide their classes.
 
     Args:
         src: the npz file.
-        val: classes to validate on: names or groups, each entry one or several with commas between.
-        test: likewise, to test on. All others train.
+        val: validation classes: names or groups; an entry may hold several, separated by commas.
+        test: test classes, likewise. All others train.
 
     Raises:
-        InputError: the file is damaged or holds something else; or the classes cannot be divided so.
+        InputError: the file is damaged or holds something else, or the classes cannot be divided like this.
     """
     content = _arrays(src)
-    names = check_names(content["names"], str(src))
     images = check_images(content["images"], str(src))
-    labels = check_labels(content["labels"], len(images), len(names), str(src))
-    missing = set(range(len(names))).difference(labels)
-    if missing:
-        raise InputError(f"{src}: class '{printable(names[min(missing)])}' has no image; take its name out")
-    split_of = _divided(names, {"val": val, "test": test}, src)
+    class_names = class_names_of(content["labels"], content["names"], str(src))
+    if len(class_names) != len(images):
+        raise InputError(f"{src}: there are {len(images)} images but {len(class_names)} labels")
+    split_of = _divide(sorted(set(class_names)), {"val": val, "test": test}, src)
 
     def pictures() -> Iterator[Picture]:
-        for row, (pixels, label) in enumerate(zip(images, labels, strict=True)):
-            yield Picture(split_of[names[label]], names[label], f"{row:06d}", png_of(pixels))
+        for row, (pixels, class_name) in enumerate(zip(images, class_names, strict=True)):
+            yield Picture(split_of[class_name], class_name, f"{row:06d}", png_of(pixels))
 
     return Pictures(len(images), pictures())
 
 
 def _arrays(src: Path) -> dict[str, object]:
-    if not src.exists():
-        raise InputError(f"{src}: no such file or folder")
-    if src.is_dir() or (src.suffix != ".npz" and not zipfile.is_zipfile(src)):
-        raise InputError(f"{src}: is no npz file; say with --dataset which data set it is")
+    if src.is_dir():
+        raise InputError(f"{src}: is a folder, not an npz file; name its data set with --dataset")
     try:
         with zipfile.ZipFile(src) as archive:
-            for info in archive.infolist():
-                check_inflation(info, src)
+            for member in archive.infolist():
+                check_inflation(member, src)
         with warnings.catch_warnings(), np.load(src, allow_pickle=False) as arrays:
-            warnings.simplefilter("ignore")  # on headers of Python 2
-            missing = [name for name in _ARRAYS if name not in arrays.files]
-            if missing:
-                raise InputError(f"{src}: has no array '{missing[0]}'; it needs {', '.join(_ARRAYS)}")
-            # names as a list, because characters that are none show themselves there
-            return {"names": arrays["names"].tolist(), **{name: arrays[name] for name in _ARRAYS[:2]}}
-    except InputError:
+            warnings.simplefilter("ignore")  # headers of Python 2
+            # a list, because damaged text fails when it is converted
+            return {name: arrays[name].tolist() if name == "names" else arrays[name] for name in _ARRAYS}
+    except (InputError, FileNotFoundError, PermissionError):
         raise
-    except OSError as error:
-        raise InputError(f"{src}: cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # a damaged header is Python text that can fail in many ways
-        raise InputError(f"{src}: cannot be read as npz ({one_line(error)})") from None
+    except Exception as error:  # a damaged header is Python text, which can fail in many ways
+        raise InputError(
+            f"{src}: is not an npz file of {', '.join(_ARRAYS)} ({one_line(error)}); copy it again, or name "
+            "its data set with --dataset"
+        ) from None
 
 
-def _divided(names: Sequence[str], asked: dict[str, Sequence[str]], src: Path) -> dict[str, str]:
+def _divide(names: Sequence[str], held_out: dict[str, Sequence[str]], src: Path) -> dict[str, str]:
     """Return the split of each class."""
-    groups = dict.fromkeys(name.partition("/")[0] for name in names)
-    there = f"there are {printable(', '.join(groups))}"
-    if not any(asked.values()):
-        raise InputError(f"{src}: name the classes to keep from training with --val and --test; {there}")
+    groups = sorted({name.partition("/")[0] for name in names})
+    choice = f"there are {printable(', '.join(groups))}"
+    if not any(held_out.values()):
+        raise InputError(f"{src}: name the classes to keep out of training with --val and --test; {choice}")
+    known = {*names, *groups}
     split_of: dict[str, str] = {}
-    for split, values in asked.items():
-        known = {*names, *groups}
+    for split, values in held_out.items():
         for entry in (part for value in values for part in ([value] if value in known else value.split(","))):
             if entry not in known:
-                raise InputError(f"--{split}: no class or group is called '{printable(entry)}'; {there}")
+                raise InputError(f"--{split}: no class or group is called '{printable(entry)}'; {choice}")
             for name in names:
                 if entry in (name, name.partition("/")[0]) and split_of.setdefault(name, split) != split:
                     raise InputError(

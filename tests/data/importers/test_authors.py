@@ -216,20 +216,6 @@ def test_two_members_of_one_name(tmp_path: Path):
     assert banks["train"].num_classes == 3
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-@pytest.mark.parametrize("declared", [100, 2**26])
-def test_methods_that_unpack_without_a_bound(method: int, declared: int, tmp_path: Path):
-    """Catches a member of kilobytes that unpacks to gigabytes before Python cuts it to the declared size."""
-    for name in ("center/train_embeddings.pkl", "train_embeddings.npy"):
-        data = bytearray(written(tmp_path / "a.zip", [(name, bytes(2**26))], method).read_bytes())
-        struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, declared)
-        (tmp_path / "a.zip").write_bytes(data)
-        refusal = outcome(
-            lambda: import_features(tmp_path / "a.zip", tmp_path / "out", report=print), tmp_path
-        )
-        assert "by a method other than deflate" in str(refusal)
-
-
 def test_bomb_that_does_not_declare_its_size(tmp_path: Path):
     """Catches a member that unpacks to more than it declares: Python stops at the declared size."""
     data = bytearray(written(tmp_path / "a.zip", [("train_embeddings.npy", bytes(2**27))]).read_bytes())
@@ -278,6 +264,7 @@ def test_damaged_or_encrypted_archive(tmp_path: Path):
         import_features(path, tmp_path / "out", overwrite=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FEATURES.is_dir(), reason="the real features are not beside the repository")
 def test_real_features(tmp_path: Path):
     """Catches a reader that knows only the pickles that these tests make."""

@@ -6,7 +6,7 @@ import mmap
 import os
 import pickle
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.importers import pickles
-from leo_lightning.data.importers.pickles import load_pickle, map_pickle
+from leo_lightning.data.importers.pickles import load_pickle
 from tests.data.importers.sources import python2_array, python2_features, python2_string
 from tests.guard import outcome
 
@@ -109,18 +109,14 @@ def _extension() -> Iterator[None]:
     copyreg.remove_extension("posix", "system", 0xF0)
 
 
-READERS = pytest.mark.parametrize("read", [load_pickle, map_pickle])
-
-
-@READERS
 @pytest.mark.parametrize("name", NAMES)
-def test_hostile_pickle_is_refused(name: str, read: Callable[[Path], object], tmp_path: Path):
+def test_hostile_pickle_is_refused(name: str, tmp_path: Path):
     """Nothing runs. Catches an allow-list with a hole, and an attack that is none (the control writes)."""
     data = hostile_pickles(tmp_path)[name]
     path = tmp_path / "hostile.pkl"
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
-        read(path)
+        load_pickle(path)
     assert not (tmp_path / "marker").exists()
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{path}: refused to load a pickle that calls '")
@@ -148,11 +144,8 @@ MALFORMED_ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x
 MALFORMED = {
     "bytes as object pointers": raw_array(b"U\x02O8", STATE, b"U\x08AAAAAAAA"),
     "data shorter than the shape": raw_array(b"U\x02f8", STATE, b"U\x04AAAA"),
-    "a record type": raw_array(b"U\x02f4", STATE.replace(b"NNN", b"N(U\x01atN"), b"U\x04AAAA"),
     "a type by long name": raw_array(b"U\x07f4,(2)O", STATE, b"U\x04AAAA"),
     "a type that is no code": raw_array(b"cnumpy\nndarray\n", STATE, b"U\x04AAAA"),
-    "a strange byte order": raw_array(b"U\x02f4", STATE.replace(b"|", b"x"), b"U\x04AAAA"),
-    "another class": b"cnumpy.core.multiarray\n_reconstruct\n(ccollections\nOrderedDict\n(I0\ntVb\ntR.",
     "too many arguments": b"c_codecs\nencode\n(Vx\nVlatin1\nVignore\ntR.",
     "too few arguments": b"cnumpy.core.multiarray\n_reconstruct\n)R.",
     "pairs of three": b"ccollections\nOrderedDict\n(]((Va\nVb\nVc\ntltR.",
@@ -163,13 +156,9 @@ MALFORMED = {
     "attributes for an allowed name": b"cnumpy\ndtype\n(N}Vmake\nccollections\nOrderedDict\nstb.",
     "an attribute for an array": MALFORMED_ARRAY + b"(N}Vvalue\nVx\nstb.",
     "an allowed name as data": b"(dVembeddings\ncnumpy\ndtype\ns.",
-    "codecs other than latin1": b"c_codecs\nencode\n(Vx\nVrot13\ntR.",
     "a persistent id": b"Pfile\n.",
     "a list that holds itself": b"]p0\n(g0\ne.",
     "deep nesting": b"]" * 5000 + b"a" * 4999 + b".",
-    "a negative shape": raw_array(b"U\x02f4", STATE, b"U\x04AAAA").replace(
-        b"(K\x01(K\x01t", b"(K\x01(J\xff\xff\xff\xfft"
-    ),
     "an unknown extension": b"\x80\x02\x82\x07.",
     "a new object of an allowed name": b"\x80\x02cnumpy\ndtype\n(U\x02f4t\x81.",
     "empty": b"",
@@ -177,21 +166,18 @@ MALFORMED = {
 }
 
 
-@READERS
 @pytest.mark.parametrize("name", list(MALFORMED))
-def test_malformed_pickle_is_one_line(name: str, read: Callable[[Path], object], tmp_path: Path):
+def test_malformed_pickle_is_one_line(name: str, tmp_path: Path):
     """Catches numpy's own unpickling (some of these crash it) and errors other than ours."""
     path = tmp_path / "bad.pkl"
     path.write_bytes(MALFORMED[name])
     with pytest.raises(InputError, match=r"bad\.pkl: (refused|is cut short)") as caught:
-        read(path)
+        load_pickle(path)
     assert "\n" not in str(caught.value)
 
 
 BOMBS = {
     "memo index": b"\x80\x02]r\xff\xff\xff\xff.",
-    "memo index in text": b"]p99999999999999999999\n.",
-    "memo indices that collide": b"]" + b"".join(b"p%d\n" % (n * (2**61 - 1)) for n in range(30000)) + b".",
     "bytes without data": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"abc.",
     "bytearray without data": b"\x80\x05\x96" + struct.pack("<Q", 2**33) + b"abc.",
     "text without data": b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b"abc.",
@@ -199,6 +185,7 @@ BOMBS = {
     "number without data": b"\x80\x02\x8b\xff\xff\xff\x7f.",
     "number of a million digits": b"\x80\x02\x8b" + struct.pack("<I", 10**6) + b"\x77" * 10**6 + b".",
     "number of a million digits in text": b"L" + b"9" * 10**6 + b"L\n.",
+    "deep tuple as a key": b"\x80\x02})" + b"\x85" * 200_000 + b"Ns.",
     "tuple as a key": b"\x80\x02}" + TUPLES + b"Ns.",
     "tuple as one of the keys": b"\x80\x02}(" + TUPLES + b"Nu.",
     "tuple as a key of a new dictionary": b"\x80\x02(" + TUPLES + b"Nd.",
@@ -209,12 +196,6 @@ BOMBS = {
     "list for a data type": b"\x80\x02cnumpy\ndtype\n" + LISTS + b"\x85R.",
     "list for a byte order": b"\x80\x02cnumpy\ndtype\nVf4\n\x85R(K\x03" + LISTS + b"NNNK\x00K\x00tb.",
     "list for an order": b"\x80\x02cnumpy.core.numeric\n_frombuffer\n(NNN" + LISTS + b"tR.",
-    "shape of many sizes": raw_array(b"U\x02f4", STATE, b"U\x04AAAA").replace(
-        b"(K\x01t", b"(" + b"M\xff\xff" * 10**6 + b"t"
-    ),
-    "shape of huge sizes": raw_array(b"U\x02f4", STATE, b"U\x04AAAA").replace(
-        b"(K\x01t", b"(" + (b"\x8b" + struct.pack("<I", 1000) + b"\x77" * 1000) * 1000 + b"t"
-    ),
     "marks": b"(" * 10**5,
     "sets": b"\x80\x04" + b"\x8f" * 10**5,
     "lists": b"]" * 10**5,
@@ -226,16 +207,12 @@ BOMBS = {
 }  # fmt: skip
 
 
-@READERS
 @pytest.mark.parametrize("name", list(BOMBS))
-def test_bomb_does_no_harm(
-    name: str, read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Catches a short pickle that takes long to read, or fills the memory."""
-    monkeypatch.setattr(pickles, "_MAX_PARTS", 10**4)
+def test_bomb_does_no_harm(name: str, tmp_path: Path):
+    """Catches a short pickle that crashes Python, takes long to read, or fills the memory."""
     path = tmp_path / "bomb.pkl"
     path.write_bytes(BOMBS[name])
-    loaded = outcome(lambda: read(path), tmp_path)
+    loaded = outcome(lambda: load_pickle(path), tmp_path)
     assert loaded == [] if name == "memo index" else isinstance(loaded, InputError)
 
 
@@ -266,15 +243,12 @@ CONTENT = {
 }
 
 
-@READERS
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_arrays_and_containers_round_trip(
-    protocol: int, read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_arrays_and_containers_round_trip(protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches an allow-list too tight for one protocol, and a wrong memory order or byte order."""
     monkeypatch.setattr(pickles, "_MAPPED", 2)
     (tmp_path / "good.pkl").write_bytes(pickle.dumps(CONTENT, protocol))
-    loaded = read(tmp_path / "good.pkl")
+    loaded = load_pickle(tmp_path / "good.pkl")
     assert isinstance(loaded, dict)
     assert list(loaded) == list(CONTENT)
     for key, value in CONTENT.items():
@@ -303,22 +277,18 @@ def test_python2_byte_strings_become_text(tmp_path: Path):
     np.testing.assert_array_equal(loaded["embeddings"], embeddings)
 
 
-@READERS
-def test_every_truncation_is_one_line(read: Callable[[Path], object], tmp_path: Path):
+def test_every_truncation_is_one_line(tmp_path: Path):
     """Catches an EOFError, IndexError or struct.error that escapes, wherever the file was cut."""
     data = python2_features(["t-a-a_1"], ["a"], np.ones((1, 2), np.float32))
     path = tmp_path / "cut.pkl"
     for length in range(len(data)):
         path.write_bytes(data[:length])
         with pytest.raises(InputError, match=r"cut\.pkl") as caught:
-            read(path)
+            load_pickle(path)
         assert "\n" not in str(caught.value)
 
 
-@READERS
-def test_damage_never_escapes(
-    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_damage_never_escapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches an exception type that a flipped byte raises and the reader lets through."""
     monkeypatch.setattr(pickles, "_MAPPED", 4)
     data = bytearray(pickle.dumps({"labels": ["a", "b"], "embeddings": np.ones((2, 2), np.float32)}, 2))
@@ -329,7 +299,7 @@ def test_damage_never_escapes(
         damaged[random.integers(len(data))] = random.integers(256)
         path.write_bytes(damaged)
         with suppress(InputError):
-            read(path)
+            load_pickle(path)
 
 
 def test_shared_lists_do_not_multiply(tmp_path: Path):
@@ -351,11 +321,10 @@ def test_one_array_under_two_names(tmp_path: Path):
     assert loaded["a"] is loaded["b"]
 
 
-@READERS
-def test_missing_pickle(read: Callable[[Path], object], tmp_path: Path):
+def test_missing_pickle(tmp_path: Path):
     """Catches a traceback for a file that is not there."""
     with pytest.raises(InputError, match="cannot be read"):
-        read(tmp_path / "none.pkl")
+        load_pickle(tmp_path / "none.pkl")
 
 
 LARGE = {"images": [np.full((5000, 1), number, np.uint8) for number in range(3)], "labels": np.arange(3)}
@@ -366,7 +335,7 @@ def test_mapped_arrays_are_views_of_the_file(protocol: int, tmp_path: Path):
     """Catches gigabytes of arrays that are copied into memory, by the reader or by a frame."""
     path = tmp_path / "good.pkl"
     path.write_bytes(python2_images() if protocol == -2 else pickle.dumps(LARGE, protocol))
-    loaded = map_pickle(path)
+    loaded = load_pickle(path)
     assert isinstance(loaded, dict)
     path.unlink()  # what is mapped stays
     for array, expected in zip(loaded["images"], LARGE["images"], strict=True):
@@ -384,12 +353,11 @@ def python2_images() -> bytes:
     return b"\x80\x02}(" + python2_string(b"images") + images + b"u."
 
 
-@pytest.mark.parametrize("where", ["as a key", "in a set", "as a type", "as an order", "alone", "called"])
+@pytest.mark.parametrize("where", ["in a set", "as a type", "as an order", "alone", "called"])
 def test_views_of_the_file_are_only_data(where: str, tmp_path: Path):
     """Catches a view that gets where bytes would be refused, or that comes out as it is."""
     view = b"T" + struct.pack("<i", 5000) + b"a" * 5000
     content = {
-        "as a key": b"}" + view + b"Ns.",
         "in a set": b"\x8f(" + view + b"\x90.",
         "as a type": b"cnumpy\ndtype\n" + view + b"\x85R.",
         "as an order": b"cnumpy.core.numeric\n_frombuffer\n(NNN" + view + b"tR.",
@@ -397,18 +365,5 @@ def test_views_of_the_file_are_only_data(where: str, tmp_path: Path):
         "called": view + b")R.",
     }[where]
     (tmp_path / "x.pkl").write_bytes(b"\x80\x04" + content)
-    loaded = outcome(lambda: map_pickle(tmp_path / "x.pkl"), tmp_path)
+    loaded = outcome(lambda: load_pickle(tmp_path / "x.pkl"), tmp_path)
     assert loaded == ["a" * 5000] * 2 if where == "alone" else isinstance(loaded, InputError)
-
-
-def test_large_files_may_have_more_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches a large data set refused, and the bound gone with it."""
-    monkeypatch.setattr(pickles, "_MAX_PARTS", 10)
-    path = tmp_path / "many.pkl"
-    path.write_bytes(pickle.dumps([np.full(5000, number, np.uint8) for number in range(300)], 4))
-    with pytest.raises(InputError, match="of too many parts"):
-        load_pickle(path)
-    with pytest.raises(InputError, match="of too many parts"):
-        map_pickle(path)
-    monkeypatch.setattr(pickles, "_PART_SIZE", 100)
-    assert len(map_pickle(path)) == 300

@@ -1,4 +1,4 @@
-"""Backbones against the libraries whose networks they are."""
+"""Backbones against the libraries that their networks come from."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import timm.data
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.functional import center_crop
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.learn2learn import learn2learn_module
@@ -16,7 +17,7 @@ from leo_lightning.images.backbones.backbone import Backbone
 from leo_lightning.images.backbones.networks import build_network, set_steps
 from leo_lightning.images.backbones.recipe import Recipe
 from leo_lightning.images.backbones.weights import known_recipe
-from leo_lightning.images.decode import center_crop, read_image
+from leo_lightning.images.decode import read_image
 from tests.images.backbones.networks import conv4, images, random_backbone
 from tests.images.pictures import picture
 
@@ -63,13 +64,15 @@ def test_few_shot_networks_take_other_images_and_options():
 
 def test_blocks_larger_than_the_maps_they_are_dropped_from():
     """Catches learn2learn's division by zero, and a negative size in the first step of training."""
-    for size, left, block in ((64, "4 × 4", 4), (32, "4 × 4", 2)):
-        with pytest.raises(InputError, match=f"leave it {left}; set the option dropblock_size to {block}"):
+    for size, block in ((64, 4), (32, 2)):
+        with pytest.raises(
+            InputError, match=f"than its maps, 4 × 4; set the option dropblock_size to {block}"
+        ):
             Backbone(Recipe("resnet-12", image_size=size, resize=size))
 
 
 def test_layer_is_what_comes_out_of_a_module():
-    """Catches another module's output, the sum over places, and what the module gets."""
+    """Catches another module's output, a sum over positions, and the module's input."""
     backbone = conv4(layer="1")
     x = images(3, 28)
     with torch.no_grad():
@@ -81,8 +84,8 @@ def test_layer_is_what_comes_out_of_a_module():
     assert backbone.embedding_size() == 8
 
 
-def test_what_lies_beyond_a_layer_is_not_computed():
-    """Catches time spent on layers that nobody asked for, and hooks that stay."""
+def test_layers_beyond_are_not_computed():
+    """Catches time spent on layers that nobody needs, and hooks that remain."""
     backbone = conv4(layer="1")
     network: Any = backbone.network
     network[2].register_forward_hook(lambda *_: pytest.fail("computed"))
@@ -123,7 +126,7 @@ def test_final_layer_is_timms_pooling(name: str):
     ],
 )
 def test_layers_are_timms_intermediates(name: str, layer: str, index: int):
-    """Catches class tokens averaged with places, and channels that come last taken for places."""
+    """Catches class tokens averaged with positions, and channels that come last taken for positions."""
     size = TIMM[name].get("img_size", 64)
     recipe = Recipe(name, TIMM[name], image_size=size, resize=size, layer=layer)
     backbone = random_backbone(recipe)
@@ -148,14 +151,14 @@ def test_images_are_prepared_as_timm_does(name: str, width: int, height: int, tm
     with Image.open(tmp_path / "a.png") as image:
         expected = transform(image)[None]
     pixels = read_image(tmp_path / "a.png", recipe.channels, recipe.resize, recipe.interpolation)
-    seen = center_crop(pixels, recipe.image_size)[None]
+    seen = center_crop(pixels, [recipe.image_size] * 2)[None]
     torch.testing.assert_close(normalised(seen, recipe), expected)
     with torch.no_grad():
         torch.testing.assert_close(backbone(seen), backbone.network(expected))
 
 
-def test_looking_for_the_size_changes_nothing():
-    """Catches random numbers drawn, statistics of batches updated, and a mode that is not put back."""
+def test_measuring_the_size_changes_nothing():
+    """Catches random numbers drawn, batch statistics updated, and a mode that is not restored."""
     backbone = random_backbone(conv4().recipe).train()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     state = torch.get_rng_state()
@@ -167,7 +170,7 @@ def test_looking_for_the_size_changes_nothing():
 
 
 class Odd(nn.Module):
-    """Has a layer that gives two things, and one that is never reached."""
+    """Has a layer that returns a pair, and one that is never called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,37 +182,37 @@ class Odd(nn.Module):
 
 
 @pytest.mark.parametrize("layer", ["pair", "unused"])
-def test_layers_that_give_no_vectors(layer: str):
-    """Catches a traceback for a layer that gives several tensors, and one that is not called."""
+def test_layers_without_vectors(layer: str):
+    """Catches a traceback for a layer that returns several tensors, and one that is not called."""
     backbone = Backbone(Recipe("odd", image_size=8, layer=layer), Odd())
     with pytest.raises(InputError) as caught:
         backbone.embedding_size()
     assert str(caught.value) == (
-        f"layer {layer!r} of backbone odd gives no maps, tokens or vectors; choose another"
+        f"layer {layer!r} of backbone odd does not return maps, tokens or vectors; choose another"
     )
 
 
 @pytest.mark.parametrize(
     ("recipe", "line"),
     [
-        (Recipe("wrn-2810"), "there is no backbone 'wrn-2810'; take wrn-28-10"),
-        (Recipe("resnet8"), "there is no backbone 'resnet8'; take "),
-        (Recipe("hf-hub:timm/x"), "there is no backbone 'hf-hub:timm/x'; take "),
-        (Recipe("conv-4", {"depth": 3}), "backbone conv-4 cannot be built with depth = 3: "),
-        (Recipe("conv-4", {"layers": 0}), "backbone conv-4 cannot be built with layers = 0: "),
+        (Recipe("wrn-2810"), "there is no backbone 'wrn-2810'; did you mean wrn-28-10?"),
+        (Recipe("resnet8"), "there is no backbone 'resnet8'; did you mean resnet"),
+        (Recipe("hf-hub:timm/x"), "there is no backbone 'hf-hub:timm/x'; timm.list_models() lists them"),
+        (Recipe("conv-4", {"depth": 3}), "backbone conv-4 cannot be built with {'depth': 3}: "),
+        (Recipe("conv-4", {"layers": 0}), "backbone conv-4 cannot be built with {'layers': 0}: "),
         (
             Recipe("conv-4", layer="9"),
             "backbone conv-4 has no layer '9'; it has 'final', '0', '0.max_pool', ",
         ),
         (
             Recipe("conv-4", image_size=8, resize=8),
-            "backbone conv-4 takes no images of 8 × 8 pixels (",
+            "backbone conv-4 does not take images of 8 × 8 pixels (",
         ),
-        (Recipe("test_vit"), "backbone test_vit takes no images of 84 × 84 pixels (Input height (84)"),
+        (Recipe("test_vit"), "backbone test_vit does not take images of 84 × 84 pixels (Input height (84)"),
     ],
 )
 def test_refusals(recipe: Recipe, line: str):
-    """Catches tracebacks of other libraries, and a line that does not help."""
+    """Catches tracebacks of other libraries, and an unhelpful line."""
     with pytest.raises(InputError) as caught:
         Backbone(recipe).embedding_size()
     assert str(caught.value).startswith(line), str(caught.value)
@@ -217,7 +220,7 @@ def test_refusals(recipe: Recipe, line: str):
 
 
 def test_a_resnet12_is_told_its_steps():
-    """Catches DropBlock that begins anew in a resumed run: its count is in no state dict."""
+    """Catches DropBlock that starts over in a resumed run: no state dict has its count."""
     network = build_network("resnet-12", 3, {"wider": False})
     set_steps(network, 40_000)
     counts = {name: getattr(module, "num_batches_tracked", None) for name, module in network.named_modules()}
@@ -228,7 +231,7 @@ def test_a_resnet12_is_told_its_steps():
 
 
 def test_the_papers_layer_comes_before_the_last_blocks():
-    """Catches a WRN-28-10 whose layers are called otherwise than the documentation says: layer 21 of 28."""
+    """Catches a WRN-28-10 whose layer 21 of 28 has another name than the documentation says."""
     network = build_network("wrn-28-10", 3, {})
     convolutions = [
         name for name, module in network.named_modules()

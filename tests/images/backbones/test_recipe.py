@@ -1,4 +1,4 @@
-"""Recipes: what they refuse, and that they come back from a file as they were."""
+"""Recipes survive being stored, and refuse what is not one."""
 
 import json
 from dataclasses import asdict
@@ -25,8 +25,8 @@ UNUSUAL = Recipe(
 
 
 @pytest.mark.parametrize("recipe", [Recipe("conv-4"), UNUSUAL])
-def test_recipes_come_back(recipe: Recipe):
-    """Catches a field that is not written, and lists that are no longer equal to tuples."""
+def test_recipes_survive_being_stored(recipe: Recipe):
+    """Catches a field that is not stored, and lists in place of tuples."""
     assert Recipe.loads(recipe.dumps(), "file") == recipe
     assert Recipe.of(asdict(recipe), "file") == recipe
     assert "\n" not in recipe.dumps()
@@ -35,21 +35,21 @@ def test_recipes_come_back(recipe: Recipe):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"channels": 2}, "channels is 2: it must be 1 (grey) or 3 (colour)"),
+        ({"channels": 2}, "channels is 2: it must be 1 (gray) or 3 (color)"),
         ({"image_size": 0}, "image_size is 0: it must be at least 1"),
         ({"image_size": 100}, "resize is 96: it must be at least 100"),
-        ({"mean": (0.5,)}, "mean has 1 numbers for 3 channels; give one for each"),
-        ({"channels": 1, "mean": (0.5,)}, "std has 3 numbers for 1 channels; give one for each"),
-        ({"std": (1.0, 0.0, 1.0)}, "std is [1.0, 0.0, 1.0]: each must be above 0"),
-        ({"std": (1.0, float("nan"), 1.0)}, "std is [1.0, nan, 1.0]: each must be above 0"),
+        ({"mean": (0.5,)}, "mean has 1 numbers for 3 channels"),
+        ({"channels": 1, "mean": (0.5,)}, "std has 3 numbers for 1 channels"),
+        ({"std": (1.0, 0.0, 1.0)}, "std is [1.0, 0.0, 1.0]: its numbers must be above 0"),
+        ({"std": (1.0, float("nan"), 1.0)}, "std is [1.0, nan, 1.0]: its numbers must be above 0"),
         (
             {"resize": 84, "crop": "multiview"},
-            "resize is 84, as image_size: the ten views would coincide; raise resize, to 96 for example",
+            "resize is 84, as image_size: all ten views would be the same; raise resize to 96, for example",
         ),
     ],
 )
 def test_refusals(changes: dict[str, Any], line: str):
-    """Catches settings that would make no image, or ten times the same."""
+    """Catches settings without an image, or with ten equal views."""
     with pytest.raises(InputError) as caught:
         Recipe("conv-4", **changes)
     assert str(caught.value) == line
@@ -72,8 +72,8 @@ def test_refusals(changes: dict[str, Any], line: str):
         {"interpolation": "nearest"},
     ],
 )
-def test_what_is_no_recipe(changes: dict[str, Any]):
-    """Catches somebody's file that ends in a traceback, or in an embedding of something else."""
+def test_other_fields_are_refused(changes: dict[str, Any]):
+    """Catches a traceback, and an embedding by other settings than a file says."""
     content = asdict(Recipe("conv-4")) | changes
     content = {name: value for name, value in content.items() if value is not None}
     with pytest.raises(InputError, match=r"^file: does not say how images become embeddings; make it again$"):
@@ -81,7 +81,7 @@ def test_what_is_no_recipe(changes: dict[str, Any]):
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "null", "[" * 100_000])
-def test_what_is_no_table(text: str):
-    """Catches JSON that is damaged, hostile, or something else."""
+def test_other_texts_are_refused(text: str):
+    """Catches a traceback for damaged, hostile or other JSON."""
     with pytest.raises(InputError, match=r"^file: does not say"):
         Recipe.loads(text, "file")

@@ -1,4 +1,4 @@
-"""The embedder against torchvision's transforms, and what an embedding may not depend on."""
+"""The embedder against torchvision's transforms, and what an embedding must not depend on."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from torchvision import transforms
 from leo_lightning.common.errors import InputError
 from leo_lightning.images.backbones.backbone import Backbone
 from leo_lightning.images.backbones.recipe import Recipe
-from leo_lightning.images.backbones.weights import save_backbone
+from leo_lightning.images.backbones.weights import read_backbone, save_backbone
 from leo_lightning.images.extraction import embedder as module
 from leo_lightning.images.extraction.embedder import Embedder
 from tests.images.backbones.networks import conv4, random_backbone
@@ -30,7 +30,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def reference(paths: list[Path], backbone: Backbone) -> torch.Tensor:
-    """By torchvision's transforms, one image at a time."""
+    """Embed by torchvision's transforms, one image at a time."""
     recipe = backbone.recipe
     crop: Any = transforms.CenterCrop if recipe.crop == "center" else transforms.TenCrop
     prepare = transforms.Compose(
@@ -39,50 +39,50 @@ def reference(paths: list[Path], backbone: Backbone) -> torch.Tensor:
             crop(recipe.image_size),
         ]
     )
-    normalise = transforms.Compose([transforms.ToTensor(), transforms.Normalize(recipe.mean, recipe.std)])
+    normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(recipe.mean, recipe.std)])
     network: Any = backbone.network
-    found = []
+    embeddings = []
     for path in paths:
         with Image.open(path) as image:
             views = prepare(image.convert("RGB"))
         views = views if isinstance(views, tuple) else (views,)
         with torch.no_grad():
-            found.append(network(torch.stack([normalise(view) for view in views])).mean((0, 2, 3)))
-    return torch.stack(found)
+            embeddings.append(network(torch.stack([normalize(view) for view in views])).mean((0, 2, 3)))
+    return torch.stack(embeddings)
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("crop", ["center", "multiview"])
 def test_embeddings_are_those_of_torchvisions_images(crop: str, interpolation: str, paths: list[Path]):
-    """Catches another preparation or order of images, and views whose logits or pixels are averaged."""
+    """Catches another preparation or order of images, and an average of logits or pixels."""
     backbone = conv4(crop=crop, interpolation=interpolation)
     expected = reference(paths, backbone)
-    found = Embedder(backbone, batch_size=3, workers=2, device="cpu").embed(paths)
-    torch.testing.assert_close(found, expected)
+    embeddings = Embedder(backbone, batch_size=3, workers=2, device="cpu").embed(paths)
+    torch.testing.assert_close(embeddings, expected)
     assert (expected[0] - expected[1]).abs().max() > 0.001
 
 
 def test_a_transformers_embedding(paths: list[Path]):
-    """Catches a network of timm that is used in another way than one of learn2learn."""
+    """Catches a timm network that is used in another way than learn2learn's."""
     recipe = Recipe("test_vit", {"img_size": 32}, image_size=32, resize=40)
     backbone = random_backbone(recipe)
     embedder = Embedder(backbone, batch_size=4, device="cpu")
-    found = embedder.embed(paths[:2])
-    assert found.shape == (2, embedder.embedding_size) == (2, 64)
-    torch.testing.assert_close(found[1:], Embedder(backbone, device="cpu").embed(paths[1:2]))
+    embeddings = embedder.embed(paths[:2])
+    assert embeddings.shape == (2, embedder.embedding_size) == (2, 64)
+    torch.testing.assert_close(embeddings[1:], Embedder(backbone, device="cpu").embed(paths[1:2]))
 
 
-def test_neighbours_do_not_matter(paths: list[Path]):
+def test_neighbors_do_not_matter(paths: list[Path]):
     """Catches statistics over the batch, and rows that get mixed up."""
     embedder = Embedder(conv4().train(), batch_size=4, workers=2, device="cpu")
-    found = embedder.embed(paths[:4])
+    embeddings = embedder.embed(paths[:4])
     others = embedder.embed([paths[4], paths[1], paths[5], paths[3]])
-    assert torch.equal(others[[1, 3]], found[[1, 3]])
-    assert not torch.equal(others[0], found[0])
+    assert torch.equal(others[[1, 3]], embeddings[[1, 3]])
+    assert not torch.equal(others[0], embeddings[0])
 
 
 def test_order_is_that_of_the_paths(paths: list[Path], monkeypatch: pytest.MonkeyPatch):
-    """Catches images in the order in which threads have read them."""
+    """Catches images in the order in which threads read them."""
     expected = Embedder(conv4(), batch_size=2, workers=1, device="cpu").embed(paths)
     read = module.read_image
 
@@ -94,41 +94,42 @@ def test_order_is_that_of_the_paths(paths: list[Path], monkeypatch: pytest.Monke
     assert torch.equal(Embedder(conv4(), batch_size=2, workers=4, device="cpu").embed(paths), expected)
 
 
-def test_what_cannot_be_read_changes_nothing_else(paths: list[Path], tmp_path: Path):
-    """Catches embeddings that depend on whether a neighbour is damaged: a black image takes its place."""
+def test_damaged_images_do_not_change_others(paths: list[Path], tmp_path: Path):
+    """Catches embeddings that depend on a damaged neighbor: a black image takes its place."""
     bad = damaged(tmp_path)["empty"]
     embedder = Embedder(conv4(), batch_size=3, device="cpu")
     good = embedder.embed(paths)
     batches = list(embedder.batches([*paths[:4], bad, *paths[5:]]))
-    assert [list(batch.unread) for batch in batches] == [[], [1], []]
-    assert batches[1].unread_rows().tolist() == [False, True, False]
-    assert str(batches[1].unread[1]).startswith(f"{bad}: is no whole image")
-    found = torch.cat([batch.embeddings for batch in batches])
-    assert torch.equal(found[[0, 1, 2, 3, 5, 6]], good[[0, 1, 2, 3, 5, 6]])
+    assert [batch.unread.tolist() for batch in batches] == [[False] * 3, [False, True, False], [False]]
+    assert [len(batch.errors) for batch in batches] == [0, 1, 0]
+    assert str(batches[1].errors[0]).startswith(f"{bad}: cannot be read as an image")
+    embeddings = torch.cat([batch.embeddings for batch in batches])
+    assert torch.equal(embeddings[[0, 1, 2, 3, 5, 6]], good[[0, 1, 2, 3, 5, 6]])
     black = tmp_path / "black.png"
     Image.new("RGB", (28, 28)).save(black)
-    assert torch.equal(found[4], embedder.embed([*paths[:4], black, paths[5]])[4])
+    assert torch.equal(embeddings[4], embedder.embed([*paths[:4], black, paths[5]])[4])
 
 
-def test_embed_refuses_what_cannot_be_read(paths: list[Path], tmp_path: Path):
-    """Catches the embedding of a black image that passes for that of a damaged file."""
+def test_embed_refuses_damaged_images(paths: list[Path], tmp_path: Path):
+    """Catches the embedding of a black image in place of a damaged one."""
     embedder = Embedder(conv4(), batch_size=2, device="cpu")
-    with pytest.raises(InputError, match="is no whole image"):
+    with pytest.raises(InputError, match="cannot be read as an image"):
         embedder.embed([*paths, damaged(tmp_path)["text"]])
     with pytest.raises(InputError, match="number of images is 0"):
         embedder.embed([])
 
 
 def test_a_backbones_own_file_is_enough(paths: list[Path], tmp_path: Path):
-    """Catches new images that are embedded otherwise than those of the features."""
+    """Catches new images that are embedded in another way than the features."""
     backbone = conv4(2, layer="1", crop="multiview")
     expected = Embedder(backbone, device="cpu").embed(paths)
     save_backbone(backbone, tmp_path / "backbone.safetensors")
-    assert torch.equal(Embedder.load(tmp_path / "backbone.safetensors", device="cpu").embed(paths), expected)
+    stored = read_backbone(tmp_path / "backbone.safetensors")
+    assert torch.equal(Embedder(stored, device="cpu").embed(paths), expected)
 
 
 def test_embeddings_can_be_trained_on(paths: list[Path]):
-    """Catches tensors of inference mode, which refuse to be part of a graph."""
+    """Catches tensors of inference mode, which cannot be part of a graph."""
     embedder = Embedder(conv4(), batch_size=4, device="cpu")
     weight = torch.ones(8, requires_grad=True)
     (embedder.embed(paths) @ weight).sum().backward()
@@ -147,7 +148,7 @@ def test_bfloat16_has_three_digits(paths: list[Path]):
 
 
 def test_reading_goes_ahead_but_not_far(paths: list[Path], monkeypatch: pytest.MonkeyPatch):
-    """Catches all images of a data set in memory at once, and images that are read one after the other."""
+    """Catches all images in memory at once, and images that are read one by one."""
     read, at_once, most, lock = 0, 0, 0, threading.Lock()
     real = module.read_image
 
@@ -174,18 +175,18 @@ def test_reading_goes_ahead_but_not_far(paths: list[Path], monkeypatch: pytest.M
 
 
 def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch):
-    """Catches a batch of none, and torch's own words where there is no GPU."""
+    """Catches an empty batch, and a traceback without a GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     refused: list[tuple[Callable[[], object], str]] = [
         (lambda: Embedder(conv4(), batch_size=0), "batch_size is 0: it must be at least 1"),
         (lambda: Embedder(conv4(), workers=0), "workers is 0: it must be at least 1"),
         (
             lambda: Embedder(conv4(), device="cuda"),
-            "device is cuda, and there is no GPU that torch can use; leave it out",
+            "device is cuda, but torch finds no GPU; leave it out",
         ),
         (
             lambda: Embedder(Backbone(replace(conv4().recipe, image_size=4))),
-            "backbone conv-4 takes no images of 4 × 4 pixels",
+            "backbone conv-4 does not take images of 4 × 4 pixels",
         ),
     ]
     for call, line in refused:
@@ -195,12 +196,12 @@ def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_full_device_says_what_to_do(paths: list[Path], monkeypatch: pytest.MonkeyPatch):
-    """Catches a traceback where a smaller batch would do."""
+    """Catches a traceback where a smaller batch would fit."""
     embedder = Embedder(conv4(), device="cpu")
 
     def full(_: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
     monkeypatch.setattr(embedder.backbone, "forward", full)
-    with pytest.raises(InputError, match="the memory of cpu is full; lower batch_size"):
+    with pytest.raises(InputError, match="cpu is out of memory; lower batch_size"):
         embedder.embed(paths)

@@ -1,4 +1,4 @@
-"""Whole extractions: what they write, and what is left of them when they are killed."""
+"""Whole extractions: the files that they write, and what is left when they are killed."""
 
 import fcntl
 import json
@@ -37,7 +37,7 @@ BATCH = 2
 
 
 class Counting(Embedder):
-    """Knows how many images went through the network, and may be stopped at one of them."""
+    """Counts the images that went through the network, and may be stopped at one of them."""
 
     def __init__(self, backbone: Backbone, **settings: Any) -> None:
         super().__init__(backbone, **({"batch_size": BATCH, "workers": 2, "device": "cpu"} | settings))
@@ -51,7 +51,7 @@ class Counting(Embedder):
 
 
 class Run:
-    """An extraction, what it printed and how many images went through the network."""
+    """An extraction, the lines that it printed and the number of images that it embedded."""
 
     def __init__(self, root: Path, dst: Path, backbone: Backbone | None = None, **settings: Any) -> None:
         names = ("batch_size", "precision", "stop")
@@ -61,7 +61,7 @@ class Run:
         self.embedder.stop = stop
         self._printed = StringIO()
         self.error: BaseException | None = None
-        splits = find_splits(root, "skip", lambda line: None)
+        splits = find_splits(root, lambda where, files, reason: None)
         try:
             self.banks: dict[str, FeatureBank] = extract(
                 splits, self.embedder, dst, "toy", "some.pt",
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def said(self) -> list[str]:
-        """Lines but those of progress."""
+        """All lines except progress."""
         return [line for line in self._printed.getvalue().splitlines() if "images/s" not in line]
 
 
@@ -85,36 +85,35 @@ def contents(dst: Path) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each batch becomes a shard; nothing waits for the disk, which helps against power cuts only."""
+    """Each batch becomes a shard; nothing waits for the disk, which only helps against power cuts."""
     monkeypatch.setattr(shards, "SECONDS", 0.0)
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
-    """Images, and what an undisturbed run makes of them."""
-    root = tree(tmp_path_factory.mktemp("images"))
+def whole(image_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of an undisturbed run."""
     out = tmp_path_factory.mktemp("out") / "features"
-    run = Run(root, out)
+    run = Run(image_tree, out)
     assert run.error is None
-    return root, contents(out)
+    return contents(out)
 
 
 @pytest.fixture
-def root(whole: tuple[Path, dict[str, bytes]], tmp_path: Path) -> Path:
+def root(image_tree: Path, tmp_path: Path) -> Path:
     """A copy of the images, with their times."""
-    return Path(shutil.copytree(whole[0], tmp_path / "images"))
+    return Path(shutil.copytree(image_tree, tmp_path / "images"))
 
 
 # What is written
 
 
 def test_features_are_what_the_embedder_makes(root: Path, tmp_path: Path):
-    """Catches rows of other images, names or classes, and a record that does not say where they come from."""
+    """Catches rows of other images, names or classes, and a record without their origin."""
     backbone = conv4(1, layer="2", crop="multiview")
     run = Run(root, tmp_path / "out", backbone)
     assert sorted(contents(tmp_path / "out")) == FILES
-    for split, images in find_splits(root, "refuse", print).items():
+    for split, images in find_splits(root).items():
         bank = run.banks[split]
         paths = [images.path(row) for row in range(len(images))]
         assert torch.equal(bank.embeddings, Counting(backbone).embed(paths))
@@ -131,18 +130,17 @@ def test_features_are_what_the_embedder_makes(root: Path, tmp_path: Path):
     assert str(tmp_path) not in json.dumps(record)
 
 
-def test_new_images_get_the_same_embeddings(whole: tuple[Path, dict[str, bytes]], tmp_path: Path):
-    """Catches a DST that is not enough to embed an image again."""
-    root, files = whole
-    (tmp_path / BACKBONE_FILE).write_bytes(files[BACKBONE_FILE])
+def test_new_images_get_the_same_embeddings(whole: dict[str, bytes], root: Path, tmp_path: Path):
+    """Catches a backbone file that is not enough to embed an image again."""
+    (tmp_path / BACKBONE_FILE).write_bytes(whole[BACKBONE_FILE])
     bank = Run(root, tmp_path / "out").banks["test"]
     paths = [root / "test" / name for name in bank.image_names or ()]
-    found = Embedder.load(tmp_path / BACKBONE_FILE, device="cpu").embed(paths)
-    torch.testing.assert_close(found, bank.embeddings)
+    embedder = Embedder(read_backbone(tmp_path / BACKBONE_FILE), device="cpu")
+    torch.testing.assert_close(embedder.embed(paths), bank.embeddings)
 
 
 def test_half_precision(root: Path, tmp_path: Path):
-    """Catches features of another type than was asked for, or rounded twice."""
+    """Catches features of the wrong type, or rounded twice."""
     whole = Run(root, tmp_path / "whole").banks["train"].embeddings
     half = Run(root, tmp_path / "half", dtype="float16").banks["train"].embeddings
     assert torch.equal(half, whole.half())
@@ -156,18 +154,18 @@ def test_some_splits_only(tmp_path: Path):
 
 
 def test_shards_of_many_batches_make_the_same(
-    whole: tuple[Path, dict[str, bytes]], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: dict[str, bytes], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Catches results that depend on when a shard was written: by time, by size, or in the end."""
+    """Catches results that depend on when a shard was written: by time, by size, or at the end."""
     for seconds, size in ((1e9, 2**26), (1e9, 3 * BATCH * 8 * 4)):
         monkeypatch.setattr(shards, "SECONDS", seconds)
         monkeypatch.setattr(shards, "BYTES", size)
         assert Run(root, tmp_path / f"out{size}").error is None
-        assert contents(tmp_path / f"out{size}") == whole[1]
+        assert contents(tmp_path / f"out{size}") == whole
 
 
 def test_memory_holds_little(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches a data set that is kept in memory until its end, for want of time to write it."""
+    """Catches a data set that stays in memory until the end."""
     monkeypatch.setattr(shards, "SECONDS", 1e9)
     monkeypatch.setattr(shards, "BYTES", 2 * BATCH * 8 * 4)
 
@@ -191,7 +189,7 @@ def test_progress_without_a_terminal(root: Path, tmp_path: Path):
 
 
 def test_progress_on_a_terminal(root: Path, tmp_path: Path):
-    """Catches lines where a bar would do, and a bar that does not say when it will be over."""
+    """Catches lines beside a bar, and a bar without a rate."""
     printed = StringIO()
     Run(root, tmp_path / "out", console=Console(file=printed, width=100, force_terminal=True))
     assert "12/12" in printed.getvalue()
@@ -204,9 +202,9 @@ def test_progress_on_a_terminal(root: Path, tmp_path: Path):
 
 @contextmanager
 def forked() -> Iterator[int]:
-    """Go on in a child process, whose number is given to its parent and 0 to itself."""
+    """Fork: yield the child's process id in the parent, 0 in the child."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads, which this process has ended
+        warnings.simplefilter("ignore")  # about threads, which have ended
         child = os.fork()
     try:
         yield child
@@ -216,10 +214,10 @@ def forked() -> Iterator[int]:
 
 
 def killed(at: int, root: Path, out: Path) -> bool:
-    """Run in a child that is killed before its change number `at` to the disk, or batch that it embeds.
+    """Run in a child that is killed before its step number `at`, a change to the disk or a batch.
 
     Returns:
-        Whether it was; otherwise it has ended.
+        Whether it was killed; otherwise it has finished.
     """
     changes = 0
 
@@ -243,8 +241,9 @@ def killed(at: int, root: Path, out: Path) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 def test_a_kill_anywhere_changes_nothing(tmp_path: Path):
-    """Catches images lost or embedded twice, half a file, a mixture of old and new, or remains in the way."""
+    """Catches images lost or embedded twice, half a file, and leftovers in the way."""
     root = tree(tmp_path / "images", {"train": {"cat": 2, "dog": 3}, "val": {"owl": 1}})
     Run(root, tmp_path / "whole")
     whole = contents(tmp_path / "whole")
@@ -259,7 +258,7 @@ def test_a_kill_anywhere_changes_nothing(tmp_path: Path):
         if run.error is None:
             assert contents(out) == whole
             seen.add(run.embedder.seen)
-        else:  # all is there; what is left to remove does not matter
+        else:  # all files are in place; only the work folder was left
             assert "already holds features (train, val)" in str(run.error)
             assert contents(out).items() >= whole.items()
         shutil.rmtree(out)
@@ -268,10 +267,10 @@ def test_a_kill_anywhere_changes_nothing(tmp_path: Path):
 
 
 def test_finished_images_are_not_embedded_again(root: Path, tmp_path: Path):
-    """Catches a second run that begins from the beginning, or does not say what was there."""
+    """Catches a second run that starts over, or does not report what was done."""
     Run(root, tmp_path / "out", stop=interrupt_at(6))
     run = Run(root, tmp_path / "out")
-    assert run.said == ["train: 6 of 7 images were there"]
+    assert run.said == ["train: 6 of 7 images were done before"]
     assert run.embedder.seen == 12 - 6
 
 
@@ -284,7 +283,7 @@ def interrupt_at(image: int) -> Callable[[int], object]:
 
 
 def test_ctrl_c_says_how_to_go_on(
-    whole: tuple[Path, dict[str, bytes]],
+    whole: dict[str, bytes],
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -295,12 +294,12 @@ def test_ctrl_c_says_how_to_go_on(
     assert isinstance(run.error, KeyboardInterrupt)
     assert str(run.error) == ("interrupted: 9 of 12 images are done; run the same command again to continue")
     again = Run(root, tmp_path / "out")
-    assert again.said == ["train: 7 of 7 images were there", "val: 2 of 2 images were there"]
-    assert contents(tmp_path / "out") == whole[1]
+    assert again.said == ["train: 7 of 7 images were done before", "val: 2 of 2 images were done before"]
+    assert contents(tmp_path / "out") == whole
 
 
-def test_nothing_is_left_of_what_did_not_begin(root: Path, tmp_path: Path):
-    """Catches an empty folder, which looks like features, after a Ctrl-C at once."""
+def test_nothing_is_left_if_nothing_is_finished(root: Path, tmp_path: Path):
+    """Catches an empty folder, which looks like features, after an immediate Ctrl-C."""
     assert isinstance(Run(root, tmp_path / "out", stop=interrupt_at(0)).error, KeyboardInterrupt)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
     deep = tmp_path / "a" / "b" / "c"
@@ -326,31 +325,31 @@ def test_nothing_is_left_of_what_did_not_begin(root: Path, tmp_path: Path):
     ],
 )
 def test_other_settings_are_refused(changes: dict[str, Any], names: str, root: Path, tmp_path: Path):
-    """Catches features of two kinds in one file, and hours of work thrown away for a mistyped flag."""
+    """Catches two kinds of features in one file, and hours of work thrown away because of a typo."""
     out = tmp_path / "out"
     Run(root, out, stop=interrupt_at(6))
     before = contents(out)
     line = f"{out}: holds an unfinished extraction with other settings ({names})"
     assert str(Run(root, out, **changes).error) == (
-        f"{line}; repeat those, name another folder, or give it up with --overwrite"
+        f"{line}; use the same settings, name another folder, or add --overwrite"
     )
     assert contents(out) == before
     run = Run(root, out, **changes, overwrite=True)
-    assert run.said == [f"note: {line}; it is given up"]
+    assert run.said == [f"note: {line}, which is discarded"]
     assert run.embedder.seen == 12
     Run(root, tmp_path / "new", **changes)
     assert contents(out) == contents(tmp_path / "new")
 
 
-def test_settings_of_what_has_not_begun_do_not_matter(root: Path, tmp_path: Path):
-    """Catches a batch that was too large for the memory and is now in the way of a smaller one."""
+def test_settings_without_shards_do_not_matter(root: Path, tmp_path: Path):
+    """Catches a batch size that was too large for the memory and now blocks a smaller one."""
     assert killed(12, root, tmp_path / "out")
     assert (tmp_path / "out" / ".extract").exists()
     assert Run(root, tmp_path / "out", batch_size=3).error is None
 
 
-def test_overwrite_goes_on_with_the_same_settings(root: Path, tmp_path: Path):
-    """Catches a command that replaces old features and, once interrupted, never comes to an end."""
+def test_overwrite_continues_with_the_same_settings(root: Path, tmp_path: Path):
+    """Catches a command that replaces old features and starts over after every interruption."""
     Run(root, tmp_path / "out", conv4(5))
     Run(root, tmp_path / "out", overwrite=True, stop=interrupt_at(6))
     run = Run(root, tmp_path / "out", overwrite=True)
@@ -367,7 +366,7 @@ def touched(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "there"),
+    ("change", "kept"),
     [
         (replaced, {"train": 4, "val": 2, "test": 3}),
         (touched, {"train": 4, "val": 2, "test": 3}),
@@ -384,26 +383,28 @@ def touched(root: Path) -> None:
     ],
     ids=["replaced", "touched", "one before", "one less", "one more", "last", "class", "split", "renamed"],
 )
-def test_changed_images_are_embedded_anew(
-    change: Callable[[Path], object], there: dict[str, int], root: Path, tmp_path: Path
+def test_changed_images_are_embedded_again(
+    change: Callable[[Path], object], kept: dict[str, int], root: Path, tmp_path: Path
 ):
-    """Catches features of images that are no longer there, at wrong rows or in other batches than in one run;
-    and a data set begun anew for the sake of one image."""
+    """Catches features of images that have changed, in wrong rows, or in other batches than in one run.
+
+    Also an extraction that starts over because of one image.
+    """
     out = tmp_path / "out"
     killed_before_the_end(root, out)
     change(root)
     run = Run(root, out)
     totals = {split: len(bank) for split, bank in run.banks.items()}
     assert run.said == [
-        f"{split}: {count} of {totals[split]} images were there" for split, count in there.items()
+        f"{split}: {count} of {totals[split]} images were done before" for split, count in kept.items()
     ]
-    assert run.embedder.seen == sum(totals.values()) - sum(there.values())
+    assert run.embedder.seen == sum(totals.values()) - sum(kept.values())
     Run(root, tmp_path / "new")
     assert contents(out) == contents(tmp_path / "new")
 
 
 def test_shards_of_other_lengths_do_not_mix(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches shards of an earlier run that lie between those of this one."""
+    """Catches shards of an earlier run among the shards of this one."""
     out = tmp_path / "out"
     killed_before_the_end(root, out)
     save(root / "train" / "cat" / "0.png", 77)
@@ -428,39 +429,39 @@ def killed_before_the_end(root: Path, out: Path) -> None:
         Run(root, out)
 
 
-def test_damaged_shards_are_made_anew(whole: tuple[Path, dict[str, bytes]], root: Path, tmp_path: Path):
-    """Catches a shard that a disk has spoilt, taken over or in the way."""
+def test_damaged_shards_are_made_again(whole: dict[str, bytes], root: Path, tmp_path: Path):
+    """Catches a damaged shard that is kept, or blocks the run."""
     out = tmp_path / "out"
     Run(root, out, stop=interrupt_at(8))
     shard = out / ".extract" / "train-000000002.safetensors"
     for content in (b"", shard.read_bytes()[:-1], b"\xff" * 50):
         shard.write_bytes(content)
         run = Run(root, out, stop=interrupt_at(4))
-        assert run.said[0] == "train: 2 of 7 images were there"
+        assert run.said[0] == "train: 2 of 7 images were done before"
     assert Run(root, out).error is None
-    assert contents(out) == whole[1]
+    assert contents(out) == whole
 
 
 # Images that cannot be read
 
 
-def test_a_damaged_image_stops_it_and_nothing_is_lost(root: Path, tmp_path: Path):
-    """Catches a night's work lost for the sake of one file, named or not."""
+def test_a_damaged_image_stops_the_run_and_nothing_is_lost(root: Path, tmp_path: Path):
+    """Catches a night's work lost because of one file, or a file that is not named."""
     bad = root / "train" / "dog" / "1.png"
     good = bad.read_bytes()
     bad.write_bytes(good[:100])
     run = Run(root, tmp_path / "out")
-    assert str(run.error).startswith(f"{bad}: is no whole image (")
-    assert str(run.error).endswith("; remove it, or put a good copy there, or leave it out: --on-error skip")
+    assert str(run.error).startswith(f"{bad}: cannot be read as an image (")
+    assert str(run.error).endswith("; replace or remove it, or leave it out: --on-error skip")
     bad.write_bytes(good)
     run = Run(root, tmp_path / "out")
-    assert run.said == ["train: 4 of 7 images were there"]
+    assert run.said == ["train: 4 of 7 images were done before"]
     Run(root, tmp_path / "new")
     assert contents(tmp_path / "out") == contents(tmp_path / "new")
 
 
-def test_damaged_images_can_be_left_out(whole: tuple[Path, dict[str, bytes]], root: Path, tmp_path: Path):
-    """Catches rows of black images, labels that shift, neighbours that change, and files lost in silence."""
+def test_damaged_images_can_be_left_out(image_tree: Path, root: Path, tmp_path: Path):
+    """Catches rows of black images, shifted labels, changed neighbors, and files skipped without a note."""
     for bad, name in zip(damaged(tmp_path / "bad").values(), ("cat/1.png", "dog/2.png"), strict=False):
         shutil.copy(bad, root / "train" / name)
     (root / "test" / "fox" / "1.png").unlink()
@@ -473,26 +474,26 @@ def test_damaged_images_can_be_left_out(whole: tuple[Path, dict[str, bytes]], ro
     train = run.banks["train"]
     assert train.image_names == ("cat/0.png", "cat/2.png", "cat/3.png", "dog/0.png", "dog/1.png")
     assert train.counts.tolist() == [3, 2]
-    undisturbed = Run(whole[0], tmp_path / "whole").banks["train"]
+    undisturbed = Run(image_tree, tmp_path / "whole").banks["train"]
     assert torch.equal(train.embeddings, undisturbed.embeddings[[0, 2, 3, 4, 5]])
 
 
-def test_the_answer_to_damaged_images_may_change(root: Path, tmp_path: Path):
-    """Catches gaps that are taken over where they are to be refused, or begun anew where not."""
+def test_on_error_may_change_between_runs(root: Path, tmp_path: Path):
+    """Catches gaps that are kept where they must be refused, or work thrown away where they may stay."""
     save(root / "train" / "cat" / "1.png")
     bad = root / "train" / "cat" / "1.png"
     bad.write_bytes(b"")
     out = tmp_path / "out"
     assert Run(root, out, on_error="skip", stop=interrupt_at(6)).error is not None
-    assert str(Run(root, out).error).startswith(f"{bad}: is no whole image")
+    assert str(Run(root, out).error).startswith(f"{bad}: cannot be read as an image")
     run = Run(root, out, on_error="skip")
     Run(root, tmp_path / "new", on_error="skip")
     assert contents(out) == contents(tmp_path / "new")
     assert run.said[-1] == "note: train: 1 of 7 images cannot be read and are left out: 'cat/1.png'"
 
 
-def test_what_takes_the_place_of_a_damaged_image_does_not_matter(root: Path, tmp_path: Path):
-    """Catches a refusal for the embedding of a black image, which nobody will see."""
+def test_embeddings_of_black_images_do_not_matter(root: Path, tmp_path: Path):
+    """Catches a refusal because of a black image in place of a damaged one."""
     (root / "train" / "cat" / "1.png").write_bytes(b"")
 
     class Proud(Counting):
@@ -500,7 +501,7 @@ def test_what_takes_the_place_of_a_damaged_image_does_not_matter(root: Path, tmp
             black = (images.flatten(1) == 0).all(1)
             return torch.where(black[:, None], torch.inf, super().embed_views(images))
 
-    splits = find_splits(root, "skip", print)
+    splits = find_splits(root)
     console = Console(file=StringIO())
     banks = extract(splits, Proud(conv4(1)), tmp_path / "out", "", "", on_error="skip", console=console)
     assert len(banks["train"]) == 6
@@ -508,7 +509,7 @@ def test_what_takes_the_place_of_a_damaged_image_does_not_matter(root: Path, tmp
 
 
 def test_a_class_without_images_is_refused(root: Path, tmp_path: Path):
-    """Catches a class that vanishes, and with it the numbers of all others."""
+    """Catches a class that vanishes, which renumbers the others."""
     for path in (root / "val" / "owl").iterdir():
         path.write_bytes(b"")
     run = Run(root, tmp_path / "out", on_error="skip")
@@ -521,13 +522,13 @@ def test_a_class_without_images_is_refused(root: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("scale", "dtype", "advice"),
     [
-        (1e6, "float16", "take --dtype float32"),
-        (float("nan"), "float32", "the weights may be damaged, or of another recipe"),
-        (float("nan"), "float16", "the weights may be damaged, or of another recipe"),
+        (1e6, "float16", "use --dtype float32"),
+        (float("nan"), "float32", "the weights may be damaged, or need another recipe"),
+        (float("nan"), "float16", "the weights may be damaged, or need another recipe"),
     ],
 )
 def test_embeddings_that_are_not_finite(scale: float, dtype: str, advice: str, root: Path, tmp_path: Path):
-    """Catches infinity where half precision has no such number, and NaN that training would stumble over."""
+    """Catches infinity where half precision overflows, and NaN that would spoil training."""
     backbone = conv4(1, layer="0.normalize")
     with torch.no_grad():
         network: Any = backbone.network
@@ -540,8 +541,8 @@ def test_embeddings_that_are_not_finite(scale: float, dtype: str, advice: str, r
 # The destination
 
 
-def test_features_that_are_there_are_kept(root: Path, tmp_path: Path):
-    """Catches features, or a backbone, replaced without being asked."""
+def test_existing_features_are_kept(root: Path, tmp_path: Path):
+    """Catches features, or a backbone, replaced without --overwrite."""
     out = tmp_path / "out"
     Run(root, out)
     before = contents(out)
@@ -549,13 +550,13 @@ def test_features_that_are_there_are_kept(root: Path, tmp_path: Path):
     for split in SPLITS:
         (out / f"{split}.safetensors").unlink()
     assert str(Run(root, out, conv4(2)).error) == (
-        f"{out}: already holds {BACKBONE_FILE}; name another folder, or replace it with --overwrite"
+        f"{out}: already holds {BACKBONE_FILE}; name another folder, or add --overwrite"
     )
     assert contents(out) == {BACKBONE_FILE: before[BACKBONE_FILE]}
 
 
 def test_features_are_replaced_all_together(root: Path, tmp_path: Path):
-    """Catches an old split beside new ones, or the backbone of old features beside new ones."""
+    """Catches an old split, or the backbone of old features, beside new ones."""
     out = tmp_path / "out"
     Run(root, out)
     shutil.rmtree(root / "val")
@@ -571,19 +572,17 @@ def test_two_at_once_are_refused(root: Path, tmp_path: Path):
     (out / ".extract").mkdir(parents=True)
     with (out / ".extract" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert str(Run(root, out).error) == (
-            f"{out}: another extraction is at work here; wait for its end, or name another folder with --out"
-        )
+        assert "another extraction is at work here" in str(Run(root, out).error)
     assert Run(root, out).error is None
 
 
 def test_a_full_disk_keeps_what_is_finished(
-    whole: tuple[Path, dict[str, bytes]],
+    whole: dict[str, bytes],
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Catches a traceback, half a shard that is taken for a whole one, and finished ones thrown away."""
+    """Catches a traceback, half a shard taken for a whole one, and finished shards thrown away."""
     out = tmp_path / "out"
     _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -595,18 +594,15 @@ def test_a_full_disk_keeps_what_is_finished(
         run = Run(root, out, stop=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert str(run.error) == (
-        f"{out}/.extract/train-000000006.safetensors: cannot be written (File too large); make room or mend "
-        "the permissions. What was there before is intact"
-    )
+    assert f"{out}/.extract/train-000000006.safetensors: cannot be written (File too large)" in str(run.error)
     run = Run(root, out)
-    assert run.said == ["train: 6 of 7 images were there"]
-    assert contents(out) == whole[1]
+    assert run.said == ["train: 6 of 7 images were done before"]
+    assert contents(out) == whole
 
 
 @pytest.mark.parametrize("size", [100, 1500, 5000])
 def test_a_disk_without_room_for_the_features(size: int, root: Path, tmp_path: Path):
-    """Catches features that are complete in part where the last file did not fit."""
+    """Catches some splits in place when the last file did not fit."""
     out = tmp_path / "out"
     killed_before_the_end(root, out)
     _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)

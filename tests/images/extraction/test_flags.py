@@ -1,6 +1,7 @@
 """The command line of `features extract`."""
 
 import shlex
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,21 @@ import torch
 from leo_lightning.commands import features
 from leo_lightning.data.splits import load_split
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE, Recipe
-from leo_lightning.images.backbones.weights import save_backbone
+from leo_lightning.images.backbones.weights import read_backbone, save_backbone
 from leo_lightning.images.extraction.embedder import Embedder
 from leo_lightning.images.extraction.flags import recipe_of
 from tests.images.backbones.networks import conv4
-from tests.images.pictures import broken_exif, tree
+from tests.images.pictures import broken_exif
+from tests.tiny_run import main
 
 STORED = conv4(1, resize=35, crop="multiview", layer="2").recipe
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images and a backbone, in the folder where the commands run."""
     monkeypatch.chdir(tmp_path)
-    tree(tmp_path / "images")
+    shutil.copytree(image_tree, tmp_path / "images")
     save_backbone(conv4(1, resize=35, crop="multiview", layer="2"), tmp_path / BACKBONE_FILE)
     return tmp_path
 
@@ -55,13 +57,13 @@ def recipe(flags: str) -> Recipe:
 )
 @pytest.mark.usefixtures("here")
 def test_flags_change_the_stored_recipe(flags: str, changes: dict[str, Any]):
-    """Catches a flag that is ignored, forgets what the file says, or crops another part than before."""
+    """Catches a flag that is ignored, forgets the stored recipe, or crops in another proportion."""
     options = STORED.options | changes.pop("options", {})
     assert asdict(recipe(flags)) == asdict(STORED) | {"options": options} | changes
 
 
 def test_checkpoint_to_features(here: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches flags that do not arrive, a table without the files, and a run whose network must be named."""
+    """Catches ignored flags, a table without the files, and a run whose network must be named."""
     backbone = conv4(3)
     weights = {f"backbone.network.{name}": value for name, value in backbone.network.state_dict().items()}
     settings = {"recipe": asdict(backbone.recipe)}
@@ -69,7 +71,7 @@ def test_checkpoint_to_features(here: Path, capsys: pytest.CaptureFixture[str]):
     command = (
         "extract --images images --out a/out --weights best.ckpt --layer 1 --dtype float16 --batch-size 3"
     )
-    assert features.main(shlex.split(f"{command} --workers 1 --device cpu")) == 0
+    assert main(shlex.split(f"features {command} --workers 1 --device cpu")) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     for split, classes, images in (("train", 2, 7), ("val", 1, 2), ("test", 1, 3)):
@@ -79,19 +81,19 @@ def test_checkpoint_to_features(here: Path, capsys: pytest.CaptureFixture[str]):
     bank = load_split(here / "a" / "out", "test")
     assert (bank.provenance["weights"], bank.provenance["dataset"]) == ("best.ckpt", "images")
     paths = [here / "images" / "test" / name for name in bank.image_names or ()]
-    found = Embedder.load(here / "a" / "out" / BACKBONE_FILE, device="cpu").embed(paths)
-    torch.testing.assert_close(bank.embeddings, found.half())
-    assert features.main(["info", "a/out"]) == 0
+    embedder = Embedder(read_backbone(here / "a" / "out" / BACKBONE_FILE), device="cpu")
+    torch.testing.assert_close(bank.embeddings, embedder.embed(paths).half())
+    assert main(["features", "info", "a/out"]) == 0
     assert "weights: best.ckpt" in capsys.readouterr().out
 
 
-def test_what_is_skipped_is_said(here: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches files left out in silence: by their names, and by what is in them."""
+def test_skipped_files_are_reported(here: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches files skipped without a note, for their names or for their contents."""
     (here / "images" / "train" / "notes.txt").write_text("x")
     (here / "images" / "train" / "dog" / "2.png").write_bytes(b"")
-    broken_exif(here / "images" / "train" / "cat" / "9.jpg")  # which is neither skipped nor remarked upon
+    broken_exif(here / "images" / "train" / "cat" / "9.jpg")  # neither skipped nor warned about
     command = f"extract --images images --out out --weights {BACKBONE_FILE} --on-error skip"
-    assert features.main(shlex.split(command)) == 0
+    assert main(shlex.split(f"features {command}")) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert notes == [
         "note: images/train: skipped, not images: 'notes.txt'",
@@ -111,9 +113,9 @@ def test_ctrl_c_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
     monkeypatch.setattr(Embedder, "embed_views", stop)
     command = shlex.split(f"extract --images images --out out --weights {BACKBONE_FILE} --batch-size 2")
-    assert features.main(command) == 130
+    assert main(["features", *command]) == 130
     assert capsys.readouterr().err == (
         "interrupted: 4 of 12 images are done; run the same command again to continue\n"
     )
-    assert features.main(command) == 0
-    assert "train: 4 of 7 images were there\n" in capsys.readouterr().out
+    assert main(["features", *command]) == 0
+    assert "train: 4 of 7 images were done before\n" in capsys.readouterr().out
