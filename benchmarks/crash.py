@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from leo_lightning.commands.train import main as train
-from leo_lightning.common import files as whole_file
+from leo_lightning.commands.train import main as train_main
+from leo_lightning.common import files
 from leo_lightning.training.meta_learner import MetaLearner
 
 STEPS_PER_KILL = 26
-"""Steps until the latest kill that `plan` makes: so many that each of them comes before training is over."""
+"""Steps until the latest kill of a `plan`: a training of so many for each kill does not end before them."""
 
 SIZES = [
     "--trainer.accelerator=cpu",
@@ -42,14 +42,14 @@ SIZES = [
 
 
 class Kill(NamedTuple):
-    """The place of a kill, and which time the process comes by there."""
+    """Kill the process when it comes to a place for the n-th time."""
 
     place: str
     time: int
 
 
 def plan(kills: int, seed: int) -> list[Kill]:
-    """Random kills, each before `STEPS_PER_KILL` steps have passed since the start or the last resume."""
+    """Draw kills, each before `STEPS_PER_KILL` steps have passed since the start or the last resume."""
     chance = random.Random(seed)
     latest = {"step": STEPS_PER_KILL, "validation": 4, "write": 3, "written": 3}
     places = (list(latest) * kills)[:kills]
@@ -58,7 +58,7 @@ def plan(kills: int, seed: int) -> list[Kill]:
 
 
 def arm(kill: Kill) -> None:
-    """Make this process kill itself there."""
+    """Make this process kill itself at that place."""
     left = kill.time
 
     def passing() -> None:
@@ -88,31 +88,48 @@ def arm(kill: Kill) -> None:
     elif kill.place == "validation":
         MetaLearner.validation_step = before(MetaLearner.validation_step)
     else:
-        whole_file.os.replace = replace
+        files.os.replace = replace
 
 
-def crash(root: Path, kills: list[Kill], workers: int, steps: int) -> Iterator[str]:
-    """Train twice, once with the kills; what happens, line by line, and then each difference.
+def crash(
+    root: Path, kills: list[Kill], workers: int, steps: int, run: Callable[[list[str]], tuple[int, str]]
+) -> Iterator[str]:
+    """Train twice, once with the kills. Yields a line for each process, and then for each difference.
+
+    Args:
+        root: folder for both runs.
+        kills: where to kill the second one.
+        workers: loader processes.
+        steps: to train.
+        run: calls `train` with its arguments in a process of its own; returns exit code and output.
 
     Raises:
-        RuntimeError: a process ended in another way than it should.
+        RuntimeError: a process did not end as it should.
     """
-    _run(root, "whole", steps, workers, None)
+    sizes = [f"--run.root={root}", f"--trainer.max_steps={steps}", f"--data.num_workers={workers}"]
+
+    def start(name: str, kill: Kill | None, *arguments: str) -> None:
+        place = ["--place", kill.place, "--time", str(kill.time)] if kill else []
+        code, output = run([*place, "fit", *SIZES, *sizes, f"--run.name={name}", *arguments])
+        if code != (-signal.SIGKILL if kill else 0):
+            raise RuntimeError(f"unexpected exit code {code}:\n{output}")
+
+    start("whole", None)
     for kill in [*kills, None]:
-        there = next((root / "killed").glob("*/checkpoints/last.ckpt"), None)
-        step = torch.load(there, weights_only=True)["global_step"] if there else 0
-        _run(root, "killed", steps, workers, kill, *(["--resume=auto"] if there else []))
+        last = next((root / "killed").glob("*/checkpoints/last.ckpt"), None)
+        step = torch.load(last, weights_only=True)["global_step"] if last else 0
+        start("killed", kill, *(["--resume=auto"] if last else []))
         fate = f"killed at {kill.place} {kill.time}" if kill else "trained to the end"
         yield f"from step {step:4}: {fate}"
-        if kill and not there:  # the run folder of a process that died before its first checkpoint
+        if kill and not last:  # the run folder of a process that died before its first checkpoint
             for folder in (root / "killed").glob("*/"):
                 if not (folder / "checkpoints" / "last.ckpt").exists():
                     shutil.rmtree(folder)
-    yield from (f"DIFFERS: {what}" for what in differences(_folder(root, "killed"), _folder(root, "whole")))
+    yield from (f"DIFFERS: {part}" for part in differences(_folder(root, "killed"), _folder(root, "whole")))
 
 
 def differences(ours: Path, theirs: Path) -> Iterator[str]:
-    """What is not the same in two run folders."""
+    """Parts of two run folders that differ."""
     for name in ("last", "best"):
         a, b = (
             torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
@@ -147,22 +164,16 @@ def _folder(root: Path, name: str) -> Path:
     return folder
 
 
-def _run(root: Path, name: str, steps: int, workers: int, kill: Kill | None, *args: str) -> None:
-    where = ["--place", kill.place, "--time", str(kill.time)] if kill else []
-    command = [sys.executable, "-m", "benchmarks.crash", "--train", *where]
-    command += ["fit", *SIZES, f"--run.root={root}", f"--run.name={name}", f"--trainer.max_steps={steps}"]
-    command += [f"--data.num_workers={workers}", *args]
+def run_process(arguments: list[str]) -> tuple[int, str]:
+    """Call `train` in a new interpreter; exit code and output."""
+    command = [sys.executable, "-m", "benchmarks.crash", "--train", *arguments]
     here = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, cwd=here, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    expected = -signal.SIGKILL if kill else 0
-    if done.returncode != expected:
-        raise RuntimeError(
-            f"exit code {done.returncode} in place of {expected}:\n{done.stdout}\n{done.stderr}"
-        )
+    return done.returncode, done.stdout + done.stderr
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; 1 if the runs differ."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crash", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="how often (default: 20)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
@@ -171,7 +182,7 @@ def main() -> int:
     steps = STEPS_PER_KILL * (args.kills + 1)
     lines = []
     with tempfile.TemporaryDirectory() as root:
-        for line in crash(Path(root), plan(args.kills, args.seed), args.workers, steps):
+        for line in crash(Path(root), plan(args.kills, args.seed), args.workers, steps, run_process):
             print(line, flush=True)
             lines.append(line)
     different = any(line.startswith("DIFFERS") for line in lines)
@@ -181,15 +192,16 @@ def main() -> int:
     return int(different)
 
 
-def _train(args: list[str]) -> int:
+def train(args: list[str]) -> int:
+    """Train with `train.py`'s arguments, until the place of a kill if --place and --time name one."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--place")
     parser.add_argument("--time", type=int)
     options, rest = parser.parse_known_args(args)
     if options.place:
         arm(Kill(options.place, options.time))
-    return train(rest)
+    return train_main(rest)
 
 
 if __name__ == "__main__":
-    sys.exit(_train(sys.argv[2:]) if sys.argv[1:2] == ["--train"] else main())
+    sys.exit(train(sys.argv[2:]) if sys.argv[1:2] == ["--train"] else main())

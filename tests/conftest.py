@@ -1,11 +1,14 @@
 """Settings of all tests."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 # One thread, here and in the processes that tests start: where cores are shared, OpenMP's threads wait for
 # each other far longer than these small tensors take.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -28,3 +31,20 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a tiny run that was trained and tested. Many tests read it, so none may change it."""
+    from tests.tiny_run import folders, tiny  # late: the package is not yet watched while this file is read
+
+    root = tmp_path_factory.mktemp("finished")
+    assert tiny(root) == 0
+    (folder,) = folders(root)
+
+    def state() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    before = state()
+    yield folder
+    assert state() == before, "a test has changed the finished run, which all tests share"

@@ -1,81 +1,89 @@
-"""Checkpoints: read without executing anything, the learner inside, and whether it fits a configuration."""
+"""Checkpoints: read one without executing anything, build its learner, and check that it fits a model."""
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
-from leo_lightning.common.errors import InputError, printable
+from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.common.torch_files import load_torch
 from leo_lightning.learners.learner import Learner, class_path
 from leo_lightning.learners.parts.base_learner import BaseLearner
 
-LIGHTNING = "pytorch-lightning_version"  # a checkpoint's key
+LIGHTNING = "pytorch-lightning_version"  # a key of every checkpoint
 LEARNERS = "leo_lightning.learners"
-_Kind = TypeVar("_Kind")
+_Base = TypeVar("_Base")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint of ours holds, its tensors mapped rather than read; nothing in it is executed.
+    """Read a checkpoint of `MetaLearner`. Nothing in it is executed; its tensors are mapped, not copied.
 
     Raises:
-        InputError: the file is damaged, holds more than weights and plain values, or is none of ours.
+        InputError: the file is missing or damaged, or holds something else.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; name a best.ckpt or last.ckpt of a run")
-    checkpoint = load_torch(path)
-    if not _is_ours(checkpoint):
-        raise InputError(f"{path}: no checkpoint of this application; name a best.ckpt or last.ckpt of a run")
-    try:
-        Version(checkpoint[LIGHTNING])
-    except InvalidVersion:
-        raise InputError(f"{path}: is of no known version of Lightning; use another checkpoint") from None
-    return checkpoint
-
-
-def _is_ours(checkpoint: object) -> TypeGuard[dict[str, Any]]:
-    """Whether it holds what every checkpoint of ours does."""
-    if not isinstance(checkpoint, dict):
-        return False
-    settings, weights = checkpoint.get("hyper_parameters"), checkpoint.get("state_dict")
-    learner = settings.get("learner") if isinstance(settings, dict) else None
-    return (
-        isinstance(checkpoint.get("global_step"), int)
-        and isinstance(checkpoint.get(LIGHTNING), str)
-        and isinstance(learner, dict)
-        and isinstance(learner.get("class_path"), str)
-        and isinstance(learner.get("init_args"), dict)
-        and isinstance(weights, dict)
-        and all(isinstance(weight, torch.Tensor) for weight in weights.values())
-    )
+    content: Any = load_torch(path)
+    match content:
+        case {
+            "global_step": int(),
+            "hyper_parameters": {"learner": {"class_path": str(), "init_args": dict()}},
+            "state_dict": dict(weights),
+        } if all(isinstance(weight, Tensor) for weight in weights.values()):
+            if re.match(r"\d+\.\d", str(content.get(LIGHTNING))):
+                return content
+    raise InputError(f"{path}: not a checkpoint of this application; name a best.ckpt or last.ckpt of a run")
 
 
 def stored_learner(checkpoint: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Class path and arguments of the learner in a checkpoint.
+    """Return class path and arguments of the learner in a checkpoint."""
+    learner = checkpoint["hyper_parameters"]["learner"]
+    return learner["class_path"], learner["init_args"]
+
+
+def load_learner(checkpoint: Mapping[str, Any], path: Path) -> Learner:
+    """Build the learner of a checkpoint on the CPU, in evaluation mode and in the precision of its training.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        path: its file, for messages.
 
     Raises:
-        InputError: the checkpoint does not name them.
+        InputError: its class is not a learner, or its weights do not fit.
     """
-    learner = checkpoint["hyper_parameters"].get("learner")
-    learner = learner if isinstance(learner, dict) else {}
-    path, arguments = learner.get("class_path"), learner.get("init_args")
-    if not isinstance(path, str) or not isinstance(arguments, dict):
-        raise InputError("the checkpoint does not say which learner it holds; use one of this application")
-    return path, arguments
+    name, arguments = stored_learner(checkpoint)
+    try:
+        build = builder(name, arguments)
+        with torch.device("meta"):  # compare sizes first: what the arguments ask for may not fit in memory
+            check_fits(build(), checkpoint)
+        with torch.random.fork_rng(devices=[]):  # the initial weights are drawn and thrown away
+            learner = build()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # arguments of any kind, for any class of learner
+        raise InputError(
+            f"{path}: cannot build {printable(name)} from its arguments ({one_line(error)}); "
+            "use another checkpoint"
+        ) from None
+    weights = {name.removeprefix("learner."): weight for name, weight in checkpoint["state_dict"].items()}
+    if any(weight.dtype == torch.float64 for weight in weights.values()):
+        learner.double()  # before loading: float32 would drop half of the digits
+    learner.load_state_dict(weights)
+    return learner.eval()
 
 
 def builder(path: str, arguments: Mapping[str, Any]) -> Callable[[], Learner]:
-    """What builds the learner that a checkpoint names, and the base learner among its arguments.
+    """Return a function that builds a learner, and the base learner among its arguments.
 
     Raises:
-        InputError: there is no such class, or it lies in a module that is not imported.
+        InputError: there is no such class, or its module is neither of this package nor imported already.
     """
     learner = _class(path, Learner)
     parts = {
@@ -86,31 +94,25 @@ def builder(path: str, arguments: Mapping[str, Any]) -> Callable[[], Learner]:
     return lambda: learner(**{**arguments, **{name: part() for name, part in parts.items()}})
 
 
-def _class(path: str, kind: type[_Kind]) -> Callable[..., _Kind]:
-    """The class of this name. Only modules of this package are imported for it."""
+def _class(path: str, base: type[_Base]) -> Callable[..., _Base]:
     module, _, name = path.rpartition(".")
     if module.startswith(f"{LEARNERS}.") and all(part.isidentifier() for part in module.split(".")):
         with suppress(ImportError):
             importlib.import_module(module)
-    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
-    if not isinstance(found, type) or not issubclass(found, kind):
+    chosen = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    if not isinstance(chosen, type) or not issubclass(chosen, base):
         raise InputError(
-            f"the checkpoint names {path!r:.99} as its learner, which is none that is imported; "
-            "import its module first if you trust it"
+            f"the checkpoint names {path!r:.99} as its learner, which is not imported; "
+            "if you trust it, import its module first"
         )
-    return found
+    return chosen
 
 
-def check_fits(learner: Learner, weights: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) -> None:
-    """Refuse weights of another learner or of other sizes by name, before torch lists every tensor.
-
-    Args:
-        learner: the one that is configured.
-        weights: those of the model around it, by name.
-        checkpoint: what `read_checkpoint` returned.
+def check_fits(learner: Learner, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another learner, or of other sizes, than the configured learner's.
 
     Raises:
-        InputError: says which setting differs.
+        InputError: says which setting differs, where torch would list every tensor.
     """
     path, theirs = stored_learner(checkpoint)
     if path != class_path(learner):
@@ -125,15 +127,13 @@ def check_fits(learner: Learner, weights: Mapping[str, Tensor], checkpoint: Mapp
             f"the checkpoint was trained on embeddings of size {size!r:.20}, "
             f"the data has size {needed}; use features of the same kind (--data.root)"
         )
-    kinds = {name: (x.shape, x.is_floating_point()) for name, x in weights.items()}
-    stored = {
-        name: (x.shape, x.is_floating_point()) if isinstance(x, Tensor) else None
-        for name, x in checkpoint["state_dict"].items()
-    }
-    if kinds != stored:
-        changed = [name for name in mine if mine[name] != theirs.get(name)]
-        what = f"{', '.join(changed)} differ" if changed else "it has others"
+    if _shapes(checkpoint["state_dict"]) != _shapes(learner.state_dict(prefix="learner.")):
+        changed = ", ".join(name for name in mine if mine[name] != theirs.get(name))
         raise InputError(
-            f"the checkpoint's weights do not fit this model; {what}: "
+            f"the checkpoint's weights do not fit this model ({changed or 'their shapes'} differ); "
             "use the config.yaml of the checkpoint's run"
         )
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
+    return {name: (weight.shape, weight.is_floating_point()) for name, weight in weights.items()}

@@ -1,4 +1,4 @@
-"""Gradient clipping as the authors do it: every tensor by itself, first by value, then by norm."""
+"""Gradient clipping as the authors do it: each tensor by itself, first by value, then by norm."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def gradient_norm(gradients: Sequence[Float[Tensor, "..."]]) -> Float[Tensor, ""]:
-    """Norm over all tensors; not finite if any entry is not."""
+    """Norm over all tensors; not finite if any entry is not finite."""
     return torch.stack(torch._foreach_norm(list(gradients))).norm()
 
 

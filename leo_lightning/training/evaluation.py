@@ -1,4 +1,4 @@
-"""Evaluation: what is measured of a learner on the tasks of a split, for all kinds of tasks."""
+"""Evaluation: the scores of a learner on the tasks of a split, whatever kind the tasks are."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,34 +9,37 @@ from torch import Tensor
 
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.learner import Learner, Outcome
-from leo_lightning.training.task_scores import TaskScores
+from leo_lightning.training.task_scores import TaskScores, TaskTable
 
 
 class Evaluation(ABC):
-    """Collects what is measured, meta-batch by meta-batch; one serves one pass through a split."""
+    """Collects scores, meta-batch by meta-batch. An instance serves one pass through a split."""
 
     score: ClassVar[str]
-    """What checkpoints are chosen by, and logs call it."""
+    """Name of the score in logs; the best checkpoint is chosen by it."""
     mode: ClassVar[Literal["max", "min"]]
-    """Whether more of it is better, or less."""
+    """Whether the best score is the highest or the lowest."""
     columns: ClassVar[Mapping[str, tuple[str, float, str]]]
-    """Of the table that a test prints: heading to what is shown, a factor, and the format."""
+    """Columns of the table that a test prints: heading to name of the number, factor, and format."""
+
+    def __init__(self) -> None:
+        self.table = TaskTable()
 
     @staticmethod
     @abstractmethod
     def of_step(outcome: Outcome, episode: Episode) -> Float[Tensor, ""]:
-        """The score of a training step."""
+        """Score a training step."""
 
     @abstractmethod
     def add(self, learner: Learner, episode: Episode, test: bool) -> Float[Tensor, " B"]:
-        """Measure the tasks of a meta-batch; their loss.
+        """Score the tasks of a meta-batch, and return their losses.
 
         Args:
             learner: in evaluation mode.
             episode: the tasks.
-            test: measure all there is, baselines too, and not only what validation needs.
+            test: add baselines and other scores that validation does not need.
         """
 
-    @abstractmethod
     def compute(self) -> dict[str, TaskScores]:
-        """Scores by stage of adaptation and by baseline; `final` is the learner's."""
+        """Scores of all tasks so far, by stage of adaptation and by baseline; `final` is the learner's."""
+        return self.table.compute()

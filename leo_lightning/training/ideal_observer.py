@@ -1,7 +1,7 @@
-"""What can be known of a sine or a line from a few noisy points: the yardstick of the regression.
+"""The best prediction of a sine or a line from a few noisy points: the yardstick of the regression.
 
 Both families are linear in two numbers: a·sin(x - b) = u·sin x + v·cos x with u = a·cos b and v = -a·sin b,
-and s·x + c. With a normal prior that has their mean and covariance, and normal noise, everything is in closed
+and s·x + c. With a normal prior of the same mean and covariance, and normal noise, everything has a closed
 form: the values at other points are normal, and so is the evidence for a family.
 """
 
@@ -21,13 +21,13 @@ def predict(
     noise: float,
     family: Int64[Tensor, " B"] | None = None,
 ) -> Predictive:
-    """The values at the given inputs, by who knows the families, their priors and the noise.
+    """Predict the values at the given inputs, knowing the families, their priors and the noise.
 
     Args:
         support: points of each task.
-        inputs: x of the values that are asked for.
+        inputs: x of the values to predict.
         noise: standard deviation of the values, above 0.
-        family: number of each task's family; None: it is not known, and the evidence weighs both.
+        family: number of each task's family; None: unknown, so both are weighed by their evidence.
     """
     x, y = support.double().unbind(-1)
     means, stds, evidence = [], [], []
@@ -49,8 +49,8 @@ def predict(
         weight = torch.stack(evidence, dim=1).softmax(1)
     else:
         weight = torch.nn.functional.one_hot(family, len(FAMILIES)).to(x)
-    found = Predictive(weight, torch.stack(means, dim=1), torch.stack(stds, dim=1))
-    return Predictive(*(part.to(support.dtype) for part in found))
+    parts = weight, torch.stack(means, dim=1), torch.stack(stds, dim=1)
+    return Predictive(*(part.to(support.dtype) for part in parts))
 
 
 def _features(family: int, x: Float[Tensor, "B M"]) -> Float[Tensor, "B M 2"]:
@@ -58,7 +58,7 @@ def _features(family: int, x: Float[Tensor, "B M"]) -> Float[Tensor, "B M 2"]:
 
 
 def _prior(family: int, like: Tensor) -> tuple[Float[Tensor, "2"], Float[Tensor, "2 1"]]:
-    """Mean and variance of both numbers of a family, which are uncorrelated in either."""
+    """Mean and variance of the two numbers of a family, which are uncorrelated."""
     if family == 1:
         variance = (SLOPE[1] - SLOPE[0]) ** 2 / 12
         return like.new_zeros(2), like.new_full((2, 1), variance)

@@ -21,7 +21,7 @@ from leo_lightning.learners.learner import Learner, Outcome, class_path
 from leo_lightning.learners.parts.normal_mixture import Predictive
 from leo_lightning.learners.parts.regressor import Regressor
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
-from leo_lightning.training.checkpoint import builder, check_fits, read_checkpoint, stored_learner
+from leo_lightning.training.checkpoint import check_fits, load_learner, read_checkpoint
 from leo_lightning.training.classification import Classification
 from leo_lightning.training.clipping import clip_, gradient_norm
 from leo_lightning.training.evaluation import Evaluation
@@ -310,7 +310,7 @@ class MetaLearner(pl.LightningModule):
         Raises:
             InputError: says which setting differs.
         """
-        check_fits(self.learner, self.state_dict(), checkpoint)
+        check_fits(self.learner, checkpoint)
         counts = checkpoint.get("bad_steps", {"total": 0, "in_a_row": 0})
         if not isinstance(counts, dict) or [type(counts.get(k)) for k in ("total", "in_a_row")] != [int, int]:
             raise InputError("the checkpoint's count of bad steps is damaged; use another checkpoint")
@@ -319,32 +319,20 @@ class MetaLearner(pl.LightningModule):
     def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, checkpoint_path: str | Path
     ) -> "MetaLearner":
-        """A model from a checkpoint alone, on the CPU.
+        """Build a model from a checkpoint alone, on the CPU.
 
-        Lightning would import and call what the checkpoint names. Here that can only be a learner: one of
-        this package, or one that is imported already.
+        Lightning would import and call what the checkpoint names. Here that can only be a learner of this
+        package, or one that is already imported.
 
         Raises:
-            InputError: the checkpoint is damaged, or the class that it names is no learner.
+            InputError: the checkpoint is damaged, or it names something other than a learner.
         """
-        checkpoint = read_checkpoint(Path(checkpoint_path))
-        stored = checkpoint["hyper_parameters"]
-        path, arguments = stored_learner(checkpoint)
-        names = list(inspect.signature(cls).parameters)[1:]
+        path = Path(checkpoint_path)
+        checkpoint = read_checkpoint(path)
+        stored, names = checkpoint["hyper_parameters"], list(inspect.signature(cls).parameters)[1:]
         settings = {name: stored[name] for name in names if isinstance(stored.get(name), int | float)}
-        build = builder(path, arguments)
-        try:
-            with torch.device("meta"):  # sizes come first: what they call for may not fit in memory
-                cls(build(), **settings).check_fits(checkpoint)
-            with torch.random.fork_rng(devices=[]):  # the first weights, drawn and thrown away
-                model = cls(build(), **settings)
-        except InputError as error:
-            raise InputError(f"{checkpoint_path}: {error}") from None
-        except Exception as error:  # arguments of any kind, for any class of learner
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{checkpoint_path}: its hyperparameters build no {path} ({reason:.200})"
-            ) from None
+        model = cls(load_learner(checkpoint, path).train(), **settings)
+        if any(weight.dtype == torch.float64 for weight in model.parameters()):
+            model.double()
         model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"])
         return model

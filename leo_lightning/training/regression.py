@@ -11,19 +11,19 @@ from leo_lightning.learners.parts.normal_mixture import Predictive
 from leo_lightning.learners.parts.regressor import Regressor
 from leo_lightning.training.evaluation import Evaluation
 from leo_lightning.training.ideal_observer import predict
-from leo_lightning.training.task_scores import TaskScores, TaskTable
+from leo_lightning.training.task_scores import TaskScores
 
 INTERVALS = {"coverage_50": 0.5, "coverage_90": 0.9}
-"""Central intervals of a predictive distribution: the share of values that must lie within."""
+"""Central intervals of a predictive distribution: the fraction of values that must lie within."""
 ORACLES = ("family_oracle", "ideal_observer")
 
 
 class Regression(Evaluation):
-    """See `Evaluation`; the loss is the squared error.
+    """Squared error of regressors, which is the loss, too.
 
-    A test adds the mean of the predictive distribution where that is a mixture, and two who know how the
-    tasks are made: one of them knows the task's family, too. Of these and of the learner's distribution it
-    measures negative log-likelihood and intervals.
+    A test adds the mean of the predictive distribution where that is a mixture, and two observers that know
+    how the tasks are made, one of them also the task's family. For these and for the learner's distribution
+    it reports the negative log-likelihood and the coverage of intervals.
     """
 
     score = "mse"
@@ -35,64 +35,58 @@ class Regression(Evaluation):
         "lines": ("mse_line", 1, "{:.3f}"),
     }
 
-    def __init__(self) -> None:
-        self.metric: TaskTable | None = None
-
     @staticmethod
     def of_step(outcome: Outcome, episode: Episode) -> Float[Tensor, ""]:
-        """See `Evaluation`."""
+        """Squared error on the queries of a meta-batch."""
         return (outcome.logits - episode.query[..., -1:]).square().mean()
 
     def add(self, learner: Learner, episode: Episode, test: bool) -> Float[Tensor, " B"]:
-        """See `Evaluation`."""
+        """Score the tasks of a meta-batch."""
+        assert episode.rows is not None
         inputs, values = episode.query[:, 0].double().unbind(-1)
         with torch.autocast(values.device.type, enabled=False):
             stages = learner.stages(episode.support)
-            answers = {stage: each(episode.query)[:, 0, :, 0].double() for stage, each in stages.items()}
-            columns: dict[str, Tensor] = {}
+            means = {name: stage(episode.query)[:, 0, :, 0].double() for name, stage in stages.items()}
+            extra: dict[str, Tensor] = {}
             if test:
                 assert isinstance(learner, Regressor)
-                assert episode.rows is not None
                 assert episode.rows.classes is not None
                 predictive = learner.predictive(episode, stages["final"])
                 if predictive.weight.shape[1] > 1:
-                    answers["predictive_mean"] = predictive.average().double()
+                    means["predictive_mean"] = predictive.average().double()
                 family = episode.rows.classes[:, 0].to(values.device)
-                columns = {"family": family.double(), **_judged("final", predictive, values)}
+                extra = {"family": family.double(), **_uncertainty("final", predictive, values)}
                 for name, known in zip(ORACLES, (family, None), strict=True):
-                    found = predict(episode.support[:, 0], inputs, episode.noise, known)
-                    answers[name] = found.average().double()
-                    columns |= _judged(name, found, values)
-        errors = {name: (answer - values).square().mean(1) for name, answer in answers.items()}
-        columns = errors | columns
-        if self.metric is None:
-            self.metric = TaskTable(list(columns)).to(values.device)
-        assert episode.rows is not None
-        self.metric.update(torch.stack(list(columns.values()), dim=1), episode.rows.task)
+                    observer = predict(episode.support[:, 0], inputs, episode.noise, known)
+                    means[name] = observer.average().double()
+                    extra |= _uncertainty(name, observer, values)
+        errors = {name: (mean - values).square().mean(1) for name, mean in means.items()}
+        columns = errors | extra
+        self.table.update(columns, torch.stack(list(columns.values()), dim=1), episode.rows.task)
         return errors["final"]
 
     def compute(self) -> dict[str, TaskScores]:
-        """See `Evaluation`. What is known of a predictive distribution is with `final`."""
-        assert self.metric is not None
-        found = self.metric.compute()
-        family = found.pop("family", None)
+        """Squared errors of all tasks so far; those of a test have errors by family and uncertainty, too."""
+        scores = super().compute()
+        family = scores.pop("family", None)
         if family is not None:
             for name in ("final", *ORACLES):
-                measures = ((each, found.pop(f"{name}/{each}").mean) for each in ("nll", *INTERVALS))
-                found[name].extra.update(measures)
-            for scores in found.values():
+                for measure in ("nll", *INTERVALS):
+                    scores[name].extra[measure] = scores.pop(f"{name}/{measure}").mean
+            for stage in scores.values():
                 for number, name in enumerate(FAMILIES):
-                    mine = family.values == number
-                    part = TaskScores(scores.task[mine], scores.values[mine])
-                    scores.extra |= {f"mse_{name}": part.mean, f"mse_{name}_ci95": part.ci95}
-        return found
+                    members = family.values == number
+                    part = TaskScores(stage.task[members], stage.values[members])
+                    stage.extra |= {f"mse_{name}": part.mean, f"mse_{name}_ci95": part.ci95}
+        return scores
 
 
-def _judged(
-    whose: str, predictive: Predictive, values: Float[Tensor, "B M"]
+def _uncertainty(
+    name: str, predictive: Predictive, values: Float[Tensor, "B M"]
 ) -> dict[str, Float[Tensor, " B"]]:
+    """Negative log-likelihood, and the fraction of values within each of `INTERVALS`, by column."""
     rank = predictive.rank(values)
-    found = {f"{whose}/nll": -predictive.log_density(values).mean(1)}
-    for name, share in INTERVALS.items():
-        found[f"{whose}/{name}"] = ((rank - 0.5).abs() <= share / 2).double().mean(1)
-    return found
+    columns = {f"{name}/nll": -predictive.log_density(values).mean(1)}
+    for interval, width in INTERVALS.items():
+        columns[f"{name}/{interval}"] = ((rank - 0.5).abs() <= width / 2).double().mean(1)
+    return columns

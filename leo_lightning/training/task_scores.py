@@ -1,40 +1,24 @@
-"""Numbers of all tasks, with the interval of their mean, and calibration."""
+"""One score for each task, the mean and its confidence interval, and calibration."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Float64, Int64
-from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
+from torch import Tensor, distributed
 
 
+@dataclass
 class TaskScores:
-    """A number of every task, in the order of the task numbers.
+    """A score for each task, in the order of the task numbers."""
 
-    No tuple, or torchmetrics would take it apart and make scalars of what has one task.
-
-    Args:
-        task: numbers of the tasks.
-        values: of each task: the share of its queries that are answered right, or their mean squared error.
-        extra: what else is known of all tasks together, by name.
-    """
-
-    def __init__(
-        self,
-        task: Int64[Tensor, " tasks"],
-        values: Float[Tensor, " tasks"],
-        extra: dict[str, float] | None = None,
-    ) -> None:
-        self.task = task
-        self.values = values
-        self.extra = extra or {}
-
-    @property
-    def count(self) -> int:
-        """Number of tasks."""
-        return len(self.task)
+    task: Int64[Tensor, " tasks"]
+    """Numbers of the tasks."""
+    values: Float[Tensor, " tasks"]
+    """Accuracy or mean squared error on the queries of each task."""
+    extra: dict[str, float] = field(default_factory=dict)
+    """Further numbers about all tasks together, by name."""
 
     @property
     def mean(self) -> float:
@@ -43,7 +27,7 @@ class TaskScores:
 
     @property
     def ci95(self) -> float:
-        """See `half_width`."""
+        """Half width of the mean's 95% confidence interval."""
         return half_width(self.values)
 
 
@@ -71,81 +55,49 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def calibration_error(reliability: Float64[Tensor, "bins 3"]) -> float:
-    """Expected calibration error: mean over queries of |share of hits - mean confidence| of their bin.
+    """Expected calibration error, from the reliability of `scoring.Scores` summed over tasks.
 
-    Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks. ICML 2017, Eq. 3.
-
-    Args:
-        reliability: queries, confidences and hits by bin, summed over tasks; see `scoring.Scores`.
+    Mean over queries of |fraction of hits - mean confidence| of their bin. Guo, Pleiss, Sun, Weinberger: On
+    Calibration of Modern Neural Networks. ICML 2017, Eq. 3.
     """
     count, confidence, hits = reliability.T
     return ((hits - confidence).abs().sum() / count.sum()).item()
 
 
-class TaskTable(Metric):
-    """Collects named numbers of each task.
+class TaskTable:
+    """Collects named scores for each task, and the reliability of the score named `final`."""
 
-    A task that arrives twice (a distributed sampler may pad) counts once.
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self._batches: list[tuple[Tensor, ...]] = []
 
-    Args:
-        names: of the columns.
-    """
-
-    full_state_update = False
-    task: list[Tensor]
-    values: list[Tensor]
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__()
-        self.names = tuple(names)
-        self.add_state("task", default=[], dist_reduce_fx="cat")
-        self.add_state("values", default=[], dist_reduce_fx="cat")
-
-    def update(self, values: Float64[Tensor, "B S"], task: Int64[Tensor, " B"]) -> None:
-        """Add the tasks of a meta-batch."""
-        self.task.append(task.to(values.device))
-        self.values.append(values)
-
-    def compute(self) -> dict[str, TaskScores]:
-        """Scores of all tasks so far, by name."""
-        first = self._once()
-        task, values = dim_zero_cat(self.task)[first].cpu(), dim_zero_cat(self.values)[first].cpu()
-        return {name: TaskScores(task, column) for name, column in zip(self.names, values.T, strict=True)}
-
-    def _once(self) -> Int64[Tensor, " tasks"]:
-        """Where each task is for the first time, in the order of the task numbers."""
-        task = dim_zero_cat(self.task)
-        unique, where = torch.unique(task, return_inverse=True)
-        return torch.empty_like(unique).scatter_(0, where.flip(0), torch.arange(len(task)).flip(0).to(task))
-
-
-class TaskAccuracy(TaskTable):
-    """Collects the accuracy on each task of several classifiers, and the reliability of `final`.
-
-    Args:
-        names: of the classifiers.
-    """
-
-    higher_is_better = True
-    reliability: list[Tensor]
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(names)
-        self.add_state("reliability", default=[], dist_reduce_fx="cat")
-
-    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def update(
         self,
+        names: Iterable[str],
         values: Float64[Tensor, "B S"],
         task: Int64[Tensor, " B"],
-        reliability: Float64[Tensor, "B bins 3"],
+        reliability: Float64[Tensor, "B bins 3"] | None = None,
     ) -> None:
-        """Add the tasks of a meta-batch."""
-        super().update(values, task)
-        self.reliability.append(reliability)
+        """Add S scores, with their names, for each task of a meta-batch."""
+        self.names = tuple(names)
+        self._batches.append((task, values) if reliability is None else (task, values, reliability))
 
     def compute(self) -> dict[str, TaskScores]:
-        """Accuracies of all tasks so far, by name; `final` has its `calibration_error`."""
-        found = super().compute()
-        total = dim_zero_cat(self.reliability)[self._once()].sum(0)
-        found["final"].extra["calibration_error"] = calibration_error(total)
-        return found
+        """Scores of all tasks of all processes so far, by name.
+
+        A task that arrived twice (a distributed sampler may pad) counts once. With reliability, `final` has
+        its `calibration_error`.
+        """
+        parts = [[torch.cat(column).cpu() for column in zip(*self._batches, strict=True)]]
+        if distributed.is_available() and distributed.is_initialized():
+            parts *= distributed.get_world_size()
+            distributed.all_gather_object(parts, parts[0])
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        unique, place = torch.unique(columns[0], return_inverse=True)
+        # the row where each task comes first, in the order of the task numbers
+        first = torch.empty_like(unique).scatter_(0, place.flip(0), torch.arange(len(place)).flip(0))
+        task, values, *reliability = (column[first] for column in columns)
+        scores = {name: TaskScores(task, column) for name, column in zip(self.names, values.T, strict=True)}
+        if reliability:
+            scores["final"].extra["calibration_error"] = calibration_error(reliability[0].sum(0))
+        return scores

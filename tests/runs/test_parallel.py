@@ -1,19 +1,19 @@
-"""Several processes: the same tasks, gradients, weights and scores as one. Lightning starts them."""
+"""Several processes: the same tasks, gradients, weights and scores as one."""
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.places import ROOT
-from tests.runs.test_resume import start, steps_of, wait_for
+from tests.child import run, start
+from tests.places import ROOT, free_port
+from tests.runs.long_run import steps_of, wait_for
 from tests.tiny_run import folders, results, rows
+
+pytestmark = pytest.mark.slow
 
 SIZES = [
     "--trainer.accelerator=cpu",
@@ -23,22 +23,32 @@ SIZES = [
     "--data.test_tasks=50",
     "--model.learner.num_latents=8",
 ]
-TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 TOLERANCE = {"64-true": 1e-12, "32-true": 1e-6}
 
 
-def command(root: Path, name: str, *args: str, what: str = "fit") -> list[str]:
-    sizes = SIZES if what in ("fit", "fit_test") else []
-    return [str(ROOT / "train.py"), what, *sizes, f"--run.root={root}", f"--run.name={name}", *args]
+def command(root: Path, name: str, *args: str, verb: str = "fit", processes: int = 1) -> list[str]:
+    sizes = SIZES if verb in ("fit", "fit_test") else []
+    several = [f"--trainer.devices={processes}", "--trainer.strategy=ddp"] if processes > 1 else []
+    return [verb, *sizes, f"--run.root={root}", f"--run.name={name}", *several, *args]
 
 
-def run(root: Path, name: str, *args: str, what: str = "fit") -> str:
-    done = subprocess.run(
-        [sys.executable, *command(root, name, *args, what=what)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr
-    return done.stdout
+def train(root: Path, name: str, *args: str, verb: str = "fit", processes: int = 1) -> str:
+    """Run a command; what its first process writes.
+
+    The others are started here, as torchrun does, and not by Lightning, where they import everything anew.
+    """
+    arguments = command(root, name, *args, verb=verb, processes=processes)
+    if processes == 1:
+        children = [start(*arguments)]
+    else:
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+        ranks = [os.environ | group | {"LOCAL_RANK": str(rank)} for rank in range(processes)]
+        children = [start(*arguments, environment=environment) for environment in ranks]
+    for child in children:
+        out, err = child.communicate()
+        assert child.returncode == 0, err
+        assert "warning" not in err
+    return children[0].output()[0]
 
 
 def last(root: Path, name: str) -> dict:
@@ -64,8 +74,8 @@ def test_gradient_of_two_halves_is_that_of_the_whole(precision: str, tmp_path: P
     """
     options = [f"--trainer.precision={precision}", "--trainer.max_steps=1", "--data.val_tasks=2"]
     options += ["--model.clip_value=1e9", "--model.clip_norm=1e9"]
-    run(tmp_path, "one", *options, "--data.batch_size=12")
-    run(tmp_path, "two", *options, "--data.batch_size=6", *TWO)
+    train(tmp_path, "one", *options, "--data.batch_size=12")
+    train(tmp_path, "two", *options, "--data.batch_size=6", processes=2)
     one, two = (first_moments(last(tmp_path, name)) for name in ("one", "two"))
     assert distance(one, two) < TOLERANCE[precision]
 
@@ -79,12 +89,12 @@ def test_two_processes_train_the_same_weights(precision: str, tmp_path: Path):
     in one process as in two.
     """
     options = [f"--trainer.precision={precision}", "--model.learner.kl_weight=0"]
-    run(tmp_path, "one", *options, "--trainer.max_steps=200", "--data.batch_size=12")
-    run(tmp_path, "two", *options, "--trainer.max_steps=100", "--data.batch_size=12")
-    more = ["--trainer.max_steps=200", "--resume=auto", "--data.batch_size=6", *TWO]
-    said = run(tmp_path, "two", *options, *more)
-    assert "2 processes of 6 tasks" in said
-    assert "changed trainer.devices: auto → 2" in said
+    train(tmp_path, "one", *options, "--trainer.max_steps=200", "--data.batch_size=12")
+    train(tmp_path, "two", *options, "--trainer.max_steps=100", "--data.batch_size=12")
+    more = ["--trainer.max_steps=200", "--resume=auto", "--data.batch_size=6"]
+    out = train(tmp_path, "two", *options, *more, processes=2)
+    assert "2 processes of 6 tasks" in out
+    assert "changed trainer.devices: auto → 2" in out
     one, two = (last(tmp_path, name) for name in ("one", "two"))
     assert one["global_step"] == two["global_step"] == 200
     assert distance(one["state_dict"], two["state_dict"]) < TOLERANCE[precision]
@@ -98,9 +108,9 @@ def test_two_processes_train_the_same_weights(precision: str, tmp_path: Path):
 def test_accumulated_gradients_train_the_same_weights(tmp_path: Path):
     """Catches noise that is the same in both halves, and a checkpoint between them."""
     options = ["--trainer.precision=64-true", "--model.learner.kl_weight=0", "--trainer.max_steps=50"]
-    run(tmp_path, "one", *options, "--data.batch_size=12", "--data.steps_per_epoch=25")
+    train(tmp_path, "one", *options, "--data.batch_size=12", "--data.steps_per_epoch=25")
     halves = ["--trainer.accumulate_grad_batches=2", "--data.batch_size=6", "--run.checkpoint_every=3"]
-    run(tmp_path, "two", *options, *halves)
+    train(tmp_path, "two", *options, *halves)
     one, two = (last(tmp_path, name) for name in ("one", "two"))
     assert distance(one["state_dict"], two["state_dict"]) < 1e-12
 
@@ -108,7 +118,7 @@ def test_accumulated_gradients_train_the_same_weights(tmp_path: Path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("parallel")
-    run(root, "run", "--trainer.max_steps=100", what="fit_test")
+    train(root, "run", "--trainer.max_steps=100", verb="fit_test")
     return root
 
 
@@ -116,46 +126,42 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_scores_do_not_depend_on_the_number_of_processes(processes: int, trained: Path, tmp_path: Path):
     """Catches tasks counted twice or not at all where they do not divide evenly; predictions of one only."""
     (folder,) = folders(trained, "run")
-    options = [f"--ckpt_path={folder / 'checkpoints' / 'best.ckpt'}", "--trainer.strategy=ddp"]
-    options += [f"--trainer.devices={processes}"]
-    run(tmp_path, "test", *options, what="test")
+    checkpoint = f"--ckpt_path={folder / 'checkpoints' / 'best.ckpt'}"
+    train(tmp_path, "test", checkpoint, verb="test", processes=processes)
     tested = folders(tmp_path, "test")[0]
     assert (tested / "per_task.csv").read_text() == (folder / "per_task.csv").read_text()
     assert results(tested)["stages"] == results(folder)["stages"]
     if processes == 2:
-        run(tmp_path, "some", *options, "--data.predict_tasks=5", what="predict")
-        run(tmp_path, "all", *options[:1], "--data.predict_tasks=5", what="predict")
-        some, everything = ((folders(tmp_path, name)[0] / "predictions.csv") for name in ("some", "all"))
-        assert some.read_text() == everything.read_text()
-        assert len(rows(some)) == 5 * 5 * 15
+        for name, count in (("two", 2), ("one", 1)):
+            train(tmp_path, name, checkpoint, "--data.predict_tasks=5", verb="predict", processes=count)
+        two, one = ((folders(tmp_path, name)[0] / "predictions.csv") for name in ("two", "one"))
+        assert two.read_text() == one.read_text()
+        assert len(rows(two)) == 5 * 5 * 15
 
 
 @pytest.mark.parametrize(("T", "F"), [(0, 2), (2, 0)])
 def test_no_parameter_goes_unused(T: int, F: int, tmp_path: Path):
     """Catches a parameter without gradient: DDP then wants find_unused_parameters, which is slow."""
     steps = [f"--model.learner.latent_steps={T}", f"--model.learner.finetuning_steps={F}"]
-    run(tmp_path, "run", *steps, "--trainer.max_steps=3", "--trainer.limit_val_batches=0", *TWO)
+    train(tmp_path, "run", *steps, "--trainer.max_steps=3", "--trainer.limit_val_batches=0", processes=2)
     assert last(tmp_path, "run")["global_step"] == 3
 
 
 def test_torchrun_over_two_nodes(tmp_path: Path):
     """Catches a run folder for each process, and the recipe of the documentation when it no longer works."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     nodes = [
         start(
-            [
-                sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={node}",
-                "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}",
-                *command(tmp_path, "run", "--trainer.max_steps=20", what="fit_test"),
-                "--trainer.num_nodes=2", "--trainer.devices=1", "--trainer.strategy=ddp",
-            ]
+            "--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1", "--master-addr=127.0.0.1",
+            f"--master-port={port}", str(ROOT / "train.py"),
+            *command(tmp_path, "run", "--trainer.max_steps=20", verb="fit_test"),
+            "--trainer.num_nodes=2", "--trainer.devices=1", "--trainer.strategy=ddp",
+            target="torch.distributed.run:main",
         )
         for node in range(2)
     ]  # fmt: skip
     for node in nodes:
-        out, err = node.communicate(timeout=120)
+        out, err = node.communicate()
         assert node.returncode == 0, err
     (folder,) = folders(tmp_path, "run")
     assert results(folder)["tasks"] == 50
@@ -169,14 +175,14 @@ def children(pid: int) -> list[int]:
 
 def test_a_signal_to_the_first_process_stops_all(tmp_path: Path):
     """Catches processes that wait for each other for ever, and those that outlive the first."""
-    options = [*TWO, "--trainer.max_steps=1000000", "--trainer.log_every_n_steps=1"]
-    process = start([sys.executable, *command(tmp_path, "run", *options)])
-    wait_for(process, tmp_path, "run/*/metrics.csv", 20)
-    others = children(process.pid)
+    options = ["--trainer.max_steps=1000000", "--trainer.log_every_n_steps=1"]
+    child = start(*command(tmp_path, "run", *options, processes=2))
+    wait_for(child, tmp_path, "run/*/metrics.csv", 20)
+    others = children(child.pid)
     assert others
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate()
+    assert child.returncode == 128 + signal.SIGTERM
     assert err == ""
     (folder,) = folders(tmp_path, "run")
     step = steps_of(folder / "checkpoints" / "last.ckpt")
@@ -190,9 +196,8 @@ def test_a_signal_to_the_first_process_stops_all(tmp_path: Path):
 
 def test_too_few_tasks_for_the_processes(tmp_path: Path):
     """Catches a process without tasks, for which the others wait."""
-    args = command(tmp_path, "run", *TWO, "--data.val_tasks=1", "--trainer.max_steps=2")
-    done = subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
-    assert "error: data.val_tasks is 1: it must be at least 2" in errors
-    assert "Traceback" not in done.stderr
+    child = run(*command(tmp_path, "run", "--data.val_tasks=1", "--trainer.max_steps=2", processes=2))
+    _, err = child.output()
+    assert child.returncode == 2
+    assert "error: data.val_tasks is 1: it must be at least 2" in err
+    assert "Traceback" not in err

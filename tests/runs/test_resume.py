@@ -1,4 +1,4 @@
-"""Stopping and going on: the same run as if it had never stopped."""
+"""Stopping and resuming: the same run as if it had never stopped."""
 
 import os
 import resource
@@ -6,57 +6,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.crash import STEPS_PER_KILL, Kill, crash, differences
+from leo_lightning.commands.train import main
+from tests.child import Child, run, start
 from tests.places import ROOT
-from tests.tiny_run import TINY, files, folders, rows, tiny
+from tests.runs.long_run import command, steps_of, wait_for
+from tests.tiny_run import files, folders, rows, tiny
 
 
-def command(root: Path, *args: str, steps: int = 10**6, what: str = "fit") -> list[str]:
-    return [
-        sys.executable, str(ROOT / "train.py"), what, *TINY, f"--trainer.max_steps={steps}",
-        "--data.steps_per_epoch=20", "--run.checkpoint_every=7", f"--run.root={root}", "--run.name=tiny",
-        *args,
-    ]  # fmt: skip
+def in_child(arguments: list[str]) -> tuple[int, str]:
+    """Run what `benchmarks.crash` would start as a process of its own."""
+    child = run(*arguments, target="benchmarks.crash:train")
+    return child.wait(), "".join(child.output())
 
 
-def start(arguments: list[str], before: Callable[[], object] | None = None, **environment: str):
-    """A process that heeds Ctrl-C, even if the one that runs the tests was told not to."""
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if before:
-            before()
-
-    return subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-        preexec_fn=prepare,
-    )
-
-
-def wait_for(process: subprocess.Popen, root: Path, pattern: str, lines: int) -> None:
-    """Until a file of the run has so many lines."""
-    deadline = time.monotonic() + 120
-    while not any(path.read_bytes().count(b"\n") >= lines for path in root.glob(pattern)):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def steps_of(path: Path) -> int:
-    return torch.load(path, weights_only=True)["global_step"]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "kills"),
     [
@@ -69,19 +38,15 @@ def test_killed_and_resumed_is_the_same_run(workers: int, kills: list[Kill], tmp
 
     `python -m benchmarks.crash` does the same with any number of kills.
     """
-    steps = STEPS_PER_KILL * len(kills)
-    said = list(crash(tmp_path, kills, workers, steps))
-    assert [line for line in said if line.startswith("DIFFERS")] == []
-    assert len(said) == len(kills) + 1
+    lines = list(crash(tmp_path, kills, workers, STEPS_PER_KILL * len(kills), in_child))
+    assert [line for line in lines if line.startswith("DIFFERS")] == []
+    assert len(lines) == len(kills) + 1
 
 
 def test_differences_are_noticed(tmp_path: Path):
     """Catches a comparison of two runs that compares nothing."""
     for name, seed in (("a", 0), ("b", 1)):
-        done = subprocess.run(
-            command(tmp_path / name, f"--seed_everything={seed}", steps=20), capture_output=True
-        )
-        assert done.returncode == 0
+        assert main(command(tmp_path / name, f"--seed_everything={seed}", steps=20)) == 0
     a, b = (folders(tmp_path / name)[0] for name in "ab")
     assert list(differences(a, a)) == []
     assert {"state_dict of last.ckpt", "optimizer_states of best.ckpt"} <= set(differences(a, b))
@@ -92,15 +57,14 @@ def test_differences_are_noticed(tmp_path: Path):
 def test_log_lines_keep_their_steps_after_a_validation(tmp_path: Path):
     """Catches Lightning's count of logged steps running ahead after such a resume: a log line is lost."""
     options = ["--run.checkpoint_every=20", "--trainer.log_every_n_steps=5"]
-    subprocess.run(command(tmp_path, *options, steps=20), check=True, capture_output=True)
-    longer = ["--resume=auto", "--data.steps_per_epoch=40"]
-    subprocess.run(command(tmp_path, *options, *longer, steps=40), check=True, capture_output=True)
+    assert main(command(tmp_path, *options, steps=20)) == 0
+    assert main(command(tmp_path, *options, "--resume=auto", "--data.steps_per_epoch=40", steps=40)) == 0
     steps = [int(row["step"]) for row in rows(folders(tmp_path)[0] / "metrics.csv") if row["train/loss"]]
     assert steps == [4, 9, 14, 19, 24, 29, 34, 39]
 
 
 def test_best_checkpoint_stays_the_best_in_a_moved_run(tmp_path: Path):
-    """Catches a best.ckpt overwritten by the first validation after resuming, be it worse or not."""
+    """Catches a best.ckpt overwritten by the first validation after resuming, whether it is worse or not."""
     assert tiny(tmp_path, command="fit") == 0
     moved = folders(tmp_path)[0].rename(tmp_path / "tiny" / "elsewhere") / "checkpoints"
     last = torch.load(moved / "last.ckpt", weights_only=True)
@@ -113,140 +77,142 @@ def test_best_checkpoint_stays_the_best_in_a_moved_run(tmp_path: Path):
     assert (moved / "best.ckpt").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_step_at_hand(number: signal.Signals, tmp_path: Path):
+def test_a_signal_stops_after_the_current_step(number: signal.Signals, tmp_path: Path):
     """Catches a lost step, a traceback, and an exit code that scripts take for success."""
-    process = start(command(tmp_path))
-    wait_for(process, tmp_path, "tiny/*/metrics.csv", 30)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    child = start(*command(tmp_path))
+    wait_for(child, tmp_path, "tiny/*/metrics.csv", 30)
+    child.send_signal(number)
+    out, err = child.communicate()
+    assert child.returncode == 128 + number
     assert err == ""
     (folder,) = folders(tmp_path)
     last = folder / "checkpoints" / "last.ckpt"
     step = steps_of(last)
     assert step == 1 + int(rows(folder / "metrics.csv")[-1]["step"])  # none is lost
     line = out.splitlines()[-1]
-    assert line.startswith(f"{number.name}: stopped; saved at step {step}, go on with: python train.py fit")
+    assert line.startswith(f"{number.name}: stopped; saved at step {step}")
     assert line.endswith(str(last))
-    resumed = [sys.executable, str(ROOT / "train.py"), *line.partition("train.py ")[2].split()]
-    done = subprocess.run([*resumed, f"--trainer.max_steps={step + 3}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert main([*line.partition("train.py ")[2].split(), f"--trainer.max_steps={step + 3}"]) == 0
     assert steps_of(last) == step + 3
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once_and_spoils_nothing(tmp_path: Path):
     """Catches a process that must be killed because a validation takes hours, and a checkpoint cut in two."""
     # the validation after step 20 would take minutes
-    process = start(command(tmp_path, "--data.val_tasks=1000000"))
-    wait_for(process, tmp_path, "tiny/*/metrics.csv", 21)
+    child = start(*command(tmp_path, "--data.val_tasks=1000000"))
+    wait_for(child, tmp_path, "tiny/*/metrics.csv", 21)
     time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
+    child.send_signal(signal.SIGTERM)
     time.sleep(1.5)
-    assert process.poll() is None  # the first one waits for the step, to which the validation belongs
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "")
-    assert out.splitlines()[-1].startswith("SIGINT: stopped; saved at step 14, go on with: ")
+    assert child.poll() is None  # the first one waits for the step, to which the validation belongs
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate()
+    assert (child.returncode, err) == (130, "")
+    assert out.splitlines()[-1].startswith("SIGINT: stopped; saved at step 14")
     checkpoints = folders(tmp_path)[0] / "checkpoints"
     assert [path.name for path in files(checkpoints)] == ["last.ckpt"]
     assert steps_of(checkpoints / "last.ckpt") == 14
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_importing(tmp_path: Path):
     """Catches a traceback out of an import."""
-    process = start(command(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *command(tmp_path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # the tests may run in the background, where Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     time.sleep(2)  # of five or more
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == -signal.SIGINT  # 130 in a shell
 
 
-def test_a_signal_ends_a_test_at_once(tmp_path: Path):
+@pytest.mark.slow
+def test_a_signal_ends_a_test_at_once(finished_run: Path, tmp_path: Path):
     """Catches an interrupted test that exits with 0, or that leaves half a result."""
-    assert tiny(tmp_path, command="fit", name="model") == 0
-    checkpoint = folders(tmp_path, "model")[0] / "checkpoints" / "best.ckpt"
-    python, train, *_ = command(tmp_path)
+    checkpoint = finished_run / "checkpoints" / "best.ckpt"
     options = [f"--ckpt_path={checkpoint}", f"--run.root={tmp_path}", "--run.name=tiny"]
-    process = start([python, train, "test", *options, "--data.test_tasks=10000000"])
-    while not catches(process, signal.SIGTERM):
-        assert process.poll() is None, process.communicate()
+    child = start("test", *options, "--data.test_tasks=10000000")
+    while not catches(child, signal.SIGTERM):
+        assert child.poll() is None, child.output()
         time.sleep(0.01)
     time.sleep(1)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (143, "")
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate()
+    assert (child.returncode, err) == (143, "")
     assert out.splitlines()[-1] == "SIGTERM: stopped"
     assert [path.name for path in files(folders(tmp_path)[0])] == ["config.yaml"]
 
 
-def catches(process: subprocess.Popen, number: int) -> bool:
+def catches(child: Child, number: int) -> bool:
     """Whether the process has a handler for a signal by now."""
     try:
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(f"/proc/{child.pid}/status").read_text()
     except OSError:
         return False
     mask = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(mask >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 def test_slurm_gets_its_job_back(tmp_path: Path):
     """Catches a requeue signal that kills the job, or that puts no job back into the queue."""
     (tmp_path / "bin").mkdir()
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
     scontrol.chmod(0o755)
-    job = {
+    job = os.environ | {
         "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "leo", "SLURM_NTASKS": "1", "SLURM_PROCID": "0",
         "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
     }  # fmt: skip
     root = tmp_path / "runs"
 
-    def job_script(*args: str, **options: int) -> list[str]:
+    def job_script(**options: int) -> list[str]:
         """One command for the first start and all later ones."""
-        python, train, fit, *rest = command(root, *args, **options)
-        return [
-            python,
-            train,
-            fit,
-            f"--config={ROOT / 'configs' / 'quickstart.yaml'}",
-            *rest,
-            "--resume=auto",
-        ]
+        fit, *rest = command(root, **options)
+        return [fit, f"--config={ROOT / 'configs' / 'quickstart.yaml'}", *rest, "--resume=auto"]
 
-    process = start(job_script(), **job)
-    wait_for(process, root, "tiny/*/metrics.csv", 30)
-    process.send_signal(signal.SIGUSR1)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGUSR1, err
+    child = start(*job_script(), environment=job)
+    wait_for(child, root, "tiny/*/metrics.csv", 30)
+    child.send_signal(signal.SIGUSR1)
+    out, err = child.communicate()
+    assert child.returncode == 128 + signal.SIGUSR1, err
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
-    assert "resumed nothing: no run of this name has a checkpoint" in out
+    assert "resumed nothing" in out
     assert "SIGUSR1: stopped; saved at step " in out
     step = steps_of(folders(root)[0] / "checkpoints" / "last.ckpt")
-    again = start(job_script(steps=step + 2), **job)
-    out, err = again.communicate(timeout=60)
+    again = run(*job_script(steps=step + 2), environment=job)
+    out, err = again.output()
     assert again.returncode == 0, err
     assert f"last.ckpt, step {step}" in out
 
 
-def test_full_disk_spoils_nothing(tmp_path: Path):
+def test_full_disk_spoils_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Catches a checkpoint overwritten by half of the next one, and a traceback where one line will do."""
     small = ["--trainer.logger=false", "--trainer.log_every_n_steps=20", "--trainer.limit_val_batches=0"]
-    assert subprocess.run(command(tmp_path, *small, steps=14), capture_output=True).returncode == 0
+    assert main(command(tmp_path, *small, steps=14)) == 0
     checkpoints = folders(tmp_path)[0] / "checkpoints"
     before = (checkpoints / "last.ckpt").read_bytes()
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2,) * 2)
-
-    process = start(command(tmp_path, *small, "--resume=auto", steps=40), limit)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 2
+    capsys.readouterr()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        assert main(command(tmp_path, *small, "--resume=auto", steps=40)) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
-    assert err.startswith(f"error: {checkpoints / 'last.ckpt'}: cannot be written (File too large)")
+    assert str(checkpoints / "last.ckpt") in err
     assert (checkpoints / "last.ckpt").read_bytes() == before
     assert [path.name for path in files(checkpoints)] == ["last.ckpt"]
-    done = subprocess.run(command(tmp_path, *small, "--resume=auto", steps=16), capture_output=True)
-    assert done.returncode == 0
+    assert main(command(tmp_path, *small, "--resume=auto", steps=16)) == 0
     assert steps_of(checkpoints / "last.ckpt") == 16

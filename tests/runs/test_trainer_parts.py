@@ -7,9 +7,9 @@ import torch
 
 from benchmarks.crash import differences
 from leo_lightning.data.datamodule import EpisodeDataModule
-from tests.runs.test_resume import steps_of
+from tests.runs.long_run import steps_of
 from tests.tiny_run import folders, results, rows, tiny
-from tests.training.test_meta_learner import system, trainer
+from tests.training.models import system, trainer
 
 EARLY = [
     "--trainer.callbacks+=EarlyStopping",

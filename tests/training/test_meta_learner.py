@@ -1,69 +1,16 @@
 """The outer loop: noise, bad steps, state."""
 
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
-from leo_lightning.common.errors import DivergedError, InputError
-from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.common.errors import DivergedError
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.leo import LEO
 from leo_lightning.training.meta_learner import MetaLearner
-from tests.guard import outcome
-
-
-def data(**settings) -> EpisodeDataModule:
-    return EpisodeDataModule(batch_size=2, steps_per_epoch=4, val_tasks=4, test_tasks=8, **settings)
-
-
-def trainer(folder: Path, **options) -> pl.Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    quiet |= {"enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
-    return pl.Trainer(default_root_dir=folder, **(quiet | options))
-
-
-def system(learner: type[LEO] = LEO, **options) -> MetaLearner:
-    torch.manual_seed(0)
-    return MetaLearner(learner(embedding_size=128, num_latents=4, dropout=0.3), **options)
-
-
-class Poisoned(LEO):
-    """A LEO whose loss, or whose gradient alone, is not finite at chosen steps."""
-
-    steps: tuple[int, ...] = ()
-    gradient_only = False
-    calls = 0
-
-    def outcome(self, episode, noise):
-        outcome = super().outcome(episode, noise)
-        if self.training:
-            self.calls += 1
-            if self.calls in self.steps:
-                # sqrt at 0: the value is finite, its derivative is not; a constant: the other way round
-                poison = torch.sqrt(self.alpha.sum() * 0.0) if self.gradient_only else torch.tensor(torch.inf)
-                return outcome._replace(loss=outcome.loss + poison)
-        return outcome
-
-
-def poisoned(steps: tuple[int, ...], gradient_only: bool = False, **options) -> MetaLearner:
-    model = system(Poisoned, **options)
-    model.learner.steps, model.learner.gradient_only = steps, gradient_only
-    return model
-
-
-class Weights(pl.Callback):
-    """Remembers the weights after every step."""
-
-    def __init__(self) -> None:
-        self.seen: list[list[Tensor]] = []
-
-    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-        self.seen.append([p.detach().clone() for p in pl_module.parameters()])
+from tests.training.models import Weights, data, poisoned, system, trainer
 
 
 @pytest.mark.parametrize("gradient_only", [False, True])
@@ -169,62 +116,3 @@ def test_unhealthy_latents_are_reported(tmp_path: Path):
 
     with pytest.warns(UserWarning, match="dead_latents = 1.00; most latent dimensions carry nothing"):
         trainer(tmp_path, max_steps=4).fit(system(Dead), data())
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    runner = trainer(tmp_path, max_steps=1)
-    runner.fit(system(), data())
-    runner.save_checkpoint(tmp_path / "x.ckpt")
-    return tmp_path / "x.ckpt"
-
-
-FORGED = {
-    "_instantiator": ({"_instantiator": "os.system"}, None),
-    "os.system": ({"learner": {"class_path": "os.system", "init_args": {}}}, "none that is imported"),
-    "Popen": (
-        {"learner": {"class_path": "subprocess.Popen", "init_args": {"args": "true"}}},
-        "names 'subprocess.Popen' as its learner",
-    ),
-    "module": ({"learner": {"class_path": "this.s", "init_args": {}}}, "none that is imported"),
-    "own module": (
-        {"learner": {"class_path": "leo_lightning.learners.learner.Learner", "init_args": {}}},
-        "build no leo_lightning.learners.learner.Learner",
-    ),
-    "no such": (
-        {"learner": {"class_path": "leo_lightning.learners..x", "init_args": {}}},
-        "none that is imported",
-    ),
-    "_class_path": ({"_class_path": "subprocess.Popen", "args": "true"}, None),
-    "text": ({"learner": "os.system"}, "no checkpoint of this application"),
-    "list": (
-        {"learner": {"class_path": ["os.system"], "init_args": {}}},
-        "no checkpoint of this application",
-    ),
-    "size": (
-        {"learner": {"class_path": "leo_lightning.learners.leo.LEO", "init_args": {"embedding_size": 10**7}}},
-        "weights do not fit",
-    ),
-    "argument": (
-        {"learner": {"class_path": "leo_lightning.learners.leo.LEO", "init_args": {"x": 1}}},
-        "its hyperparameters build no",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", list(FORGED))
-def test_checkpoint_cannot_choose_what_is_called(name: str, saved: Path, tmp_path: Path):
-    """Catches a file of weights that imports or calls what it names, on being loaded in Python."""
-    changes, message = FORGED[name]
-    content = torch.load(saved, weights_only=True)
-    content["hyper_parameters"] |= changes
-    torch.save(content, saved)
-    sys.modules.pop("this", None)
-    loaded = outcome(lambda: MetaLearner.load_from_checkpoint(saved), tmp_path)
-    assert "this" not in sys.modules
-    if message is None:
-        assert isinstance(loaded, MetaLearner)
-        assert isinstance(loaded.learner, LEO)
-    else:
-        assert isinstance(loaded, InputError)
-        assert message in str(loaded)

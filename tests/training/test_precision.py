@@ -16,7 +16,7 @@ from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.training.meta_learner import MetaLearner
-from tests.training.test_meta_learner import Poisoned, Weights, data, system, trainer
+from tests.training.models import Poisoned, Weights, data, system, trainer
 
 
 def half(scaled: bool) -> MixedPrecision:

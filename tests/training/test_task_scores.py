@@ -1,6 +1,7 @@
 """Accuracy over tasks against NumPy and SciPy."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.training.scoring import score
-from leo_lightning.training.task_scores import TaskAccuracy, TaskScores, calibration_error
+from leo_lightning.training.task_scores import TaskScores, TaskTable, calibration_error
 
 
 def shares(tasks: int, stages: int = 1, seed: int = 0) -> Tensor:
@@ -21,17 +22,17 @@ def shares(tasks: int, stages: int = 1, seed: int = 0) -> Tensor:
     return torch.randint(20, 70, (tasks, stages), generator=generator).double() / 75
 
 
-def update(metric: TaskAccuracy, accuracy: Tensor, task: Tensor) -> None:
-    """With queries of which half are right, at a confidence of 0.7 in one of two bins."""
+def update(table: TaskTable, accuracy: Tensor, task: Tensor, names: Sequence[str] = ("final",)) -> None:
+    """Add queries of which half are right, at a confidence of 0.7 in one of two bins."""
     reliability = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.4, 1.0]]).double().expand(len(task), -1, -1)
-    metric.update(accuracy, task, reliability)
+    table.update(names, accuracy, task, reliability)
 
 
 def scores(*batches: tuple) -> TaskScores:
-    metric = TaskAccuracy(["final"])
+    table = TaskTable()
     for batch in batches:
-        update(metric, *batch)
-    return metric.compute()["final"]
+        update(table, *batch)
+    return table.compute()["final"]
 
 
 def test_mean_and_interval():
@@ -57,10 +58,10 @@ def test_batches_add_up():
 def test_stages_keep_their_names():
     """Catches the accuracy of one classifier under the name of another."""
     accuracy, task = shares(6, stages=3), torch.tensor([4, 3, 5, 0, 1, 2])
-    metric = TaskAccuracy(["before", "after", "final"])
-    update(metric, accuracy[:2], task[:2])
-    update(metric, accuracy[2:], task[2:])
-    found = metric.compute()
+    names, table = ["before", "after", "final"], TaskTable()
+    update(table, accuracy[:2], task[:2], names)
+    update(table, accuracy[2:], task[2:], names)
+    found = table.compute()
     assert list(found) == ["before", "after", "final"]
     for column, scores_of_stage in zip(accuracy.T, found.values(), strict=True):
         assert torch.equal(scores_of_stage.values, column[task.argsort()])
@@ -104,26 +105,13 @@ def test_one_task_has_no_interval():
 def test_compute_may_be_called_twice_and_between_updates():
     """Catches a compute that empties or caches the state."""
     accuracy = shares(6)
-    metric = TaskAccuracy(["final"])
-    update(metric, accuracy[:2], torch.arange(2))
-    first = metric.compute()["final"]
-    assert metric.compute()["final"].mean == first.mean
-    update(metric, accuracy[2:], torch.arange(2, 6))
-    assert metric.compute()["final"].mean == pytest.approx(accuracy.mean().item(), rel=1e-14)
-    assert first.count == 2
-
-
-def test_reset_forgets_everything():
-    """Catches tasks of one epoch that count in the next."""
-    accuracy = shares(6)
-    metric = TaskAccuracy(["final"])
-    update(metric, accuracy[:3], torch.arange(3))
-    metric.compute()
-    metric.reset()
-    update(metric, accuracy[3:], torch.arange(3, 6))
-    found = metric.compute()["final"]
-    assert found.task.tolist() == [3, 4, 5]
-    assert torch.equal(found.values, accuracy[3:, 0])
+    table = TaskTable()
+    update(table, accuracy[:2], torch.arange(2))
+    first = table.compute()["final"]
+    assert table.compute()["final"].mean == first.mean
+    update(table, accuracy[2:], torch.arange(2, 6))
+    assert table.compute()["final"].mean == pytest.approx(accuracy.mean().item(), rel=1e-14)
+    assert len(first.task) == 2
 
 
 @pytest.mark.parametrize("scale", [0.3, 3.0])
@@ -145,11 +133,11 @@ def test_calibration_error_is_torchmetrics(scale: float):
 
 def test_calibration_error_belongs_to_final_and_counts_a_task_once():
     """Catches the error of another stage, and a task that arrived twice."""
-    metric = TaskAccuracy(["first", "final"])
+    names, table = ("first", "final"), TaskTable()
     once = torch.tensor([[[2.0, 1.0, 2.0]]]).double()
-    metric.update(shares(1, 2), torch.tensor([0]), once)
-    metric.update(shares(1, 2), torch.tensor([1]), 0 * once + torch.tensor([1.0, 0.5, 0.0]).double())
-    metric.update(shares(1, 2), torch.tensor([0]), once)
-    found = metric.compute()
+    table.update(names, shares(1, 2), torch.tensor([0]), once)
+    table.update(names, shares(1, 2), torch.tensor([1]), torch.tensor([[[1.0, 0.5, 0.0]]]).double())
+    table.update(names, shares(1, 2), torch.tensor([0]), once)
+    found = table.compute()
     assert not found["first"].extra
     assert found["final"].extra["calibration_error"] == pytest.approx(abs(2 - 1.5) / 3)

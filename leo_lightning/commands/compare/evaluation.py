@@ -26,8 +26,7 @@ from leo_lightning.commands.compare.training import Run
 from leo_lightning.common.files import whole_file
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.learners.learner import Learner
-from leo_lightning.training.checkpoint import read_checkpoint
-from leo_lightning.training.meta_learner import MetaLearner
+from leo_lightning.training.checkpoint import load_learner, read_checkpoint
 from leo_lightning.training.scoring import BINS, score
 
 VERSION = 1
@@ -147,11 +146,7 @@ class Examiner:
         if self._learner is None:
             learner = self.entrant.learner
             if self.run is not None:
-                model = MetaLearner.load_from_checkpoint(self.run.tested)
-                weights = read_checkpoint(self.run.tested)["state_dict"]
-                if any(weight.dtype == torch.float64 for weight in weights.values()):
-                    model.double().load_state_dict(weights)  # as float32 they have lost half their digits
-                learner = model.learner
+                learner = load_learner(read_checkpoint(self.run.tested), self.run.tested)
             self._learner = learner.eval().to(device)
         return self._learner
 

@@ -17,8 +17,7 @@ from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
 from leo_lightning.runs.folder import CONFIG, folder_of
 from leo_lightning.runs.parser import Parser
-from leo_lightning.training.checkpoint import read_checkpoint
-from leo_lightning.training.meta_learner import MetaLearner
+from leo_lightning.training.checkpoint import load_learner, read_checkpoint
 
 BATCH = 50
 """Tasks that are adapted to at once."""
@@ -45,14 +44,11 @@ class Subject:
         Raises:
             InputError: there is none, it is damaged, or its features are not there.
         """
-        checkpoint = read_checkpoint(path)
-        model = MetaLearner.load_from_checkpoint(path)
-        model.double().load_state_dict(checkpoint["state_dict"])
+        learner = load_learner(read_checkpoint(path), path).double()
         folder = folder_of(path)
         if folder is None:
             raise InputError(f"{path}: lies in no run folder, whose {CONFIG} names the data; copy it, too")
         data = _data(folder / CONFIG, root, None if like is None else like.data)
-        learner = model.learner.eval()
         size, needed = getattr(learner, "embedding_size", None), data.embedding_size
         if size is not None and size != needed:
             raise InputError(

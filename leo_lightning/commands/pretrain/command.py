@@ -117,8 +117,8 @@ def _banner(model: Pretraining, data: ImageDataModule) -> list[str]:
     return [
         f"network {recipe.backbone}, {parameters:,} parameters, embeddings of size {model.head.in_features}, "
         f"images of {recipe.image_size} × {recipe.image_size}",
-        f"data    {data.root}: {len(train):,} images of {len(train.class_names)} classes to learn, validated by "
-        f"{model.val_tasks:,} tasks of {len(val.class_names)} others",
+        f"data    {data.root}: {len(train):,} images of {len(train.class_names)} classes to learn, validated "
+        f"by {model.val_tasks:,} tasks of {len(val.class_names)} others",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: when they are written, and how, so that none is ever half there."""
+"""Checkpoints of a run: when they are written, and how, so that a file is never half written."""
 
 import io
 from pathlib import Path
@@ -18,14 +18,14 @@ from leo_lightning.runs.callbacks.stop_signals import StopSignals
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside its place, flushes it to the disk, and renames it.
 
-    Lightning's own passes through the system's temporary folder, maybe on another disk, and flushes nothing.
+    Lightning's own goes through the system's temporary folder, maybe on another disk, and flushes nothing.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write all of it, or leave what was there."""
-        buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+        """Write all of it, or leave the file that was there."""
+        buffer = io.BytesIO()  # torch's own writer does not report a full disk
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with whole_file(Path(path)) as part:
@@ -33,16 +33,10 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes last.ckpt, that of the largest step: regularly, after validation, at the end and on a signal.
+    """Writes last.ckpt at regular steps, after each validation, at the end and on a signal.
 
-    It is written when everything of its step is through: validation, best.ckpt, and the lines of the log.
-    Lightning's hooks come earlier: what is saved in them lacks the validation that is due, and is not in step
-    with the log.
-
-    Args:
-        path: where it goes.
-        every: optimiser steps between two.
-        signals: asked after each step whether to stop.
+    It is written when its step is complete, with validation, best.ckpt and log lines. Lightning's hooks come
+    too early: a checkpoint that is saved in them lacks a validation that is due, and the log is ahead of it.
     """
 
     def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
@@ -53,27 +47,27 @@ class LastCheckpoint(Checkpoint):
         self._validated = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Add to Lightning's loop the hook that it lacks."""
+        """Add the missing hook to Lightning's loop."""
         if stage == "fit":
             loop = trainer.fit_loop.epoch_loop
-            end = loop.on_advance_end
+            advance_end = loop.on_advance_end
 
-            def then(data_fetcher: Any) -> None:
-                end(data_fetcher)
-                listed: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-                if self in listed:  # not while LearningRateFinder tries rates
+            def on_advance_end(data_fetcher: Any) -> None:
+                advance_end(data_fetcher)
+                callbacks: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+                if self in callbacks:  # not while LearningRateFinder tries rates
                     self._after_step(trainer)
 
-            loop.on_advance_end = then
+            loop.on_advance_end = on_advance_end
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin where the run stands."""
+        """Start from the step of the run."""
         self._seen = self.saved = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Mend the step of log lines: Lightning counts one too many when it resumes at an epoch's end."""
+        """Fix the step of log lines: Lightning counts one too many when it resumes at an epoch's end."""
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -87,7 +81,7 @@ class LastCheckpoint(Checkpoint):
 
     def _after_step(self, trainer: pl.Trainer) -> None:
         if trainer.global_step == self._seen and not self._validated:
-            return  # the step's gradients are not all there yet
+            return  # the step still accumulates gradients
         step = self._seen = trainer.global_step
         signal = self.signals.agreed(trainer)
         if self._validated or signal or step % self.every == 0 or step == trainer.max_steps:
@@ -103,13 +97,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """best.ckpt, that of the best validation.
-
-    Args:
-        folder: where it goes.
-        score: what is logged of a validation and judged.
-        mode: whether more of it is better, or less.
-    """
+    """Writes best.ckpt after the validation with the best score."""
 
     def __init__(self, folder: Path, score: str, mode: Literal["max", "min"]) -> None:
         super().__init__(
@@ -122,11 +110,9 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best score over, even if the run folder was moved; Lightning would forget it then."""
+        """Restore the best score even if the run folder was moved; Lightning would then forget it."""
         assert self.dirpath is not None
         best, score = Path(self.dirpath) / "best.ckpt", state_dict["best_model_score"]
         if score is not None and best.is_file():
-            there = {"best_model_path": str(best), "kth_best_model_path": str(best)}
-            super().load_state_dict(
-                state_dict | there | {"dirpath": self.dirpath, "best_k_models": {str(best): score}}
-            )
+            paths = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
+            super().load_state_dict(state_dict | paths | {"best_k_models": {str(best): score}})

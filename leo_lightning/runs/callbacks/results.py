@@ -1,4 +1,4 @@
-"""What a test found: a table to read, results.json to keep, per_task.csv to compute with."""
+"""Results of a test: a table to read, results.json to keep, per_task.csv to compute with."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -35,12 +35,7 @@ STAGE_NAMES = {
 
 
 class ResultsReport(Callback):
-    """Prints and writes the scores of a test.
-
-    Args:
-        folder: the run folder.
-        console: where the table goes.
-    """
+    """Prints the scores of a test, and writes them to the run folder."""
 
     def __init__(self, folder: Path, console: Console) -> None:
         self.folder = folder
@@ -52,58 +47,58 @@ class ResultsReport(Callback):
         self._started = time.perf_counter()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write everything, on one process."""
+        """Write results.json and per_task.csv, and print the table."""
         seconds = time.perf_counter() - self._started
+        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         assert isinstance(pl_module, MetaLearner)
+        assert isinstance(data, TaskDataModule)
         if not trainer.is_global_zero:
             return
-        results = describe(trainer, pl_module, seconds)
+        stages = pl_module.test_scores
+        final = stages["final"]
+        results = {
+            "learner": type(pl_module.learner).__name__,
+            **_numbers(final, pl_module),
+            "tasks": len(final.task),
+            "protocol": data.protocol(),
+            "stages": {stage: _numbers(scores, pl_module) for stage, scores in stages.items()},
+            "data": {"dataset": "unknown", **data.provenance("test")},
+            "eval_seed": data.eval_seed,
+            **circumstances(trainer, pl_module, seconds),
+        }
         with whole_file(self.folder / "results.json") as part:
             part.write_text(json.dumps(results, indent=2))
         with whole_file(self.folder / "per_task.csv") as part, part.open("w", newline="") as file:
-            _write_per_task(file, pl_module)
-        title = f"\n{results['tasks']:,} test tasks, {_data(trainer).title()}"
+            writer = csv.writer(file)
+            writer.writerow(["task", *stages])
+            columns = (scores.values.tolist() for scores in stages.values())
+            writer.writerows(zip(final.task.tolist(), *columns, strict=True))
+        title = f"\n{len(final.task):,} test tasks, {data.title()}"
         self.console.print(title, highlight=False, soft_wrap=True)
         self.console.print(score_table(pl_module))
 
 
-def score_table(system: MetaLearner) -> Table:
-    """What the last test found, by stage of adaptation and by baseline; a notebook shows it, too."""
-    columns = system.evaluation.columns
-    table = Table("method", *(Column(head, justify="right") for head in columns))
-    for stage, scores in system.test_scores.items():
-        found = _numbers(scores, system)
+def score_table(model: MetaLearner) -> Table:
+    """Scores of the last test by stage of adaptation and by baseline, to print or to show in a notebook."""
+    columns = model.evaluation.columns
+    table = Table("method", *(Column(heading, justify="right") for heading in columns))
+    for stage, scores in model.test_scores.items():
+        numbers = _numbers(scores, model)
         cells = (
-            "" if (number := found[key]) is None else shown.format(number * factor)
-            for key, factor, shown in columns.values()
+            "" if (number := numbers[name]) is None else form.format(number * factor)
+            for name, factor, form in columns.values()
         )
-        name = STAGE_NAMES[stage].format(type(system.learner).__name__)
-        table.add_row(name, *cells, style="bold" if stage == "final" else "")
+        method = STAGE_NAMES[stage].format(type(model.learner).__name__)
+        table.add_row(method, *cells, style="bold" if stage == "final" else "")
     return table
 
 
-def describe(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[str, Any]:
-    """All that is needed to judge and to repeat a result."""
-    data = _data(trainer)
-    final = system.test_scores["final"]
-    return {
-        "learner": type(system.learner).__name__,
-        **_numbers(final, system),
-        "tasks": final.count,
-        "protocol": data.protocol(),
-        "stages": {stage: _numbers(scores, system) for stage, scores in system.test_scores.items()},
-        "data": {"dataset": "unknown", **data.provenance("test")},
-        "eval_seed": data.eval_seed,
-        **circumstances(trainer, system, seconds),
-    }
-
-
-def circumstances(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> dict[str, Any]:
-    """What was run, and where."""
+def circumstances(trainer: pl.Trainer, model: MetaLearner, seconds: float) -> dict[str, Any]:
+    """Describe the evaluation that took so many seconds: checkpoint, seed, command, versions, device."""
     return {
         "checkpoint": None if trainer.ckpt_path is None else os.path.relpath(trainer.ckpt_path),
-        "steps": system.steps_trained,
-        "seed": system.seed,
+        "steps": model.steps_trained,
+        "seed": model.seed,
         "seconds": round(seconds, 2),
         "commit": git_commit(),
         "command": shlex.join(["python", *sys.argv]),
@@ -116,20 +111,7 @@ def circumstances(trainer: pl.Trainer, system: MetaLearner, seconds: float) -> d
     }
 
 
-def _numbers(scores: TaskScores, system: MetaLearner) -> dict[str, float | None]:
-    """By name; None where there is none."""
-    found = {system.evaluation.score: scores.mean, "ci95": scores.ci95, **scores.extra}
-    return {name: number if math.isfinite(number) else None for name, number in found.items()}
-
-
-def _data(trainer: pl.Trainer) -> TaskDataModule:
-    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(data, TaskDataModule)
-    return data
-
-
-def _write_per_task(file: TextIO, system: MetaLearner) -> None:
-    writer = csv.writer(file)
-    writer.writerow(["task", *system.test_scores])
-    columns = [scores.values.tolist() for scores in system.test_scores.values()]
-    writer.writerows(zip(system.test_scores["final"].task.tolist(), *columns, strict=True))
+def _numbers(scores: TaskScores, model: MetaLearner) -> dict[str, float | None]:
+    """Mean, interval and all further numbers by name; None where a number is not finite."""
+    numbers = {model.evaluation.score: scores.mean, "ci95": scores.ci95, **scores.extra}
+    return {name: number if math.isfinite(number) else None for name, number in numbers.items()}

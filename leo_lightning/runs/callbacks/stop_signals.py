@@ -1,4 +1,4 @@
-"""Signals that end a run: it stops after the step at hand, with a checkpoint of it."""
+"""Signals that end a run: it stops after the current step, with a checkpoint of it."""
 
 import os
 import signal
@@ -18,11 +18,11 @@ AGREE_EVERY = 10
 
 
 class StopSignals(Callback):
-    """Takes SIGINT (Ctrl-C), SIGTERM and, in a SLURM job, SIGUSR1, which also puts the job back in the queue.
+    """Handles SIGINT (Ctrl-C), SIGTERM and, in a SLURM job, SIGUSR1, which also requeues the job.
 
-    The first signal in training is kept until the step is over; see `agreed`. A second one ends the run at
-    once, and so does any signal in an evaluation, where there is nothing to save. Lightning's own handlers,
-    which are replaced, save in the middle of a step.
+    The first signal during training is kept until the step is over (see `agreed`). A second one ends the run
+    at once, and so does any signal during an evaluation, where there is nothing to save. This replaces
+    Lightning's own handlers, which save in the middle of a step.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class StopSignals(Callback):
         self.at_once = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen; Lightning has just installed its own handlers and restores the former ones in the end."""
+        """Listen; Lightning has just installed its own handlers, and restores the former ones at the end."""
         self._listen()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, if this is no part of training."""
+        """Listen, unless this is part of training."""
         if trainer.state.fn != TrainerFn.FITTING:
             self._listen(at_once=True)
 
@@ -42,12 +42,10 @@ class StopSignals(Callback):
         """Listen."""
         self._listen(at_once=True)
 
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen."""
-        self._listen(at_once=True)
+    on_predict_start = on_test_start
 
     def agreed(self, trainer: pl.Trainer) -> int:
-        """The signal to stop at, or 0; the same on all processes: they have to stop after the same step."""
+        """The signal to stop at, or 0: the same on all processes, so that they stop after the same step."""
         if trainer.world_size == 1:
             return self.received
         if trainer.global_step % AGREE_EVERY and trainer.global_step != trainer.max_steps:
@@ -58,10 +56,12 @@ class StopSignals(Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Put a SLURM job back in the queue; leave no process behind that this one has started."""
+        """Requeue a SLURM job; leave no process behind that this one has started."""
         requeued = isinstance(exception, Interrupted) and exception.signal == signal.SIGUSR1
         if requeued and trainer.is_global_zero:
-            requeue()
+            job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
+            task = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
+            subprocess.run(["scontrol", "requeue", task], check=False)
         if trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
 
@@ -76,11 +76,3 @@ class StopSignals(Callback):
         if self.received or self.at_once:
             raise Interrupted(number)
         self.received = number
-
-
-def requeue() -> None:
-    """Ask SLURM to run this job, or this task of an array, once more."""
-    job = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    subprocess.run(["scontrol", "requeue", job], check=False)

@@ -1,4 +1,4 @@
-"""Which loggers a run has: metrics.csv always, TensorBoard's where it trains, W&B's where it is asked for."""
+"""The loggers of a run: metrics.csv always, TensorBoard for training, W&B on request."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,9 @@ from leo_lightning.runs.folder import RunOptions
 from leo_lightning.runs.loggers.metrics_csv import MetricsCSV
 from leo_lightning.runs.loggers.wandb_run import WandbRun
 
+DEFAULTS = {"dir": ".", "project": "lightning_logs", "resume": "allow", "anonymous": None}
+"""What Lightning's WandbLogger passes to `wandb.init` unless told otherwise."""
+
 
 def run_loggers(
     chosen: Logger | list[Logger] | bool | None,
@@ -19,15 +22,15 @@ def run_loggers(
     resumed_at: int | None,
     judged_by: tuple[str, Literal["max", "min"]],
 ) -> list[Logger]:
-    """The loggers of a run.
+    """Make the loggers of a run.
 
     Args:
-        chosen: what `--trainer.logger` says; a WandbLogger there is the same as `--run.wandb`.
-        options: those of the run.
+        chosen: value of `--trainer.logger`; a WandbLogger there is the same as `--run.wandb`.
+        options: of the run.
         folder: of the run.
-        fitting: whether it trains.
-        resumed_at: optimiser steps that the checkpoint holds; None for a new run.
-        judged_by: what of a validation chooses the best checkpoint, and whether more of it is better.
+        fitting: whether the run trains.
+        resumed_at: optimiser steps of its checkpoint; None for a new run.
+        judged_by: name and mode of the score that chooses the best checkpoint.
 
     Raises:
         InputError: a package is missing.
@@ -35,12 +38,16 @@ def run_loggers(
     theirs = [chosen] if isinstance(chosen, Logger) else chosen if isinstance(chosen, list) else []
     history = MetricsCSV(folder, resumed_at)
     loggers: list[Logger] = [history]
-    for each in theirs:
-        loggers.append(WandbRun.like(each, history, *judged_by) if type(each) is WandbLogger else each)
+    for logger in theirs:
+        if type(logger) is WandbLogger:  # replace Lightning's defaults by ours
+            given = {key: value for key, value in logger._wandb_init.items() if value != DEFAULTS.get(key)}
+            given = {"project": options.wandb_project, "log_model": logger._log_model} | given
+            logger = WandbRun(history, *judged_by, offline=logger._offline, prefix=logger._prefix, **given)
+        loggers.append(logger)
     if not theirs and chosen is not False and fitting:
         require("tensorboard", "the log for TensorBoard (--trainer.logger false leaves it out)")
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
-    if options.wandb != "off" and not any(isinstance(each, WandbRun) for each in loggers):
+    if options.wandb != "off" and not any(isinstance(logger, WandbRun) for logger in loggers):
         require("wandb", f"--run.wandb {options.wandb}")
         owner = {"project": options.wandb_project, "entity": options.wandb_entity}
         loggers.append(WandbRun(history, *judged_by, offline=options.wandb == "offline", **owner))

@@ -14,17 +14,19 @@ from leo_lightning.common.files import cannot_write, whole_file
 class MetricsCSV(Logger):
     """Writes one line per call of Lightning's logger, at once.
 
-    Lightning's own CSVLogger deletes what an earlier process of the same run wrote; this one goes on below
-    it, from the resumed step.
+    Lightning's own CSVLogger deletes the lines of an earlier process of the same run; this one continues
+    below them, from the resumed step.
 
     Args:
         folder: where metrics.csv goes.
-        resumed_at: optimiser steps that the checkpoint holds: lines of later steps are dropped, since those
-            steps are taken again. None for a new run.
+        resumed_at: optimiser steps of the checkpoint; lines of later steps are dropped, since these steps are
+            trained again. None for a new run.
 
     Attributes:
         rows: the lines, as text by column.
     """
+
+    name = version = ""  # pyright: ignore[reportAssignmentType]  # unused, but required by Lightning
 
     def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
         super().__init__()
@@ -37,45 +39,32 @@ class MetricsCSV(Logger):
             with self.path.open(newline="") as file:
                 reader = csv.DictReader(file)
                 self._columns = list(reader.fieldnames or self._columns)
-                # a process that is killed may leave half a line: those lack their last cells
+                # a killed process may leave half a line, which lacks its last cells
                 whole = (row for row in reader if None not in row.values() and row["step"].isdigit())
                 self.rows = [row for row in whole if int(row["step"]) < resumed_at]
 
-    @property
-    def name(self) -> str:
-        """Unused; Lightning asks for it."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Unused; Lightning asks for it."""
-        return ""
-
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml has them."""
+        """Do nothing: config.yaml has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one line; a new column rewrites the file."""
+        """Append a line; a new column rewrites the file."""
         row = {name: _text(value) for name, value in metrics.items()} | {"step": str(step)}
         self.rows.append(row)
         new = [name for name in row if name not in self._columns]
         if new or not self._in_file:
             self._columns += new
-            self._rewrite()
-        else:
-            try:
-                with self.path.open("a", newline="") as file:
-                    csv.DictWriter(file, self._columns).writerow(row)
-            except OSError as error:
-                raise cannot_write(self.path, error) from None
-
-    def _rewrite(self) -> None:
-        with whole_file(self.path) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        self._in_file = True
+            with whole_file(self.path) as part, part.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self._columns)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            self._in_file = True
+            return
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
 
 
 def _text(value: int | float) -> str:

@@ -15,9 +15,10 @@ from leo_lightning.images.backbones.networks import build_network, set_steps
 from leo_lightning.images.backbones.weights import known_recipe, load_backbone
 from leo_lightning.images.decode import read_image
 from leo_lightning.images.folder import find_splits
+from tests.child import start
 from tests.commands.pretrain.pictures import SIZE, tree
 from tests.commands.pretrain.tiny_pretraining import CONV4, arguments, main, run
-from tests.runs.test_resume import ROOT, start, wait_for
+from tests.runs.long_run import wait_for
 from tests.tiny_run import folders, rows
 
 
@@ -100,11 +101,10 @@ def test_a_run_that_was_stopped_continues_unchanged(
     """Catches a checkpoint that is missing after a kill, or in the middle of a step after Ctrl-C."""
     long = ["--trainer.max_epochs=6", "--run.checkpoint_every=5", "--data.num_workers=1"]
     assert run(images, tmp_path / "one", *long) == 0
-    command = [sys.executable, "-m", "leo_lightning", "pretrain", *arguments(images, tmp_path / "two", *long)]
-    process = start(command, PYTHONPATH=str(ROOT))
-    wait_for(process, tmp_path / "two", "tiny/*/metrics.csv", 20)
-    process.send_signal(number)
-    said = process.communicate(timeout=120)[0]
+    child = start("pretrain", *arguments(images, tmp_path / "two", *long))
+    wait_for(child, tmp_path / "two", "tiny/*/metrics.csv", 30)
+    child.send_signal(number)
+    said, _ = child.communicate()
     if number == signal.SIGINT:
         assert "go on with: python -m leo_lightning pretrain fit --ckpt_path" in said
     assert main(["fit", "--resume=auto", f"--run.root={tmp_path / 'two'}", "--run.name=tiny"]) == 0

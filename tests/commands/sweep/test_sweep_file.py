@@ -15,7 +15,7 @@ from leo_lightning.commands import train as cli
 from leo_lightning.commands.sweep.search import base_value
 from leo_lightning.commands.sweep.sweep_file import EarlyEnd, read_sweep
 from tests.commands.sweep.sweeps import ROOT, TINY, write
-from tests.runs.loggers.test_wandb_run import read_back
+from tests.runs.loggers.wandb_file import read_back
 from tests.tiny_run import folders
 
 SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))

@@ -1,13 +1,13 @@
-"""What a terminal shows of a run, what a pipe does, and that quiet shows nothing."""
+"""Progress at a terminal, in a pipe, and none when quiet."""
 
 import fcntl
+import io
 import math
 import os
 import re
+import select
 import signal
 import struct
-import subprocess
-import sys
 import termios
 from pathlib import Path
 from unittest import mock
@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from leo_lightning.runs.callbacks.progress import RunProgress
-from tests.places import ROOT
+from tests.child import start
 from tests.tiny_run import TINY, files, folders, tiny
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
@@ -25,42 +25,37 @@ NUMBERS = r"loss \d\.\d{3}  accuracy \d\.\d{3}  val \d\.\d{3}  best \d\.\d{3}  [
 
 
 def terminal(columns: int, root: Path, *args: str, interrupt: str = "") -> tuple[int, str]:
-    """Run train.py at a terminal of so many columns, with Ctrl-C once it shows a text; what it wrote."""
+    """Train at a terminal of so many columns, with Ctrl-C once it shows a text; exit code and output."""
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "fit", *TINY, f"--run.root={root}", *args],
-        stdin=its,
-        stdout=its,
-        stderr=its,
-        env=environment | {"TERM": "xterm-256color"},
-        start_new_session=True,
-        # where the tests run in the background, Ctrl-C is ignored, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    os.close(its)
+    child = start(
+        "fit", *TINY, f"--run.root={root}", *args,
+        environment=environment | {"TERM": "xterm-256color"}, terminal=os.ttyname(its),
+    )  # fmt: skip
     written = b""
     while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # nobody has it open any more
+        ended = child.poll() is not None  # asked before the output is read, so that none is missed
+        if select.select([ours], [], [], 0.05)[0]:
+            written += os.read(ours, 65536)
+            if interrupt and interrupt in written.decode(errors="replace"):
+                child.send_signal(signal.SIGINT)
+                interrupt = ""
+        elif ended:
             break
-        written += part
-        if interrupt and interrupt in written.decode(errors="replace"):
-            process.send_signal(signal.SIGINT)
-            interrupt = ""
+    os.close(its)
     os.close(ours)
-    return process.wait(timeout=60), written.decode()
+    return child.wait(), written.decode()
 
 
 def lines(written: str) -> list[str]:
-    """What was drawn, line by line, those too that were drawn over."""
+    """Everything that was drawn, line by line, including lines that were drawn over."""
     return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written))
 
 
+@pytest.mark.slow
 def test_a_terminal_of_80_columns(tmp_path: Path):
-    """Catches numbers that are cut, folded lines, a last score that is not said, a hidden cursor."""
+    """Catches numbers that are cut, folded lines, a missing last score, a hidden cursor."""
     code, written = terminal(80, tmp_path)
     assert code == 0
     drawn = [line.rstrip() for line in lines(written)]
@@ -75,15 +70,16 @@ def test_a_terminal_of_80_columns(tmp_path: Path):
     assert f"  python -m leo_lightning report {folder}" in drawn
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_and_ctrl_c(tmp_path: Path):
-    """Catches a number away from its name at 36 columns, and Ctrl-C that leaves the cursor hidden."""
-    code, written = terminal(36, tmp_path, "--trainer.max_steps=9999", interrupt="best 0")
+    """Catches a number on another line than its name, and Ctrl-C that leaves the cursor hidden."""
+    code, written = terminal(50, tmp_path, "--trainer.max_steps=9999", interrupt="best 0")
     assert code == 130
     drawn = lines(written)
     begin = next(i for i, line in enumerate(drawn) if line.startswith("training"))
     end = next(i for i, line in enumerate(drawn) if line.startswith("SIGINT: stopped; saved at step"))
     bars = [line.rstrip() for line in drawn[begin:end] if line.strip()]
-    assert max(map(len, bars)) <= 36
+    assert max(map(len, bars)) <= 50
     pieces = r"(loss|accuracy|val|best) \d\.\d{3}|[\d,.]+ tasks/s"
     for line in bars:
         if not line.startswith(("training ", "validation ")):
@@ -105,51 +101,58 @@ def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.Capture
 
 
 class Training:
-    """A training that takes no time but what it is told, printed as lines.
+    """A training that takes only the time that it is given, printed as lines.
 
     Args:
         total: number of its steps.
     """
 
     def __init__(self, total: float) -> None:
-        self.console = mock.MagicMock(Console, quiet=False, is_terminal=False)
-        self.progress = RunProgress(self.console, "accuracy", max)
-        self.trainer = mock.MagicMock(pl.Trainer, is_global_zero=True, callback_metrics={})
+        self.now = 0.0
+        self.file = io.StringIO()
+        console = Console(file=self.file, get_time=lambda: self.now)
+        self.progress = RunProgress(console, "accuracy", max)
+        self.trainer = mock.MagicMock(pl.Trainer, is_global_zero=True, callback_metrics={}, global_step=0)
         self.trainer.estimated_stepping_batches = total
-        self.system = mock.MagicMock(pl.LightningModule)
-        self.progress.setup(self.trainer, self.system, "fit")
-        self.progress.on_train_start(self.trainer, self.system)
+        self.model = mock.MagicMock(pl.LightningModule)
+        self.progress.setup(self.trainer, self.model, "fit")
+        self.progress.on_train_start(self.trainer, self.model)
 
-    def step(self, number: int) -> None:
-        """A batch is over, and so many steps."""
-        self.trainer.global_step = number
-        self.progress.on_train_batch_end(self.trainer, self.system, None, None, 0)
+    def batch(self, step: int, seconds: float = 0.0) -> None:
+        """End a batch, after which `step` steps are done."""
+        self.now += seconds
+        self.trainer.global_step = step
+        self.progress.on_train_batch_end(self.trainer, self.model, None, None, 0)
 
-    def said(self) -> list[str]:
-        """The lines."""
-        return [line for (line,), _ in self.console.print.call_args_list]
+    def lines(self) -> list[str]:
+        """The lines so far."""
+        return self.file.getvalue().splitlines()
 
 
-def test_time_left_is_that_of_the_last_steps(monkeypatch: pytest.MonkeyPatch):
+def test_the_first_step_does_not_count_in_the_time_left():
     """Catches an estimate that the first, slow step raises for the rest of the training."""
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
     training = Training(40)
     for step in range(1, 40):
-        now += 100.0 if step == 1 else 1.0 if step < 20 else 2.0
-        training.step(step)
-    said = {line.split()[1]: line for line in training.said()}
-    assert said["2/40"] == "step 2/40  0:00:38 left"
-    assert said["18/40"] == "step 18/40  0:00:22 left"
-    assert said["30/40"] == "step 30/40  0:00:20 left"
+        training.batch(step, 100.0 if step == 1 else 2.0)
+    lines = {line.split()[1]: line for line in training.lines()}
+    assert lines["2/40"] == "step 2/40  0:01:16 left"
+    assert lines["30/40"] == "step 30/40  0:00:20 left"
 
 
-def test_training_without_end_and_with_accumulated_gradients(capsys: pytest.CaptureFixture[str]):
+def test_time_left_is_that_of_the_last_minutes():
+    """Catches an estimate that hangs on the speed of hours ago."""
+    training = Training(4000)
+    for step in range(1, 3001):
+        training.batch(step, 10.0 if step < 2000 else 1.0)
+    assert training.lines()[-1] == "step 3000/4000  0:16:40 left"
+
+
+def test_training_without_end_and_with_accumulated_gradients():
     """Catches a crash where no steps can be counted down, and one line for each batch of a step."""
     training = Training(math.inf)
     for step in (1, 2000, 2000, 2000, 2001):
-        training.step(step)
-    assert training.said() == ["step 2000"]
+        training.batch(step)
+    assert training.lines() == ["step 2000"]
 
 
 def test_quiet_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

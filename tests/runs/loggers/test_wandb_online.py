@@ -6,86 +6,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.places import ROOT
+from tests.child import Child, start
+from tests.places import free_port
 from tests.runs.loggers.fake_wandb import KEY, FakeWandb, serve_wandb
+from tests.runs.loggers.logged_run import Job
 from tests.tiny_run import folders, rows, tiny
 
-# W&B reads its variables once per process, and what it is made of takes seconds to import: this process forks
-# one for each run. A line of its input is a list of runs that go on beside each other, and so of its output.
-# What is logged of a step is a function of its number.
-PROCESS = """
-import json, os, signal, sys, time, traceback
-from pathlib import Path
-from leo_lightning.runs.loggers.metrics_csv import MetricsCSV
-from leo_lightning.runs.loggers.wandb_run import WandbRun
-
-def log(folder, resumed_at, first, end, killed):
-    history = MetricsCSV(folder, resumed_at)
-    run = WandbRun(history, "accuracy", "max", project="few-shot", entity="a-team")
-    lines = run.start("fit", ["synthetic", "5-way"], changed=bool(resumed_at))
-    (folder / "said").write_text("\\n".join(lines))
-    run.log_hyperparams({"model": {"kl_weight": 0.1}})
-    for step in range(first, end):
-        for logger in (history, run):
-            logger.log_metrics({"train/loss": 1 / (step + 1), "epoch": step // 5}, step)
-            if step % 5 == 4:
-                logger.log_metrics({"val/accuracy": 0.5 + step % 7 / 100, "epoch": step // 5}, step)
-        if killed:
-            time.sleep(0.1)
-    if killed:
-        os.kill(os.getpid(), signal.SIGKILL)
-    run.log_metrics({"test/accuracy": 0.75, "epoch": 4}, end)
-    run.finish()
-
-for line in sys.stdin:
-    children = []
-    for job in json.loads(line):
-        folder, variables, *rest = job
-        children.append(os.fork())
-        if not children[-1]:
-            sys.stdout = open(os.devnull, "w")
-            os.environ.update(variables)
-            code = 1
-            try:
-                log(Path(folder), *rest)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            os._exit(code)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    print(json.dumps(codes), flush=True)
-"""
-
-
-class Runs:
-    """The process that does the runs."""
-
-    def __init__(self, home: Path) -> None:
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROCESS],
-            cwd=ROOT,
-            env=inherited
-            | {"HOME": str(home), "NETRC": str(home / "netrc"), "MPLCONFIGDIR": str(home / "mpl")},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def do(self, *jobs: tuple) -> list[int]:
-        """Runs beside each other: folder, variables, resumed at, steps from and to, whether to be killed."""
-        for job in jobs:
-            job[0].mkdir(parents=True, exist_ok=True)
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([[str(job[0]), *job[1:]] for job in jobs]) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +24,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture(scope="module")
-def runs(home: Path) -> Iterator[Runs]:
-    made = Runs(home)
-    with made.process:
-        yield made
-        made.process.kill()
+def log(job: Job, home: Path, variables: dict[str, str]) -> Child:
+    """Start a run in a process of its own, whose W&B knows only these variables."""
+    Path(job.folder).mkdir(parents=True, exist_ok=True)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    places = {"HOME": str(home), "NETRC": str(home / "netrc"), "MPLCONFIGDIR": str(home / "mpl")}
+    return start(
+        *map(json.dumps, job), target="tests.runs.loggers.logged_run:main",
+        environment=inherited | places | variables,
+    )  # fmt: skip
 
 
 def logged(fake: FakeWandb, name: str) -> list[dict]:
@@ -117,19 +51,19 @@ def expected(end: int) -> list[dict]:
     return rows
 
 
-def test_server_gets_every_row_once(runs: Runs, home: Path, tmp_path: Path):
+def test_server_gets_every_row_once(home: Path, tmp_path: Path):
     """Catches rows lost in a kill, rows taken again that are sent twice, and a resume as another run."""
     fake, folder = FakeWandb(), tmp_path / "leo" / "2026"
     with serve_wandb(fake) as variables:
         often = variables | {"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.1"}
-        assert runs.do((folder, often, None, 0, 13, True)) == [-signal.SIGKILL]
+        assert log(Job(str(folder), None, 0, 13, killed=True), home, often).wait() == -signal.SIGKILL
         assert (folder / "said").read_text() == f"{fake.home}/a-team/few-shot/runs/leo-2026"
         reached = len(logged(fake, "leo-2026"))
         assert logged(fake, "leo-2026") == expected(13)[:reached]
         del fake.runs["leo-2026"].history[6:]
         # from a checkpoint behind what the server has, then from one before it
         for resumed_at, end in ((10, 17), (14, 20)):
-            assert runs.do((folder, variables, resumed_at, resumed_at, end, False)) == [0]
+            assert log(Job(str(folder), resumed_at, resumed_at, end), home, variables).wait() == 0
             assert logged(fake, "leo-2026") == expected(end)
     assert "has steps up to 16 from before the change" in (folder / "said").read_text()
     run = fake.runs["leo-2026"]
@@ -144,13 +78,7 @@ def test_server_gets_every_row_once(runs: Runs, home: Path, tmp_path: Path):
     assert list(home.rglob("*wandb*")) == []
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def test_goes_on_offline_and_says_why(runs: Runs, tmp_path: Path):
+def test_continues_offline_and_says_why(home: Path, tmp_path: Path):
     """Catches a run that ends, asks or waits for minutes where there is no W&B, and half a run left."""
     silent = socket.create_server(("127.0.0.1", 0))  # takes connections and says nothing
     deaf, nobody = f"http://127.0.0.1:{silent.getsockname()[1]}", f"http://127.0.0.1:{free_port()}"
@@ -159,16 +87,16 @@ def test_goes_on_offline_and_says_why(runs: Runs, tmp_path: Path):
             "No API key configured. Use `wandb login` to log in": {},
             "API key must have 40+ characters, has 5": {"WANDB_API_KEY": "short"},
             "connection refused": {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": nobody},
-            "no answer in time": {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": deaf},
+            "context deadline exceeded": {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": deaf},
             "no such host": {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://nowhere.invalid"},
-            "the server answered 401; is the key right?": refusing,
+            "the server answered 401": refusing,
         }
-        jobs = [
-            (tmp_path / str(i) / "run", case | {"WANDB_INIT_TIMEOUT": "3"}, None, 0, 3, False)
-            for i, case in enumerate(cases.values())
-        ]
-        assert runs.do(*jobs) == [0] * len(cases)
-    for reason, (folder, *_) in zip(cases, jobs, strict=True):
+        children = {}
+        for number, (reason, variables) in enumerate(cases.items()):
+            job = Job(str(tmp_path / str(number) / "run"), None, 0, 3)
+            children[reason, Path(job.folder)] = log(job, home, variables | {"WANDB_INIT_TIMEOUT": "3"})
+        assert [child.wait() for child in children.values()] == [0] * len(cases)
+    for reason, folder in children:
         (left,) = (folder / "wandb").glob("*run-*")
         assert left.name.startswith("offline-run-")
         said = (folder / "said").read_text()

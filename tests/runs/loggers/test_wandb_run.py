@@ -1,11 +1,7 @@
-"""Weights & Biases, offline: what a run's file holds."""
+"""Weights & Biases, offline: the content of a run's file."""
 
 import json
 import shutil
-import struct
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,85 +9,12 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from wandb.proto import wandb_internal_pb2
 
 from leo_lightning.runs.folder import git_commit
-from tests.runs.test_resume import command, start, steps_of, wait_for
+from tests.child import start
+from tests.runs.loggers.wandb_file import read_back
+from tests.runs.long_run import command, steps_of, wait_for
 from tests.tiny_run import folders, main, results, rows, tiny
-
-BLOCK = 32768
-
-
-def records(path: Path) -> Iterator[bytes]:
-    """Records of a .wandb file: 7 bytes, then LevelDB's log format (blocks of 32 KiB, 7-byte headers)."""
-    data = path.read_bytes()
-    assert data.startswith(b":W&B")
-    position, parts = 7, b""
-    while position + 7 <= len(data):
-        if BLOCK - position % BLOCK < 7:  # too little room for a header: the block's rest is padding
-            position += BLOCK - position % BLOCK
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield parts
-            parts = b""
-
-
-@dataclass
-class ReadBack:
-    """What is in a run's .wandb file."""
-
-    record: wandb_internal_pb2.RunRecord
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    artifacts: list[wandb_internal_pb2.ArtifactRecord] = field(default_factory=list)
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """Rows without pictures and W&B's own columns."""
-        return [
-            {key: value for key, value in row.items() if not key.startswith(("_", "pictures/"))}
-            for row in self.rows
-        ]
-
-
-def name_of(item: Any) -> str:
-    return item.key or ".".join(item.nested_key)
-
-
-def read_back(folder: Path) -> ReadBack:
-    """The only .wandb file that `wandb sync` finds, once it is written to its end."""
-    (path,) = folder.glob("wandb/*run-*/*.wandb")
-    found = ReadBack(wandb_internal_pb2.RunRecord())
-    ended = False
-    deadline = time.monotonic() + 60
-    while not ended and time.monotonic() < deadline:  # a process of W&B's own writes it
-        time.sleep(0.05)
-        found = ReadBack(found.record)
-        for data in records(path):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            if record.HasField("run"):
-                found.record = record.run
-            for update in (*record.run.config.update, *record.config.update):
-                found.config[name_of(update)] = json.loads(update.value_json)
-            if record.HasField("history"):
-                row = {name_of(item): json.loads(item.value_json) for item in record.history.item}
-                found.rows.append(row)
-            if record.HasField("artifact") and record.artifact.type == "model":
-                found.artifacts.append(record.artifact)
-            for item in record.summary.update:
-                *outer, last = item.nested_key or [item.key]
-                inner = found.summary
-                for key in outer:
-                    inner = inner.setdefault(key, {})
-                inner[last] = json.loads(item.value_json)
-            ended = ended or record.HasField("exit")
-    assert ended
-    return found
 
 
 def history_of(folder: Path) -> list[dict[str, Any]]:
@@ -155,14 +78,15 @@ def test_resumed_run_is_whole_in_one_folder(tmp_path: Path):
     assert at == {"pictures/codes": [2], "pictures/hardest_tasks": [5]}  # step 9 is to come, in this run
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_killed_and_resumed_run_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches rows that W&B had not written yet when it was killed, and those of steps taken again."""
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # of an earlier run here, which would outlive the kill
-    process = start(command(tmp_path, "--run.wandb=offline"))
-    wait_for(process, tmp_path, "tiny/*/metrics.csv", 12)
-    process.kill()
-    process.communicate()
+    child = start(*command(tmp_path, "--run.wandb=offline"))
+    wait_for(child, tmp_path, "tiny/*/metrics.csv", 12)
+    child.kill()
+    child.wait()
     (folder,) = folders(tmp_path)
     resumed_at = steps_of(folder / "checkpoints" / "last.ckpt")
     more = ["--run.wandb=offline", f"--trainer.max_steps={resumed_at + 3}", "--resume=auto"]
@@ -178,11 +102,11 @@ def test_checkpoints_are_one_artifact(tmp_path: Path):
     assert tiny(tmp_path, "--run.wandb=offline", command="fit") == 0
     (folder,) = folders(tmp_path)
     sent = read_back(folder).artifacts
-    assert [(each.name, each.type, set(each.aliases)) for each in sent] == [
+    assert [(artifact.name, artifact.type, set(artifact.aliases)) for artifact in sent] == [
         (f"tiny-{folder.name}", "model", {kind, "latest"}) for kind in ("best", "last")
     ]
-    for each, kind in zip(sent, ("best", "last"), strict=True):
-        held = {entry.path: Path(entry.local_path).read_bytes() for entry in each.manifest.contents}
+    for artifact, kind in zip(sent, ("best", "last"), strict=True):
+        held = {entry.path: Path(entry.local_path).read_bytes() for entry in artifact.manifest.contents}
         assert held == {
             name: (folder / name).read_bytes() for name in ("config.yaml", f"checkpoints/{kind}.ckpt")
         }
@@ -220,5 +144,5 @@ def test_checkpoint_of_wandb_is_tested(tmp_path: Path, monkeypatch: pytest.Monke
         assert main(["test", wanted, f"--run.root={tmp_path}", "--run.name=again"]) == 0
     assert FakeArtifact.downloads == 1
     assert (tmp_path / "wandb" / "tiny-v3" / "checkpoints" / "best.ckpt").is_file()
-    again = [results(each)["accuracy"] for each in folders(tmp_path, "again")]
+    again = [results(path)["accuracy"] for path in folders(tmp_path, "again")]
     assert again == [results(folder)["accuracy"]] * 2

@@ -13,7 +13,7 @@ from benchmarks.crash import differences
 from leo_lightning.runs.pictures.album import Album
 from tests.commands.figures.subjects import banks
 from tests.places import ROOT
-from tests.runs.loggers.test_wandb_run import read_back
+from tests.runs.loggers.wandb_file import read_back
 from tests.tiny_run import TINY, folders, main, rows, tiny
 
 DRAWN = {"codes", "inner_steps", "task_accuracies", "confusion", "learning_rates"}
