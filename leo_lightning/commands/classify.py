@@ -151,7 +151,7 @@ def _notes(support: "FeatureBank", query: "FeatureBank", trained: str | None) ->
 
 
 def _print_accuracy(hits: int, count: int) -> None:
-    from leo_lightning.training.task_scores import wilson_interval
+    from leo_lightning.common.intervals import wilson_interval
 
     low, high = (100 * bound for bound in wilson_interval(hits, count))
     share = f"{100 * hits / count:.2f} % of {_count(count, 'query', 'queries')}"

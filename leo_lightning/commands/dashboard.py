@@ -1,22 +1,20 @@
 """`python -m leo_lightning dashboard`: the saved view of a W&B project, as code.
 
-What takes long to import is imported inside the functions, so that `--help` answers at once. The view is of
-wandb-workspaces, which makes W&B's own specification of it: docs.wandb.ai/models/track/workspaces.
+Slow modules are imported inside the functions, so that `--help` answers at once. wandb-workspaces turns the
+view into W&B's own specification of it: docs.wandb.ai/models/track/workspaces.
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leo_lightning.commands.arguments import ArgumentParser, exit_code
+from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, one_line, require
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
-STEP = "trainer/global_step"
-"""What Lightning logs as the x axis."""
+STEP = "trainer/global_step"  # the x axis, as Lightning logs it
 
 BEST = "best/accuracy"
 SEARCHED = (
@@ -26,22 +24,11 @@ SEARCHED = (
     "model.learner.init_args.latent_lr",
     "model.learner.init_args.finetuning_lr",
 )
-"""Hyperparameters in a run's configuration that a search is most often about."""
+"""Hyperparameters in a run's configuration that are searched most often."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; those of the process if None.
-
-    Returns:
-        Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
-    """
-    return exit_code(lambda: _make(_parser().parse_args(argv)), "interrupted; no view was saved")
-
-
-def _parser() -> ArgumentParser:
+def main(argv: Sequence[str]) -> None:
+    """Save a view."""
     parser = ArgumentParser(
         prog="python -m leo_lightning dashboard",
         description="Save a view of a W&B project: outcome, inner loop, regularisers, health, throughput, "
@@ -51,65 +38,46 @@ def _parser() -> ArgumentParser:
     add("--entity", required=True, metavar="E", help="user or team that the project belongs to")
     add("--project", required=True, metavar="P", help="project of the runs, see --run.wandb_project")
     add("--name", default="LEO", help="name of the view (default: LEO)")
-    add("--dry-run", action="store_true", help="print the view as JSON; needs no account, contacts nothing")
-    return parser
-
-
-def _make(arguments: argparse.Namespace) -> None:
+    add("--dry-run", action="store_true", help="print the view as JSON; needs no account and no network")
+    arguments = parser.parse_args(argv)
     require("wandb_workspaces", "the view")
-    os.environ.setdefault("WANDB_SILENT", "true")  # it says much; where the view is, is said below
-    view = workspace(arguments.entity, arguments.project, arguments.name)
-    if arguments.dry_run:
-        print(specification(view))
-        return
+    os.environ.setdefault("WANDB_SILENT", "true")
     try:
-        view.save()
-    except Exception as error:  # no key, no network, no such project: of W&B's own, its service's, pydantic's
+        view = workspace(arguments.entity, arguments.project, arguments.name)
+        if arguments.dry_run:
+            print(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=2))
+        else:
+            view.save()
+            print(f"view  {view.url}")
+    except Exception as error:  # W&B's own, its service's, or pydantic's
         reason = one_line(error).rstrip(".")
-        raise InputError(f"W&B: {reason}; check network and key, or print the view: --dry-run") from None
-    print(f"view  {view.url}")
-
-
-def specification(view: "Workspace") -> str:
-    """The JSON that W&B keeps of a view."""
-    return view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=2)
+        raise InputError(
+            f"W&B: {reason}; check name, network and key, or print the view: --dry-run"
+        ) from None
 
 
 def workspace(entity: str, project: str, name: str) -> "Workspace":
-    """The view; nothing is contacted.
-
-    Raises:
-        InputError: W&B takes no such name.
-    """
-    from pydantic import ValidationError
+    """The view; W&B is not contacted."""
     from wandb_workspaces import workspaces
 
-    sections = [
-        workspaces.Section(name=title, panels=panels, is_open=True) for title, panels in _sections().items()
-    ]
-    best_first = workspaces.Ordering(workspaces.Summary(BEST), ascending=False)
-    try:
-        return workspaces.Workspace(
-            entity=entity,
-            project=project,
-            name=name,
-            sections=sections,
-            settings=workspaces.WorkspaceSettings(x_axis=STEP),
-            runset_settings=workspaces.RunsetSettings(order=[best_first]),
-        )
-    except ValidationError as error:
-        reason = one_line(ValueError(error.errors()[0]["msg"])).removeprefix("Value error, ")
-        raise InputError(f"--name: W&B does not take it ({reason}); choose another") from None
+    return workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=[
+            workspaces.Section(name=title, panels=panels, is_open=True) for title, panels in _panels().items()
+        ],
+        settings=workspaces.WorkspaceSettings(x_axis=STEP),
+        runset_settings=workspaces.RunsetSettings(
+            order=[workspaces.Ordering(workspaces.Summary(BEST), ascending=False)]
+        ),
+    )
 
 
-def _sections() -> dict[str, list[Any]]:
+def _panels() -> dict[str, list[Any]]:
     """Panels by section, the most important first."""
     from wandb_workspaces.reports.v2 import panels
-    from wandb_workspaces.reports.v2.interface import (
-        Config,
-        ParallelCoordinatesPlotColumn,
-        SummaryMetric,
-    )
+    from wandb_workspaces.reports.v2.interface import Config, ParallelCoordinatesPlotColumn, SummaryMetric
 
     def lines(title: str, *metrics: str, log: bool = False) -> Any:
         return panels.LinePlot(title=title, x=STEP, y=list(metrics), log_y=log or None)
@@ -117,15 +85,15 @@ def _sections() -> dict[str, list[Any]]:
     def bars(title: str, *metrics: str) -> Any:
         return panels.BarPlot(title=title, metrics=list(metrics))
 
-    def pictures(title: str, key: str) -> Any:
-        return panels.MediaBrowser(title=title, media_keys=[key], num_columns=1)
-
-    def best(key: str) -> Any:
-        return ParallelCoordinatesPlotColumn(metric=SummaryMetric(key))
+    def pictures(title: str, name: str) -> Any:
+        return panels.MediaBrowser(title=title, media_keys=[f"pictures/{name}"], num_columns=1)
 
     stages = ("accuracy_before_adaptation", "accuracy_after_latent_steps", "accuracy")
     terms = ("cross_entropy", "kl", "encoder_penalty", "l2_penalty", "orthogonality_penalty")
-    searched = [ParallelCoordinatesPlotColumn(metric=Config(name)) for name in SEARCHED]
+    columns = [
+        ParallelCoordinatesPlotColumn(metric=metric)
+        for metric in (*map(Config, SEARCHED), SummaryMetric(BEST))
+    ]
     return {
         "Outcome": [
             lines("Validation accuracy", "val/accuracy"),
@@ -146,8 +114,8 @@ def _sections() -> dict[str, list[Any]]:
             lines("Validation accuracy by stage", *(f"val/{stage}" for stage in stages)),
             lines("Learned step size of the latent steps, α", "inner/latent_lr", log=True),
             lines("Learned step size of fine-tuning, η", "inner/finetuning_lr", log=True),
-            pictures("Inner steps", "pictures/inner_steps"),
-            pictures("Latent codes", "pictures/codes"),
+            pictures("Inner steps", "inner_steps"),
+            pictures("Latent codes", "codes"),
         ],
         "Regularisers": [
             lines(f"{term.replace('_', ' ')}, weighted", f"loss/{term}", log=term != "cross_entropy")
@@ -159,16 +127,16 @@ def _sections() -> dict[str, list[Any]]:
             lines("Outer learning rate", "health/learning_rate", log=True),
             lines("Latent dimensions that carry nothing", "inner/dead_latents"),
             lines("Standard deviations that are clamped", "inner/clamped_stds"),
-            pictures("Learned step sizes", "pictures/learning_rates"),
+            pictures("Learned step sizes", "learning_rates"),
         ],
         "Throughput": [lines("Tasks per second", "throughput/tasks_per_second")],
         "Tasks": [
-            pictures("Accuracy of the tasks", "pictures/task_accuracies"),
-            pictures("Confusion", "pictures/confusion"),
+            pictures("Accuracy of the tasks", "task_accuracies"),
+            pictures("Confusion", "confusion"),
             panels.WeavePanelSummaryTable(table_name="pictures/hardest_tasks"),
         ],
         "Hyperparameters": [
-            panels.ParallelCoordinatesPlot(title="Best accuracy", columns=[*searched, best(BEST)]),
+            panels.ParallelCoordinatesPlot(title="Best accuracy", columns=columns),
             panels.ParameterImportancePlot(with_respect_to=BEST),
             panels.RunComparer(diff_only="split"),
         ],

@@ -1,27 +1,27 @@
-"""How figures look: legible in a column, told apart without colour vision, the same bytes each time."""
+"""The look of all figures: legible in a column, distinct without colour vision, the same bytes each time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leo_lightning.common.files import whole_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 REFERENCE = "#000000"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Okabe and Ito: Color Universal Design, 2008; without their yellow, which white paper swallows."""
+"""Okabe and Ito: Color Universal Design, 2008; without their yellow, which is hard to see on white paper."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS = "osD^vPX<>*"
-NAMED = 20
-"""As many classes have each a colour of its own, and their names in the figure."""
-WIDTH = 7.0
-"""Inches: a page's width of text, or both columns."""
-
+NAMED = 20  # up to this many classes get a colour each and are named in the figure
+WIDTH = 7.0  # inches: the text width of a page, or both columns
+PRINT_DPI = 250
 SVG_DPI = 120
-"""Of what is pixels in an SVG, thousands of points: as they would be in a PNG, it were the larger file."""
-SCREEN_DPI = 130
-"""Of what is looked at on a screen: 910 pixels for a figure of `WIDTH`."""
+"""Resolution of rasterized points in an SVG; at `PRINT_DPI` the SVG would be larger than the PNG."""
+SCREEN_DPI = 130  # resolution on a screen: 910 pixels for a figure of `WIDTH`
 
 _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -40,7 +40,6 @@ _SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.2,
     "lines.markersize": 4,
-    "savefig.dpi": 250,
     "svg.fonttype": "path",
     "svg.hashsalt": "leo-lightning",
     "xtick.labelsize": 8,
@@ -50,7 +49,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw in this style, whatever a matplotlibrc says, and without a display."""
+    """Draw in this style, without a display, whatever the user's matplotlibrc says."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -60,11 +59,11 @@ def figure_style() -> Iterator[None]:
 
 
 def line_styles(groups: Sequence[str], reference: int | None = None) -> list[dict[str, Any]]:
-    """How to draw each line: colour and dashes repeat after 24 lines at the earliest, markers after 10.
+    """Styles of lines: colour and dashes repeat after 24 lines at the earliest, markers after 10.
 
     Args:
-        groups: of each line: the lines of a group share their colour, and differ in dashes and marker.
-        reference: number of the line that the others are compared with: black, thick, and behind them.
+        groups: the group of each line; lines of one group share a colour and differ in dashes and marker.
+        reference: index of the line that the others are compared with: black, thick, and behind them.
     """
     colours: dict[str, str] = {}
     drawn: dict[str, int] = {}
@@ -83,7 +82,7 @@ def line_styles(groups: Sequence[str], reference: int | None = None) -> list[dic
 
 
 def class_colours(count: int) -> list[Any]:
-    """A colour for each of `count` classes; more than 6 need their names beside them to be told apart."""
+    """A colour for each of `count` classes; with more than 6 classes, readers also need the names."""
     import matplotlib
 
     if count <= len(COLOURS):
@@ -93,15 +92,26 @@ def class_colours(count: int) -> list[Any]:
     return [matplotlib.colormaps["turbo"](number / (count - 1)) for number in range(count)]
 
 
-def save_figure(figure: "Figure", path: Path, kind: str, dpi: int | None = None) -> None:
-    """Write a figure; no date and no version in it, so that the same figure is the same file.
+def dots(labels: Iterable[str], colours: Iterable[Any]) -> "list[Line2D]":
+    """Legend handles: a dot of its colour for each label."""
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], color=colour, marker="o", linestyle="", label=label)
+        for label, colour in zip(labels, colours, strict=True)
+    ]
+
+
+def save_figure(figure: "Figure", path: Path, dpi: int | None = None) -> None:
+    """Write a figure without date and version, so that the same figure is the same file.
 
     Args:
         figure: drawn within `figure_style`.
-        path: the file.
-        kind: png or svg.
-        dpi: pixels per inch; None: those of print, or in an SVG `SVG_DPI`.
+        path: the file, .png or .svg.
+        dpi: pixels per inch; None for `PRINT_DPI`, or `SVG_DPI` in an SVG.
     """
-    left_out = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
-    usual = SVG_DPI if kind == "svg" else _SETTINGS["savefig.dpi"]
-    figure.savefig(path, format=kind, metadata=left_out, dpi=dpi or usual)
+    kind = path.suffix[1:]
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
+    dpi = dpi or {"svg": SVG_DPI, "png": PRINT_DPI}[kind]
+    with whole_file(path) as part:
+        figure.savefig(part, format=kind, metadata=metadata, dpi=dpi)

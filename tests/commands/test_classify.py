@@ -11,6 +11,7 @@ from numpy import ndarray
 from scipy.stats import binomtest
 
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.intervals import wilson_interval
 from leo_lightning.data import new_classes
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.datamodule import EpisodeDataModule
@@ -23,7 +24,6 @@ from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.training.checkpoint import read_checkpoint
-from leo_lightning.training.task_scores import wilson_interval
 from tests.commands.figures.checkpoints import save_checkpoint
 from tests.data.banks import make_bank
 from tests.tiny_run import files, folders, main, rows, tiny

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from pytorch_lightning.loggers import WandbLogger
 
+from leo_lightning import __main__ as program
 from leo_lightning.commands import dashboard
-from tests.tiny_run import folders, tiny
 
 NOT_IN_METRICS = {"best/accuracy", "best/step"}
-"""Of W&B's summary."""
+"""Kept in W&B's summary."""
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +34,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def specification(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
-    """What --dry-run prints."""
-    assert dashboard.main(["--entity=me", "--project=leo", "--dry-run", *flags]) == 0
+    """The specification that --dry-run prints."""
+    assert program.run("dashboard", ["--entity=me", "--project=leo", "--dry-run", *flags]) == 0
     said = capsys.readouterr()
     assert said.err == ""
     return json.loads(said.out)
@@ -59,17 +59,9 @@ def test_a_view_is_made_without_network(capsys: pytest.CaptureFixture[str]):
     assert view["section"]["settings"]["shouldAutoGeneratePanels"] is False
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one finished run."""
-    root = tmp_path_factory.mktemp("runs")
-    assert tiny(root) == 0
-    return folders(root)[0]
-
-
-def test_panels_show_what_a_run_logs(run: Path, capsys: pytest.CaptureFixture[str]):
+def test_panels_show_what_a_run_logs(finished_run: Path, capsys: pytest.CaptureFixture[str]):
     """Against the columns of a run's metrics.csv. Catches a metric renamed here or there: an empty panel."""
-    with (run / "metrics.csv").open() as file:
+    with (finished_run / "metrics.csv").open() as file:
         columns = set(next(csv.reader(file))) - {"step", "epoch"}
     shown = {metric for panel in panels(specification(capsys)) for metric in panel.get("metrics", [])}
     assert shown - columns <= NOT_IN_METRICS
@@ -77,9 +69,9 @@ def test_panels_show_what_a_run_logs(run: Path, capsys: pytest.CaptureFixture[st
     assert {name for name in columns - shown if not name.startswith("test/")} == set()
 
 
-def test_searched_hyperparameters_are_fields_of_a_run(run: Path):
+def test_searched_hyperparameters_are_fields_of_a_run(finished_run: Path):
     """Catches a column of the parallel coordinates that no run's configuration has."""
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    config = yaml.safe_load((finished_run / "config.yaml").read_text())
     for name in dashboard.SEARCHED:
         value = config
         for key in name.split("."):
@@ -89,9 +81,9 @@ def test_searched_hyperparameters_are_fields_of_a_run(run: Path):
 
 def test_the_x_axis_is_lightnings(capsys: pytest.CaptureFixture[str]):
     """Catches curves over W&B's own count of calls, which a resumed or validated run does not share."""
-    run = mock.MagicMock()
-    WandbLogger(experiment=run).log_metrics({"a": 1.0}, step=7)
-    assert run.log.call_args.args[0][dashboard.STEP] == 7
+    wandb_run = mock.MagicMock()
+    WandbLogger(experiment=wandb_run).log_metrics({"a": 1.0}, step=7)
+    assert wandb_run.log.call_args.args[0][dashboard.STEP] == 7
     assert {panel["xAxis"] for panel in panels(specification(capsys)) if "yLogScale" in panel} == {
         dashboard.STEP
     }
@@ -105,7 +97,9 @@ def test_what_wandb_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys:
         raise RuntimeError("no such\nproject.")
 
     monkeypatch.setattr(Workspace, "save", fails)
-    assert dashboard.main(["--entity=me", "--project=leo"]) == 2
+    assert program.run("dashboard", ["--entity=me", "--project=leo"]) == 2
     said = capsys.readouterr()
-    assert said.err == "error: W&B: no such project; check network and key, or print the view: --dry-run\n"
+    assert (
+        said.err == "error: W&B: no such project; check name, network and key, or print the view: --dry-run\n"
+    )
     assert said.out == ""

@@ -53,8 +53,7 @@ def write(points: Sequence[Point], plan: Plan) -> list[Path]:
         figure.legend(handles, labels, loc="outside right upper", handlelength=3.2)
         for kind in ("png", "svg"):
             files.append(plan.out / f"plot.{kind}")
-            with whole_file(files[-1]) as part:
-                save_figure(figure, part, kind)
+            save_figure(figure, files[-1])
     return files
 
 

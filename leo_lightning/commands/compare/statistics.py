@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Float64
 from torch import Tensor
 
-from leo_lightning.training.task_scores import half_width
+from leo_lightning.common.intervals import half_width
 
 
 class Interval(NamedTuple):
@@ -14,7 +14,7 @@ class Interval(NamedTuple):
 
     mean: float
     half: float
-    """Half width of the 95% interval: see `metrics.half_width`."""
+    """Half-width of the 95% interval."""
 
     @property
     def holds_zero(self) -> bool:

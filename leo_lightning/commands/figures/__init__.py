@@ -1,1 +1,1 @@
-"""What a trained learner does, drawn: the figures of the paper that are no table."""
+"""Figures of a trained learner: the figures of the paper."""

@@ -1,107 +1,105 @@
 """`python -m leo_lightning figures`: draw what a trained learner does.
 
-What takes long to import is imported inside the functions, so that `--help` answers at once. A figure is a
-module of this package: its first line is its help, `add_arguments` has its options, and `draw` makes of a
-`Subject` and these options a figure of matplotlib and the rows of its CSV, names of columns first.
+A figure is a module of this package. Its `draw` takes a `Subject` and the figure's options; it returns a
+matplotlib figure and the rows of its CSV, the column names first. Modules are imported when they are drawn,
+so that `--help` answers at once.
 """
 
 import argparse
 import csv
-import importlib
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from leo_lightning.commands.arguments import ArgumentParser, exit_code
+from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.common.figure_style import figure_style, save_figure
 from leo_lightning.common.files import whole_file
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+FIGURES = {
+    "regression": "functions sampled by LEO for sines and lines, two of them ambiguous (Figure 2)",
+    "latents": "t-SNE of latent codes before and after adaptation (Figure 3)",
+    "curvature": "curvature in z and θ, the decoder's expansion, and sizes of inner steps (Figure 4)",
+    "adaptation": "accuracy and loss after each latent and each fine-tuning step",
+    "episode": "one test task: its images, its latent codes, and the class probabilities of each query",
+}
+"""Modules of this package, and their lines of help; numbers of figures are the paper's."""
 
-FIGURES = ("regression", "latents", "curvature", "adaptation", "episode")
-"""Modules of this package."""
 
+def main(argv: Sequence[str]) -> None:
+    """Draw a figure."""
+    start, options = time.monotonic(), vars(_parser().parse_args(argv))
+    name, path, out, root = (options.pop(key) for key in ("name", "ckpt_path", "out", "root"))
+    check_least(1, {f"--{option}": options.get(option) for option in ("tasks", "samples")})
+    check_least(0, {"--task": options.get("task")})
+    if any(folder.is_file() for folder in (out, *out.parents)):
+        raise InputError(f"{out}: is not a folder; name another one with --out")
+    import torch
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    from leo_lightning.commands.figures.subject import Subject
 
-    Args:
-        argv: arguments; those of the process if None.
-
-    Returns:
-        Exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
-    """
-    return exit_code(lambda: _draw(_parser().parse_args(argv)), "interrupted; nothing was written")
+    subject = Subject.load(path, root)
+    print(f"{name:11} {subject.title()}")
+    with figure_style(), torch.inference_mode():
+        figure, rows = import_module(f"leo_lightning.commands.figures.{name}").draw(subject, **options)
+        out.mkdir(parents=True, exist_ok=True)
+        with whole_file(out / f"{name}.csv") as part, part.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(map(_rounded, rows))
+        for kind in ("png", "svg"):
+            save_figure(figure, out / f"{name}.{kind}")
+    for kind in ("csv", "png", "svg"):
+        print(f"{kind:11} {out / name}.{kind}")
+    print(f"{'time':11} {time.monotonic() - start:.0f} s")
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m leo_lightning figures",
-        description="Draw what a trained learner does. Writes NAME.png, NAME.svg and NAME.csv, the numbers "
-        "behind them.",
+        description="Draw what a trained learner does. Writes NAME.png, NAME.svg, and the numbers, NAME.csv.",
     )
+    common = ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    add = common.add_argument
+    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint in its run folder")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
+    add("--data.root", dest="root", default=None, metavar="DIR", help="folder of features, if not the run's")
     names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
-    for name in FIGURES:
-        module = importlib.import_module(f"leo_lightning.commands.figures.{name}")
-        line = str(module.__doc__).partition("\n")[0]
-        figure = names.add_parser(name, help=line, description=line)
-        add = figure.add_argument
-        add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint in its run folder")
-        add("--out", type=Path, required=True, metavar="DIR", help="where the files go")
-        add("--data.root", dest="root", metavar="DIR", help="folder of features, in place of the run's")
-        module.add_arguments(figure)
+    # an option that is not given is left out, so that the default of `draw` applies
+    options = {
+        name: names.add_parser(
+            name, help=line, description=line, parents=[common], argument_default=argparse.SUPPRESS
+        ).add_argument
+        for name, line in FIGURES.items()
+    }
+    for name, split, count in (
+        ("regression", "test", 10000),
+        ("latents", "validation", 1000),
+        ("curvature", "test", 1000),
+        ("adaptation", "test", 1000),
+    ):
+        options[name]("--tasks", type=int, metavar="N", help=f"number of {split} tasks (default: {count})")
+    options["regression"](
+        "--samples", type=int, metavar="N", help="functions sampled for a task (default: 50)"
+    )
+    options["latents"](
+        "--class", dest="highlighted", metavar="NAME",
+        help="class shown in a panel of its own (default: the one with most codes)",
+    )  # fmt: skip
+    options["curvature"](
+        "--other", type=_labelled, action="append", metavar="LABEL=FILE",
+        help="another checkpoint to compare with, of LEO or of a method such as MAML; may be repeated",
+    )  # fmt: skip
+    options["episode"]("--task", type=int, metavar="I", help="number of the test task (default: 0)")
     return parser
 
 
-def _draw(arguments: argparse.Namespace) -> None:
-    start, out = time.monotonic(), arguments.out
-    check_least(1, {"--tasks": getattr(arguments, "tasks", None)})
-    for place in (out, *out.parents):
-        if place.exists() and not place.is_dir():
-            raise _cannot_write(out, NotADirectoryError(20, "Not a directory"))
-    from leo_lightning.commands.figures.subject import Subject
-    from leo_lightning.common.quiet import quiet
-
-    quiet()
-    subject = Subject.load(arguments.ckpt_path, arguments.root)
-    print(f"{arguments.name:11} {subject.title()}")
-    with figure_style():
-        module = importlib.import_module(f"leo_lightning.commands.figures.{arguments.name}")
-        figure, rows = module.draw(subject, **_options(arguments))
-        _write(figure, rows, out, arguments.name)
-    print(f"{'time':11} {time.monotonic() - start:.0f} s")
-
-
-def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of the figure itself."""
-    common = ("name", "ckpt_path", "out", "root")
-    return {name: value for name, value in vars(arguments).items() if name not in common}
-
-
-def _write(figure: "Figure", rows: Sequence[Sequence[object]], out: Path, name: str) -> None:
-    """Write the three files, each of them whole."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(out, error) from None
-    paths = {kind: out / f"{name}.{kind}" for kind in ("csv", "png", "svg")}
-    for kind, path in paths.items():
-        with whole_file(path) as part:
-            if kind == "csv":
-                with part.open("w", newline="") as file:
-                    csv.writer(file, lineterminator="\n").writerows(map(_rounded, rows))
-            else:
-                save_figure(figure, part, kind)
-        print(f"{kind:11} {path}")
+def _labelled(text: str) -> tuple[str, Path]:
+    label, _, path = text.partition("=")
+    if not (label and path):
+        raise argparse.ArgumentTypeError(f"expected LABEL=FILE, got {text!r:.80}")
+    return label, Path(path)
 
 
 def _rounded(row: Sequence[object]) -> list[object]:
-    """Numbers to five digits: more are noise, and fill the disk."""
+    """Numbers with five digits: more would be noise."""
     return [f"{value:.5g}" if isinstance(value, float) else value for value in row]
-
-
-def _cannot_write(out: Path, error: OSError) -> InputError:
-    return InputError(f"{out}: cannot be written ({error.strerror}); name another folder with --out")

@@ -1,4 +1,4 @@
-"""How the inner loop sees its loss: curvature in the space of codes and of weights, and sizes of steps."""
+"""Geometry of the inner loop: curvature of its loss in codes and in weights, and sizes of its steps."""
 
 import torch
 from jaxtyping import Float
@@ -14,13 +14,13 @@ def curvature(
 ) -> tuple[Float[Tensor, "B in_z"], Float[Tensor, "B in_theta"]]:
     """Absolute eigenvalues of the Hessian of the support loss in z and in θ, where adaptation begins.
 
-    The loss is that of the inner loop: the cross-entropy *summed* over the N·K images (Eq. 5). Of the N·H
-    entries of the codes (one for a class, also where K copies of it are kept) and of the N·E weights that
-    they decode to. Codes decode by a linear map W_μ, beside a nearest centroid with an offset, so both are
-    exact: see `spectrum`, where W_μᵀ x stands for an image x in the space of codes.
+    The loss is the one of the inner loop: the cross-entropy *summed* over the N·K images (Eq. 5). z has N·H
+    entries (one code for a class, also where K copies of it are kept), θ the N·E weights that they decode to.
+    Codes decode by a linear map W_μ, beside a nearest centroid with an offset, so both Hessians are exact:
+    see `spectrum`, where W_μᵀ x stands for an image x in the space of codes.
 
     Returns:
-        Largest first, without those that are 0 for any z and θ.
+        Largest first, without eigenvalues that are 0 for any z and θ.
     """
     steps = leo.every_step(support)
     images = support.flatten(1, 2)
@@ -50,14 +50,14 @@ def spectrum(
 
 
 def theta_steps(learner: LEO | AdaptedMLP, support: Float[Tensor, "B N K E"]) -> Float[Tensor, "B steps"]:
-    """Length of the way that each inner step moves θ, the weights of the linear classifier.
+    """Distance that each inner step moves θ, the weights of the linear classifier.
 
-    Of LEO: N·E of them, first by the steps in z and then by those of fine-tuning. Of an adapted network: the
-    N·D weights of its head; its hidden layer, which moves as well, is left out.
+    LEO's θ are N·E weights, moved first by the steps in z and then by fine-tuning. An adapted network's θ are
+    the N·D weights of its head; its hidden layer, which moves as well, is left out.
     """
     if isinstance(learner, LEO):
-        found = learner.every_step(support)
-        theta = [*found.decoded, *found.weights[1:]]
+        adaptation = learner.every_step(support)
+        theta = [*adaptation.decoded, *adaptation.weights[1:]]
     else:
         start, *steps = (layers[-1].weight for layers in learner.every_step(support))
         theta = [start.expand_as(steps[-1]), *steps]

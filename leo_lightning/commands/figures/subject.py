@@ -1,4 +1,4 @@
-"""Subject: what a figure is about, the learner of a checkpoint and the tasks of its run."""
+"""Subject: the learner of a checkpoint and the tasks of its run, which figures are about."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -9,7 +9,7 @@ import torch
 
 from leo_lightning.commands.train import DATA_PATH
 from leo_lightning.common.errors import InputError
-from leo_lightning.common.yaml_files import check_config, load_yaml
+from leo_lightning.common.yaml_files import read_table
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.task_data import TaskDataModule
@@ -19,16 +19,14 @@ from leo_lightning.runs.folder import CONFIG, folder_of
 from leo_lightning.runs.parser import Parser
 from leo_lightning.training.checkpoint import load_learner, read_checkpoint
 
-BATCH = 50
-"""Tasks that are adapted to at once."""
+BATCH = 50  # tasks adapted to at once
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained learner in evaluation mode and float64, so that a figure does not hang on rounding."""
+    """A trained learner in evaluation mode and float64, so that figures do not depend on rounding."""
 
-    name: str
-    """What messages call it: the checkpoint."""
+    name: str  # the name in messages: the checkpoint
     learner: Learner
     data: TaskDataModule
 
@@ -38,11 +36,11 @@ class Subject:
 
         Args:
             path: the checkpoint.
-            root: folder of features, in place of the run's.
-            like: whose tasks are taken; embeddings are normalised as this checkpoint's run has them.
+            root: folder of features, if not the run's.
+            like: take the tasks of this subject; embeddings are normalised as in the checkpoint's own run.
 
         Raises:
-            InputError: there is none, it is damaged, or its features are not there.
+            InputError: the checkpoint is missing or damaged, or its features are missing.
         """
         learner = load_learner(read_checkpoint(path), path).double()
         folder = folder_of(path)
@@ -52,80 +50,60 @@ class Subject:
         size, needed = getattr(learner, "embedding_size", None), data.embedding_size
         if size is not None and size != needed:
             raise InputError(
-                f"{path}: was trained on embeddings of size {size}, the data has size {needed}; "
+                f"{path}: was trained on embeddings of size {size}, the data has size {data.embedding_size}; "
                 "use features of the same kind (--data.root)"
             )
         return cls(str(path), learner, data)
 
     @classmethod
     def of(cls, learner: Learner, data: TaskDataModule) -> "Subject":
-        """A copy of a learner at hand, which itself stays as it is.
-
-        Args:
-            learner: trained.
-            data: what it was trained on.
-        """
+        """A copy of a learner in memory and the data it was trained on; the learner itself is not changed."""
         return cls("the learner", deepcopy(learner).cpu().double().eval(), data)
 
     def title(self) -> str:
-        """The learner and its data, in a line."""
+        """The learner and its data on one line."""
         return f"{type(self.learner).__name__}, {self.data.title()}"
 
     def leo(self) -> tuple[LEO, EpisodeDataModule]:
-        """The learner and its data, if they are LEO and classes.
+        """The learner and its data.
 
         Raises:
-            InputError: they are not.
+            InputError: they are not LEO and classes.
         """
         if not isinstance(self.learner, LEO) or not isinstance(self.data, EpisodeDataModule):
             raise InputError(
-                f"{self.name}: holds a {type(self.learner).__name__}; the figure is about LEO for "
-                "classification, so name a checkpoint of that"
+                f"{self.name}: holds a {type(self.learner).__name__}; this figure is about LEO for "
+                "classification: name a checkpoint of that"
             )
         return self.learner, self.data
 
     def episodes(self, stage: str, tasks: range) -> Iterator[Episode]:
-        """The tasks of these numbers in meta-batches, in float64: those that `train.py` evaluates on.
-
-        Args:
-            stage: validate or test.
-            tasks: their numbers.
-        """
+        """Tasks of a stage, validate or test, as `train.py` evaluates them, in meta-batches and float64."""
         self.data.setup(stage)
-        for first in range(tasks.start, tasks.stop, BATCH):
+        for first in tasks[::BATCH]:
             numbers = range(first, min(first + BATCH, tasks.stop))
             yield self.data.episode(numbers, stage, torch.device("cpu")).in_precision(torch.float64)
 
 
 def _data(config: Path, root: str | None, like: TaskDataModule | None) -> TaskDataModule:
-    """The data module of a run; of validation tasks, too, where these were trained on."""
-    check_config(config)
-    content = load_yaml(config.read_text(encoding="utf-8"))
-    assert isinstance(content, dict)
-    data = content.get("data") or {}
-    if not isinstance(data, dict):
-        raise InputError(f"{config}: data: expected fields, got {data!r:.40}")
+    """The data module of a run; its validation tasks, too, if the run trained on their classes."""
+    data = read_table(config).get("data") or {}
     if "class_path" not in data:
         data = {"class_path": DATA_PATH, "init_args": data}
-    parser = _parser()
-    try:
-        found = parser.parse_object({"data": data})
-        settings = found["data"]["init_args"]
-        if found["data"]["class_path"] == DATA_PATH:
-            settings["train_on_val"] = False
-            if root is not None:
-                settings["root"] = root
-            if isinstance(like, EpisodeDataModule):
-                for name in ("way", "shot", "query", "test_query", "eval_seed"):
-                    settings[name] = getattr(like, name)
-                settings["root"] = None if like.root is None else str(like.root)
-        return parser.instantiate_classes(found)["data"]
-    except InputError as error:
-        raise InputError(f"{config}: {error}") from None
-
-
-def _parser() -> Parser:
-    """Of the section `data` alone."""
     parser = Parser(prog="train.py", allow_abbrev=False)
     parser.add_subclass_arguments(TaskDataModule, "data", fail_untyped=False)
-    return parser
+    try:
+        parsed = parser.parse_object({"data": data})
+        module = parser.instantiate_classes(parsed)["data"]
+        if not isinstance(module, EpisodeDataModule):
+            return module
+        settings = parsed["data"]["init_args"].as_dict() | {"train_on_val": False}
+        if isinstance(like, EpisodeDataModule):
+            names = ("way", "shot", "query", "test_query", "eval_seed")
+            settings |= {name: getattr(like, name) for name in names}
+            root = None if like.root is None else str(like.root)
+        if root is not None or like is not None:
+            settings["root"] = root
+        return EpisodeDataModule(**settings)
+    except InputError as error:
+        raise InputError(f"{config}: {error}") from None

@@ -1,1 +1,1 @@
-"""One HTML page about one run, or about several side by side."""
+"""An HTML page about one run, or about several side by side."""

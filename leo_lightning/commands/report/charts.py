@@ -1,9 +1,8 @@
-"""Curves as figures of plotly, runs in the same colours throughout."""
+"""Curves as plotly figures; a run has the same colour in all of them."""
 
 import html
 import json
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +20,13 @@ GROUPS = {
     "health": "Health",
     "throughput": "Throughput",
 }
-"""Prefixes of what is logged, in the order of the page; others follow."""
-MOST_POINTS = 1000
-"""Of one curve of one run."""
-BINS = 25
+"""Prefixes of metrics in the order of the page; other prefixes follow."""
+MOST_POINTS = 1000  # most points of a curve
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 class Chart(NamedTuple):
-    """A figure and where it goes."""
+    """A figure with its caption."""
 
     name: str
     figure: go.Figure
@@ -37,143 +34,83 @@ class Chart(NamedTuple):
 
 
 def colour(number: int) -> str:
-    """Of a run."""
+    """Colour of a run."""
     return COLOURS[number % len(COLOURS)]
 
 
 def dash(number: int) -> str:
-    """Of a run: colours repeat, and are told apart by these."""
+    """Dashes of a run, which distinguish runs of the same colour."""
     return DASHES[number // len(COLOURS) % len(DASHES)]
 
 
 def score_chart(runs: Sequence[RunFolder]) -> Chart | None:
-    """What the best checkpoint is chosen by, with its intervals; None without a validation."""
-    names = dict.fromkeys(f"val/{run.score}" for run in runs if f"val/{run.score}" in run.training)
-    if not names:
-        return None
-    name = next(iter(names))
-    return Chart(name, _figure(name, runs, band=f"{name}_ci95"), wide=True)
+    """The metric that chooses the best checkpoint, with its intervals; None without a validation."""
+    names = [f"val/{run.score}" for run in runs if f"val/{run.score}" in run.training]
+    return Chart(names[0], _figure(names[0], runs, band=f"{names[0]}_ci95"), wide=True) if names else None
 
 
 def groups(runs: Sequence[RunFolder]) -> list[tuple[str, list[Chart]]]:
-    """All other curves by what they are about."""
+    """Charts of all other metrics by prefix."""
     shown = score_chart(runs)
-    every = dict.fromkeys(name for run in runs for name in run.training)
-    left = [name for name in every if (shown is None or name != shown.name) and not name.endswith("_ci95")]
-    prefixes = dict.fromkeys([*GROUPS, *(name.partition("/")[0] for name in left if "/" in name), ""])
-    found = []
-    for prefix in prefixes:
-        mine = [name for name in left if (name.partition("/")[0] if "/" in name else "") == prefix]
-        if mine:
-            charts = [Chart(name, _figure(name, runs)) for name in mine]
-            found.append((GROUPS.get(prefix, prefix or "Others"), charts))
-    return found
+    grouped: dict[str, list[Chart]] = {prefix: [] for prefix in GROUPS}
+    for name in dict.fromkeys(name for run in runs for name in run.training):
+        if not name.endswith("_ci95") and (shown is None or name != shown.name):
+            prefix = name.partition("/")[0] if "/" in name else ""
+            grouped.setdefault(prefix, []).append(Chart(name, _figure(name, runs)))
+    return [(GROUPS.get(prefix, prefix or "Others"), charts) for prefix, charts in grouped.items() if charts]
 
 
-def task_chart(runs: Sequence[RunFolder]) -> Chart | None:
-    """How the scores of the test tasks are distributed; None before a test."""
-    tested = [(i, run) for i, run in enumerate(runs) if run.tested and run.per_task]
-    tested = [(i, run) for i, run in tested if run.score == tested[0][1].score]
-    if not tested:
-        return None
-    values = {i: np.array([*run.per_task.values()]) for i, run in tested}
-    values = {i: found[np.isfinite(found)] for i, found in values.items()}
-    every = np.concatenate([*values.values()])
-    score = tested[0][1].score
-    share = score == "accuracy"
-    limits = (0.0, 1.0) if share or not len(every) else (float(every.min()), float(every.max()))
-    edges = np.linspace(*limits, BINS + 1)
-    full = np.flatnonzero(np.histogram(every, edges)[0])
-    edges = edges[full[0] if len(full) else 0 :]
-    number = ".0%" if share else ".3g"
-    between = [f"{low:{number}} to {high:{number}}" for low, high in pairwise(edges)]
-    figure = _empty(share)
-    for i, run in tested:
-        counts, _ = np.histogram(values[i], edges)
-        shares = counts / max(1, len(values[i]))
-        figure.add_scatter(
-            x=edges, y=[*shares, shares[-1]], customdata=[*between, between[-1]], mode="lines", meta=i,
-            line={"shape": "hv", "color": colour(i), "dash": dash(i), "width": 2}, name=_plain(run.name),
-            fill="tozeroy", fillcolor=_faint(i),
-            hovertemplate="%{fullData.name}: %{y:.1%} of its tasks<extra></extra>",
-        )  # fmt: skip
-    figure.update_xaxes(
-        title=_title(score),
-        tickformat=".0%" if share else "~g",
-        rangemode="normal",
-        unifiedhovertitle={"text": f"{score} %{{customdata}}"},
-    )
-    figure.update_yaxes(title=_title("share of tasks"), tickformat=".0%", rangemode="tozero")
-    return Chart(f"{score} of each test task", figure, wide=True)
-
-
-def as_json(charts: Iterable[tuple[str, Chart]]) -> str:
-    """Figures by the places that they go to; nothing in the text can end a script."""
-    figures = {place: json.loads(chart.figure.to_json() or "") for place, chart in charts}
+def as_json(charts: Mapping[str, Chart]) -> str:
+    """Figures by the id of their element, escaped so that no text in them can end a script."""
+    figures = {place: json.loads(chart.figure.to_json() or "") for place, chart in charts.items()}
     text = json.dumps(figures, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def long(runs: Sequence[RunFolder]) -> bool:
-    """Whether a curve has more points than are drawn."""
-    return any(len(steps) > MOST_POINTS for run in runs for steps, _ in run.training.values())
-
-
-def gaps(runs: Sequence[RunFolder]) -> bool:
-    """Whether something that was logged is no finite number."""
-    return any(not np.isfinite(values).all() for run in runs for _, values in run.training.values())
 
 
 def _figure(name: str, runs: Sequence[RunFolder], band: str = "") -> go.Figure:
     share = "accuracy" in name
     figure = _empty(share)
     number = ".2%" if share else ".4~g"
-    drawn = [thinned(run.training[name], MOST_POINTS)[0] for run in runs if name in run.training]
-    alike = all(np.array_equal(steps, drawn[0]) for steps in drawn)
-    for i, run in enumerate(runs):
-        if name not in run.training:
-            continue
-        steps, values = thinned(run.training[name], MOST_POINTS)
-        widths = dict(zip(*run.training[band], strict=True)) if band in run.training else {}
-        width = np.array([widths.get(step, np.nan) for step in steps])
-        more: dict[str, Any] = {}
-        said = f"%{{y:{number}}}"
-        if widths:
+    curves = {i: run.training[name] for i, run in enumerate(runs) if name in run.training}
+    drawn = {i: thinned(curve, MOST_POINTS) for i, curve in curves.items()}
+    for i, (steps, values) in drawn.items():
+        options: dict[str, Any] = {}
+        label = f"%{{y:{number}}}"
+        if band in runs[i].training:
+            widths = dict(zip(*runs[i].training[band], strict=True))
+            width = np.array([widths.get(step, np.nan) for step in steps])
             known = np.isfinite(width) & np.isfinite(values)
-            at, low, high = steps[known], (values - width)[known], (values + width)[known]
+            x, low, high = steps[known], (values - width)[known], (values + width)[known]
             figure.add_scatter(
-                x=np.concatenate([at, at[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself",
+                x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself",
                 fillcolor=_faint(i), line={"width": 0}, mode="lines", hoverinfo="skip", meta=i,
             )  # fmt: skip
-            more["customdata"] = width
-            if len(at) == 1:  # a band of no breadth
-                more["error_y"] = {"array": width, "color": colour(i)}
-            said += f" ± %{{customdata:{number}}}"
-        if not alike:  # each run's nearest point
-            said += " at step %{x:,d}"
-        if len(runs) > 1:
-            said = f"%{{fullData.name}}: {said}"
+            options["customdata"] = width
+            if len(x) == 1:  # a band without breadth
+                options["error_y"] = {"array": width, "color": colour(i)}
+            label += f" ± %{{customdata:{number}}}"
+        if len(runs) > 1:  # each run's point that is nearest to the pointer
+            label = f"%{{fullData.name}}: {label} at step %{{x:,d}}"
         figure.add_scatter(
-            x=steps, y=values, mode="lines+markers" if len(steps) <= 40 else "lines", name=_plain(run.name),
-            line={"color": colour(i), "dash": dash(i), "width": 2}, marker={"size": 5}, meta=i,
-            hovertemplate=f"{said}<extra></extra>", **more,
+            x=steps, y=values, mode="lines+markers" if len(steps) <= 40 else "lines",
+            name=html.escape(runs[i].name, quote=False), meta=i,  # plotly would show markup
+            line={"color": colour(i), "dash": dash(i), "width": 2}, marker={"size": 5},
+            hovertemplate=f"{label}<extra></extra>", **options,
         )  # fmt: skip
-    values = np.concatenate([run.training[name][1] for run in runs if name in run.training])
-    if len(values) and (values == values[0]).all():  # plotly would show 1 above and below it, whatever it is
-        figure.update_yaxes(range=sorted((0.0, 2.0 * values[0] or 1.0)))
+    every = np.concatenate([values for _, values in curves.values()])
+    if (every == every[0]).all():  # plotly would show a range of ± 1, whatever the value
+        figure.update_yaxes(range=sorted((0.0, 2.0 * every[0] or 1.0)))
     return figure
-
-
-def _title(text: str) -> dict[str, Any]:
-    return {"text": text, "font": {"size": 14}, "standoff": 6}
 
 
 def _empty(share: bool) -> go.Figure:
     """A figure without curves, in the style of the page."""
     axis = {
         "gridcolor": "#e4e6ea", "zeroline": False, "linecolor": "#9aa1ab", "showline": True,
-        "ticks": "outside", "tickcolor": "#9aa1ab", "fixedrange": False,
+        "ticks": "outside", "tickcolor": "#9aa1ab",
     }  # fmt: skip
+    title = {"text": "step", "font": {"size": 14}, "standoff": 6}
+    step = {"rangemode": "tozero", "tickangle": 0, "tickformat": "~s", "title": title}
     return go.Figure(
         layout={
             "template": "none",
@@ -181,19 +118,12 @@ def _empty(share: bool) -> go.Figure:
             "hovermode": "x unified",
             "hoverdistance": -1,  # the nearest point, however far
             "hoverlabel": {"namelength": -1, "bgcolor": "#ffffff", "font": {"size": 14}},
-            # only in width does plotly make room: in height, too, room and labels may chase each other
+            # automatic margins in height, too, may grow and shrink forever
             "margin": {"l": 8, "r": 24, "t": 8, "b": 48},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "showlegend": False,
-            "xaxis": axis
-            | {
-                "title": _title("step"),
-                "tickangle": 0,
-                "tickformat": "~s",
-                "rangemode": "tozero",
-                "unifiedhovertitle": {"text": "step %{x:,d}"},
-            },
+            "xaxis": axis | step | {"unifiedhovertitle": {"text": "step %{x:,d}"}},
             "yaxis": axis | {"automargin": "width", "tickformat": "~%" if share else "~g"},
         }
     )
@@ -202,8 +132,3 @@ def _empty(share: bool) -> go.Figure:
 def _faint(number: int) -> str:
     red, green, blue = bytes.fromhex(colour(number)[1:])
     return f"rgba({red},{green},{blue},0.15)"
-
-
-def _plain(name: str) -> str:
-    """A name that plotly shows as it is."""
-    return html.escape(name, quote=False)

@@ -1,133 +1,112 @@
-"""What runs came to: their scores, in words and tables."""
+"""Outcomes of runs: their scores, in words and tables."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from leo_lightning.commands.report.run_folder import RunFolder
-from leo_lightning.commands.report.tables import finite
+from leo_lightning.common.intervals import half_width
 
 
 class Line(NamedTuple):
-    """What a run came to."""
+    """Outcome of a run."""
 
-    headline: str
-    """Its score; empty if there is none."""
-    interval: str
-    about: str
-    """What the score is of."""
-    best: str
-    """Its best validation; empty before the first."""
-    difference: str
-    """From the first run, on the same test tasks; empty if that cannot be said."""
+    headline: str = ""  # its score; empty if there is none
+    interval: str = ""
+    about: str = "no score yet"  # the kind of score
+    best: str = ""  # its best validation; empty before the first
+    difference: str = ""
+    """Difference from the first run on the same test tasks; empty if it cannot be computed."""
 
 
 def outcomes(runs: Sequence[RunFolder]) -> list[Line]:
-    """One for each run."""
+    """A line for each run."""
     return [_line(run, runs[0]) for run in runs]
 
 
 def _line(run: RunFolder, first: RunFolder) -> Line:
-    found, best = finite(run.results.get(run.score)), run.best
-    when = f" at step {best.step:,}" if best is not None and run.trained else ""
-    validated = "" if best is None else scored(run.score, best.score, best.ci95) + when
-    if run.tested and found is not None:
-        interval, about = _interval(run), _tasks(run.results)
-        difference = "" if run is first else _difference(run, first)
-        return Line(scored(run.score, found), interval, f"{_word(run.score)}, {about}", validated, difference)
-    if best is not None:
-        about = (
-            f"{_word(run.score)}, best validation,{when}" if when else f"{_word(run.score)} of a validation"
+    best, score = run.best, run.results.get(run.score)
+    word = {"mse": "squared error"}.get(run.score, run.score)
+    when = f" at step {best.step:,}" if best and run.trained else ""
+    validated = scored(run.score, best.score, best.ci95) + when if best else ""
+    if run.tested and score is not None:
+        tasks = run.results.get("tasks")
+        about = f"mean of {tasks:,} test tasks" if tasks else "test"
+        return Line(
+            scored(run.score, score),
+            _width(run.score, run.results.get("ci95")),
+            f"{word}, {about}",
+            validated,
+            "" if run is first else _difference(run, first),
         )
-        interval = "" if best.ci95 is None else _width(run.score, best.ci95)
-        return Line(scored(run.score, best.score), interval, about, validated, "")
-    return Line("", "", "no score yet", "", "")
+    if best:
+        about = f"{word}, best validation,{when}" if when else f"{word} of a validation"
+        return Line(scored(run.score, best.score), _width(run.score, best.ci95), about, validated)
+    return Line()
 
 
 def stages(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
-    """Stages of adaptation and baselines: name, and the score of each run."""
+    """Stages of adaptation and baselines: their names, and the score of each run."""
     tested = [run.results.get("stages", {}) if run.tested else {} for run in runs]
-    names = dict.fromkeys(name for found in tested for name in found)
+    learners = {run.results["learner"] for run in runs if "learner" in run.results}
+    final = learners.pop() if len(learners) == 1 else "the method"
     table = []
-    for name in names:
+    for name in dict.fromkeys(name for stages in tested for name in stages):
         cells = []
-        for run, found in zip(runs, tested, strict=True):
-            numbers = found.get(name)
-            numbers = numbers if isinstance(numbers, dict) else {}
-            value = finite(numbers.get(run.score))
-            cells.append("" if value is None else scored(run.score, value, finite(numbers.get("ci95"))))
-        learners = {str(run.results["learner"]) for run in runs if "learner" in run.results}
-        final = learners.pop() if len(learners) == 1 else "the method"
+        for run, stages in zip(runs, tested, strict=True):
+            numbers = stages.get(name, {})
+            score = numbers.get(run.score)
+            cells.append("" if score is None else scored(run.score, score, numbers.get("ci95")))
         table.append((final if name == "final" else name.replace("_", " "), cells))
     return table
 
 
 def warnings(runs: Sequence[RunFolder]) -> list[str]:
-    """Why the scores of several runs may not be compared."""
-    found = [run.results for run in runs if run.tested]
-    said = []
-    for key, what in (("protocol", "by different protocols"), ("data", "on different data")):
-        if len({str(results.get(key)) for results in found}) > 1:
-            said.append(f"These runs were tested {what}: their scores cannot be compared.")
-    return said
+    """Reasons why the scores of several runs cannot be compared."""
+    return [
+        f"These runs were tested {difference}: their scores cannot be compared."
+        for key, difference in (("protocol", "by different protocols"), ("data", "on different data"))
+        if len({str(run.results.get(key)) for run in runs if run.tested}) > 1
+    ]
 
 
 def protocol(results: dict[str, Any]) -> str:
-    """How a test was made, in words."""
+    """The protocol of a test in words, like `5-way 1-shot; queries per class: 15`."""
     facts = dict(results.get("protocol", {}))
-    words = [f"{facts.pop(key)}-{key}" for key in ("way", "shot") if key in facts]
-    said = " ".join(words)
+    size = " ".join(f"{facts.pop(key)}-{key}" for key in ("way", "shot") if key in facts)
     rest = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items()]
-    return "; ".join([said, *rest] if said else rest)
+    return "; ".join([size, *rest] if size else rest)
+
+
+def data(results: dict[str, Any]) -> str:
+    """The features of a test in words, like `dataset: synthetic, split: test`."""
+    return ", ".join(f"{key}: {value}" for key, value in results.get("data", {}).items())
 
 
 def scored(score: str, value: float, ci95: float | None = None) -> str:
-    """A score, with the half width of its interval if that is known."""
-    said = f"{100 * value:.2f}" if score == "accuracy" else f"{value:.3f}"
-    said += "" if ci95 is None else f" {_width(score, ci95)}"
-    return f"{said} %" if score == "accuracy" else said
+    """A score, with the half-width of its interval if that is known."""
+    number = f"{100 * value:.2f}" if score == "accuracy" else f"{value:.3f}"
+    text = f"{number} {_width(score, ci95)}".rstrip()
+    return f"{text} %" if score == "accuracy" else text
 
 
-def _width(score: str, ci95: float) -> str:
+def _width(score: str, ci95: float | None) -> str:
+    if ci95 is None:
+        return ""
     return f"± {100 * ci95:.2f}" if score == "accuracy" else f"± {ci95:.3f}"
 
 
-def _interval(run: RunFolder) -> str:
-    width = finite(run.results.get("ci95"))
-    if width is not None:
-        return _width(run.score, width)
-    ends = run.results.get("wilson95")
-    low, high = map(finite, ends) if isinstance(ends, list) and len(ends) == 2 else (None, None)
-    return "" if low is None or high is None else f"({100 * low:.2f} to {100 * high:.2f})"
-
-
-def _tasks(results: dict[str, Any]) -> str:
-    tasks = results.get("tasks")
-    if "queries" in results:
-        return f"{results['queries']} queries of one task"
-    return f"mean of {tasks:,} test tasks" if isinstance(tasks, int) else "test"
-
-
 def _difference(run: RunFolder, first: RunFolder) -> str:
-    """The mean difference task by task, which is known better than either score."""
+    """Mean difference task by task, whose interval is narrower than those of the scores."""
     same = all(run.results.get(key) == first.results.get(key) for key in ("protocol", "data", "eval_seed"))
-    if (
-        not same
-        or not first.tested
-        or run.score != first.score
-        or run.per_task.keys() != first.per_task.keys()
-    ):
+    same = same and first.tested and run.score == first.score and run.per_task.keys() == first.per_task.keys()
+    if not same or len(run.per_task) < 2:
         return ""
     differences = np.array([value - first.per_task[task] for task, value in run.per_task.items()])
-    if len(differences) < 2 or not np.isfinite(differences).all():
+    mean, width = differences.mean(), half_width(differences)
+    if not np.isfinite(mean):
         return ""
-    mean, width = differences.mean(), 1.96 * differences.std(ddof=1) / math.sqrt(len(differences))
     if run.score == "accuracy":
         return f"{100 * mean:+.2f} ± {100 * width:.2f} points".replace("-", "−")
     return f"{mean:+.3f} ± {width:.3f}".replace("-", "−")
-
-
-def _word(score: str) -> str:
-    return {"mse": "squared error"}.get(score, score)

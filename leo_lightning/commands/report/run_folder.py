@@ -1,4 +1,4 @@
-"""A run folder as the report reads it: nothing in it needs to be there but config.yaml."""
+"""RunFolder: a run folder as the report reads it. Nothing but config.yaml has to exist."""
 
 import json
 import re
@@ -11,18 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from leo_lightning.commands.report.pictures import Album, read_albums
-from leo_lightning.commands.report.settings import read_config
-from leo_lightning.commands.report.tables import Curve, finite, number, read_curves, read_rows, whole_number
-from leo_lightning.common.errors import InputError, one_line
+from leo_lightning.commands.report.pictures import read_albums
+from leo_lightning.commands.report.tables import Curve, damaged, read_curves, read_rows
+from leo_lightning.common.errors import InputError
+from leo_lightning.common.yaml_files import read_table
+from leo_lightning.runs.folder import CHECKPOINTS, CONFIG
 
-CONFIG = "config.yaml"  # run.py has its name, too, and takes seconds to import
-LAST = Path("checkpoints", "last.ckpt")
 STAMP = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(-\d+)?")
 
 
 class State(NamedTuple):
-    """How far a run has come."""
+    """Progress of a run."""
 
     finished: bool
     sentence: str
@@ -37,45 +36,39 @@ class Best(NamedTuple):
 
 
 class RunFolder:
-    """What a run has left so far.
-
-    Args:
-        folder: it must hold a config.yaml.
-        name: what the report calls it.
-        now: when the folder is read, seconds since 1970.
+    """Everything that a run has written so far.
 
     Raises:
         InputError: a file in it is damaged.
     """
 
-    def __init__(self, folder: Path, name: str, now: float) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.name = name
-        self.config = read_config(folder / CONFIG)
+        self.config = read_table(folder / CONFIG)
         self.earlier = _earlier(folder)
         self.curves = read_curves(folder / "metrics.csv")
         self.results = _results(folder / "results.json")
         self.per_task = _per_task(folder / "per_task.csv")
-        self.albums: dict[str, Album] = read_albums(folder)
-        self.state = self._state(now)
+        self.albums = read_albums(folder)
+        self.last_checkpoint = folder / CHECKPOINTS / "last.ckpt"
+        self.state = self._state()
 
     @property
     def trained(self) -> bool:
-        """Whether it trained, and not only tested what others had."""
+        """Whether the run trained, and not only tested a checkpoint of another run."""
         logged = any(name.startswith("train/") for name in self.curves)
-        return logged or (self.folder / LAST.parent).is_dir()
+        return logged or self.last_checkpoint.parent.is_dir()
 
     @cached_property
     def training(self) -> dict[str, Curve]:
-        """What was logged of training and validation, by name; a test is one point, and no curve."""
+        """Metrics of training and validation by name; those of a test are one point, and not a curve."""
         return {name: curve for name, curve in self.curves.items() if not name.startswith("test/")}
 
     @cached_property
     def score(self) -> str:
-        """What checkpoints are chosen by: accuracy, or mse."""
-        found = [name[4:-5] for name in self.curves if name.startswith("val/") and name.endswith("_ci95")]
-        known = ("accuracy", "mse")
-        return next(iter(found), "") or next((name for name in known if name in self.results), known[0])
+        """The metric that checkpoints are chosen by: accuracy or mse."""
+        return "mse" if "val/mse" in self.curves or "mse" in self.results else "accuracy"
 
     @cached_property
     def best(self) -> Best | None:
@@ -85,131 +78,110 @@ class RunFolder:
         if not finite:
             return None
         choose = min if self.score == "mse" else max
-        at = choose(finite, key=lambda i: values[i])
+        best = choose(finite, key=lambda i: values[i])
         widths = dict(zip(*self.curves.get(f"val/{self.score}_ci95", ((), ())), strict=True))
-        width = float(widths.get(steps[at], np.nan))
-        return Best(float(values[at]), width if np.isfinite(width) else None, int(steps[at]))
+        width = float(widths.get(steps[best], np.nan))
+        return Best(float(values[best]), width if np.isfinite(width) else None, int(steps[best]))
 
     @property
     def tested(self) -> bool:
-        """Whether it has a result of the training as far as it has come."""
+        """Whether the results are of the training as far as it has come."""
         here = any(name.startswith("test/") for name in self.curves)
         return bool(self.results) and (here or not self.training)
 
-    def _state(self, now: float) -> State:
+    def _state(self) -> State:
         done = max((int(steps[-1]) for steps, _ in self.training.values()), default=0)
         if self.tested:
-            seconds = finite(self.results.get("seconds"))
-            took = "" if seconds is None else f" in {seconds:.0f} s"
+            took = f" in {self.results['seconds']:.0f} s" if "seconds" in self.results else ""
             if self.training:
                 return State(True, f"trained {done:,} steps, then tested{took}")
             return State(True, f"tested{took}: {self.results.get('checkpoint') or 'nothing to train'}")
         if self.curves and not self.trained:
             return State(True, "validated")
-        saved, said = self._last_checkpoint(now)
-        done = max(done, saved)
-        limit = _field(self.config, "trainer", "max_steps")
-        if isinstance(limit, int) and 0 < limit <= done:
+        stored, checkpoint = self._checkpoint()
+        done = max(done, stored)
+        limit = (self.config.get("trainer") or {}).get("max_steps") or 0
+        if 0 < limit <= done:
             return State(True, f"trained {done:,} steps; not tested")
-        end = f" of {limit:,}" if isinstance(limit, int) and limit > 0 else ""
-        parts = [f"unfinished: step {done:,}{end}"]
+        parts = [f"unfinished: step {done:,}" + (f" of {limit:,}" if limit > 0 else "")]
         if self.training:
-            written = (self.folder / "metrics.csv").stat().st_mtime
-            parts.append(f"last line {_ago(now - written)}")
+            parts.append(f"last line {_age(self.folder / 'metrics.csv')}")
         else:
             parts.append("nothing logged yet")
         if self.results:
-            parts.append("its result is of a test before training went on")
-        return State(False, "; ".join([*parts, said]))
+            parts.append("its result is from before training continued")
+        return State(False, "; ".join([*parts, checkpoint]))
 
-    def _last_checkpoint(self, now: float) -> tuple[int, str]:
-        """Steps that it holds, and what is to be said of it."""
-        path = self.folder / LAST
-        if not path.is_file():
+    def _checkpoint(self) -> tuple[int, str]:
+        """Steps in the last checkpoint, and words for it."""
+        if not self.last_checkpoint.is_file():
             return 0, "no checkpoint"
-        written = _ago(now - path.stat().st_mtime)
+        written = _age(self.last_checkpoint)
         from leo_lightning.training.checkpoint import read_checkpoint
 
         try:
-            step = read_checkpoint(path)["global_step"]
-        except InputError:  # of pre-training, whose checkpoints are others
+            step = read_checkpoint(self.last_checkpoint)["global_step"]
+        except InputError:  # pre-training has checkpoints of another kind
             return 0, f"checkpoint written {written}"
         return step, f"checkpoint of step {step:,} written {written}"
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
-    """Runs under names that tell them apart.
+    """Read runs, and name them so that they can be told apart.
 
     Raises:
-        InputError: one is no run folder, is named twice, or holds a damaged file.
+        InputError: a folder is not a run folder, is named twice, or holds a damaged file.
     """
-    seen: set[Path] = set()
     for folder in folders:
-        if not folder.exists():
-            raise InputError(f"{folder}: no such folder; name a run folder, like runs/leo/DATE_TIME")
         if not (folder / CONFIG).is_file():
             like = max((path.parent for path in folder.glob(f"*/{CONFIG}")), default="runs/leo/DATE_TIME")
-            raise InputError(f"{folder}: is no run folder, which holds a {CONFIG}; name one, like {like}")
-        if folder.resolve() in seen:
-            raise InputError(f"{folder}: is named twice; name each run once")
-        seen.add(folder.resolve())
-    return [RunFolder(*each, time.time()) for each in zip(folders, _names(folders), strict=True)]
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """Of each run: that of its experiment, its folder's if need be, its whole path if they are alike."""
+            problem = f"holds no {CONFIG}" if folder.exists() else "no such folder"
+            raise InputError(f"{folder}: {problem}; name a run folder, like {like}")
     paths = [folder.resolve() for folder in folders]
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: is named twice; name each run once")
+    return [RunFolder(folder, name) for folder, name in zip(folders, _names(paths), strict=True)]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Names of the experiments; if that is ambiguous, with the names of the folders, or whole paths."""
     short = [path.parent.name if STAMP.fullmatch(path.name) else path.name for path in paths]
-    longer = [f"{path.parent.name}/{path.name}" for path in paths]
-    for names in (short, longer):
-        if max(Counter(names).values()) == 1:
-            return names
-    return [str(path) for path in paths]
-
-
-def _field(config: dict[str, Any], section: str, name: str) -> object:
-    part = config.get(section)
-    return part.get(name) if isinstance(part, dict) else None
+    long = [f"{path.parent.name}/{path.name}" for path in paths]
+    return next((names for names in (short, long) if len(set(names)) == len(names)), [*map(str, paths)])
 
 
 def _earlier(folder: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Configurations that were changed as the run was resumed, with the step until which they held."""
-    found = []
-    for path in folder.glob("config-until-step-*.yaml"):
-        if match := re.fullmatch(r"config-until-step-(\d{1,12})\.yaml", path.name):
-            found.append((int(match[1]), read_config(path)))
-    return sorted(found, key=lambda each: each[0])
+    """Configurations before the run was resumed with changes, with the step at which each ended."""
+    steps = {
+        int(match[1]): path
+        for path in folder.glob("config-until-step-*.yaml")
+        if (match := re.fullmatch(r"config-until-step-(\d{1,12})\.yaml", path.name))
+    }
+    return [(step, read_table(path)) for step, path in sorted(steps.items())]
 
 
 def _results(path: Path) -> dict[str, Any]:
-    """What a test found; empty before one."""
+    """Results of the test; empty before one."""
     if not path.is_file():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({one_line(error)}); test again") from None
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(key, kind()), kind)
-        for key, kind in (("stages", dict), ("protocol", dict), ("data", dict), ("steps", int))
-    ):
-        raise InputError(f"{path}: is no result of a test; test again")
-    return found
+    with damaged(path):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(results, dict):
+            raise ValueError("not a table of results")
+        return results
 
 
 def _per_task(path: Path) -> dict[int, float]:
-    """The final score of each test task, by its number."""
+    """Final score of each test task, by its number."""
     rows = read_rows(path)
-    if not rows or "task" not in rows[0] or "final" not in rows[0]:
-        return {}
-    return {
-        whole_number(path, line, row["task"]): number(path, line, row["final"])
-        for line, row in enumerate(rows, start=2)
-    }
+    with damaged(path):
+        return {int(row["task"]): float(row["final"]) for row in rows}
 
 
-def _ago(seconds: float) -> str:
-    """A time in words, roughly."""
+def _age(path: Path) -> str:
+    """The time since a file was written, in words."""
+    seconds = time.time() - path.stat().st_mtime
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
             count = int(seconds / length)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from leo_lightning.commands.sweep.search import Search
 from leo_lightning.commands.sweep.trial import reason, run_command
+from leo_lightning.common.intervals import half_width
 from leo_lightning.runs.folder import CHECKPOINTS
-from leo_lightning.training.task_scores import half_width
 
 TASKS = 2000
 """Tested on no more: differences task by task vary little, and some methods take long."""

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from leo_lightning.common.clock import clock
+
 LINES = 20
 """Number of lines without a terminal."""
 _LINE_SECONDS = 600.0
@@ -49,13 +51,8 @@ def image_progress(console: Console, total: int, done: int) -> Iterator[Callable
         bar.update(task, description=split, completed=done, rate=shown)
         if not console.is_terminal and (line_due or now - last_line > _LINE_SECONDS):
             last_line = now
-            left = _clock((total - done) / rate)
+            left = clock((total - done) / rate)
             console.print(f"{split}: {done:,} of {total:,} images, {shown}, {left} left", highlight=False)
 
     with bar:
         yield advance
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

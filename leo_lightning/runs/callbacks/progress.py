@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from leo_lightning.common.clock import clock
 
 LINES = 20
 """Lines that a run prints where there is no terminal."""
@@ -170,7 +171,7 @@ class RunProgress(ProgressBar):
         self._printed = step
         of = "" if math.isinf(self._total) else f"/{self._total:.0f}"
         seconds = self._bars.tasks[0].time_remaining  # of the training
-        left = [] if seconds is None else [f"{timedelta(seconds=int(seconds))} left"]
+        left = [] if seconds is None else [f"{clock(seconds)} left"]
         self.console.print(
             "  ".join([f"step {step}{of}", *self._numbers(), *left]), highlight=False, soft_wrap=True
         )

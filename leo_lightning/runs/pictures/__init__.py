@@ -1,1 +1,1 @@
-"""Pictures of a training, for eyes rather than for tables: in the run folder and in every logger."""
+"""Pictures of a training, written to the run folder and to every logger."""

@@ -1,4 +1,4 @@
-"""The inner loop step by step: classifiers and latent codes, of all learners that have them."""
+"""The inner loop step by step: classifiers and latent codes of every learner that has them."""
 
 from typing import NamedTuple
 
@@ -16,69 +16,65 @@ from leo_lightning.training.scoring import score
 
 
 class Step(NamedTuple):
-    """Where an inner step has led."""
+    """The classifier after an inner step."""
 
-    kind: str
-    """`start`, or the kind of step."""
+    kind: str  # `start` before adaptation, then the kind of step
     classifier: Classifier
 
 
 class Codes(NamedTuple):
-    """Latent codes of evaluation: of each class, or of a task's function."""
+    """Latent codes in evaluation: a code per class, or one for the function of a task."""
 
-    before: Float[Tensor, "B N H"]
-    """z, the mean."""
-    after: Float[Tensor, "B N H"]
-    """z', adapted."""
+    before: Float[Tensor, "B N H"]  # z, the mean
+    after: Float[Tensor, "B N H"]  # z', adapted
 
 
 def every_step(learner: Learner, support: Float[Tensor, "B N K E"]) -> list[Step]:
-    """Classifiers before adaptation and after each step of it.
+    """Classifiers before adaptation and after each of its steps.
 
-    Of a learner that does not show its steps, the stages that it names. With `test_samples`, LEO's are those
-    of the mean code and weights.
+    For a learner that does not expose its steps, the stages that it names. With `test_samples`, LEO's steps
+    are those of the mean code and the mean weights.
     """
     if isinstance(learner, LEO):
-        found = learner.every_step(support)
-        weights = [*found.decoded, *found.weights[1:]]
-        return _named([LinearClassifier(weight, found.bias) for weight in weights], learner)
+        adaptation = learner.every_step(support)
+        weights = [*adaptation.decoded, *adaptation.weights[1:]]
+        return _named([LinearClassifier(weight, adaptation.bias) for weight in weights], learner)
     if isinstance(learner, GeneralLEO):
-        found = learner.adaptation(support, MEANS)
-        return _named(
-            [learner.base.predictor(theta) for theta in [*found.decoded, *found.theta[1:]]], learner
-        )
+        adaptation = learner.adaptation(support, MEANS)
+        thetas = [*adaptation.decoded, *adaptation.theta[1:]]
+        return _named([learner.base.predictor(theta) for theta in thetas], learner)
     if isinstance(learner, AdaptedMLP):
         with torch.autocast(support.device.type, enabled=False):
             start, *steps = map(MLPClassifier, learner.every_step(support))
-        return [Step("start", start), *(Step("gradient", each) for each in steps)]
-    # not the compiled method, which would be compiled anew for this number of tasks
+        return [Step("start", start), *(Step("gradient", step) for step in steps)]
+    # the uncompiled method: the compiled one would be compiled again for this number of tasks
     stages = type(learner).stages(learner, support)
-    return [Step(name.replace("_", " "), each) for name, each in stages.items()]
+    return [Step(name.replace("_", " "), classifier) for name, classifier in stages.items()]
 
 
 def _named(classifiers: list[Classifier], learner: LEO | GeneralLEO) -> list[Step]:
     kinds = ["start", *["latent"] * learner.latent_steps, *["fine-tuning"] * learner.finetuning_steps]
-    return [Step(kind, each) for kind, each in zip(kinds, classifiers, strict=True)]
+    return [Step(kind, classifier) for kind, classifier in zip(kinds, classifiers, strict=True)]
 
 
 def codes(learner: Learner, support: Float[Tensor, "B N K E"]) -> Codes | None:
-    """The codes of a learner that has some and adapts them."""
+    """The codes before and after adaptation; None if the learner adapts no codes."""
     if isinstance(learner, LEO) and learner.latent_steps:
-        found = learner.every_step(support)
-        return Codes(found.code_mean, found.latents[-1].mean(2))
+        adaptation = learner.every_step(support)
+        return Codes(adaptation.code_mean, adaptation.latents[-1].mean(2))
     if isinstance(learner, GeneralLEO) and learner.latent_steps:
-        found = learner.adaptation(support, MEANS)
-        return Codes(found.code_mean, found.latents[-1])
+        adaptation = learner.adaptation(support, MEANS)
+        return Codes(adaptation.code_mean, adaptation.latents[-1])
     return None
 
 
 def measured(steps: list[Step], episode: Episode, values: bool) -> dict[str, Float64[Tensor, "B steps"]]:
-    """What each step is worth on the queries, and on the support itself, by name.
+    """Scores of each step on the queries and on the support itself, by name.
 
     Args:
-        steps: of these tasks.
+        steps: `every_step` of these tasks.
         episode: the tasks.
-        values: whether values are asked for, not classes.
+        values: whether the learner predicts values in place of classes.
     """
     classifiers = [step.classifier for step in steps]
     if values:
@@ -86,21 +82,15 @@ def measured(steps: list[Step], episode: Episode, values: bool) -> dict[str, Flo
             "query_error": _errors(classifiers, episode.query),
             "support_error": _errors(classifiers, episode.support),
         }
-    itself = Episode(episode.support, episode.support)
-    queries, support = (
-        [score({"final": each}, asked) for each in classifiers] for asked in (episode, itself)
-    )
-    return {
-        "accuracy": torch.cat([each.accuracy for each in queries], dim=1),
-        "support_accuracy": torch.cat([each.accuracy for each in support], dim=1),
-        "query_loss": torch.stack([each.cross_entropy for each in queries], dim=1),
-        "support_loss": torch.stack([each.cross_entropy for each in support], dim=1),
-    }
+    measures = {}
+    for name, asked in (("", episode), ("support_", Episode(episode.support, episode.support))):
+        scores = [score({"final": classifier}, asked) for classifier in classifiers]
+        measures[f"{name}accuracy"] = torch.cat([step.accuracy for step in scores], dim=1)
+        measures[f"{name or 'query_'}loss"] = torch.stack([step.cross_entropy for step in scores], dim=1)
+    return measures
 
 
 def _errors(classifiers: list[Classifier], points: Float[Tensor, "B 1 M E"]) -> Float64[Tensor, "B steps"]:
     """Mean squared error of each task."""
-    found = [
-        (each(points)[..., 0] - points[..., -1]).double().square().flatten(1).mean(1) for each in classifiers
-    ]
-    return torch.stack(found, dim=1)
+    errors = [classifier(points)[..., 0] - points[..., -1] for classifier in classifiers]
+    return torch.stack([error.double().square().flatten(1).mean(1) for error in errors], dim=1)

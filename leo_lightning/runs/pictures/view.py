@@ -1,4 +1,4 @@
-"""View: what pictures are drawn from, a learner at a step of its training and validation tasks."""
+"""View: what pictures are drawn from, a learner at one training step and its validation tasks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,31 +14,27 @@ from leo_lightning.training.task_scores import TaskScores
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TASKS = 100
-"""Validation tasks, the first ones, that are looked at more closely than a validation does."""
-BATCH = 50
-"""As many of them at once."""
+TASKS = 100  # the first validation tasks, which pictures look at more closely than a validation does
+BATCH = 50  # tasks adapted to at once
 
 
 class Picture(NamedTuple):
-    """What there is to see, and the numbers behind it."""
+    """A figure and the numbers behind it, or a table alone."""
 
-    rows: list[list[Any]]
-    """Names of columns first."""
-    figure: "Figure | None" = None
-    """None for what is a table."""
+    rows: list[list[Any]]  # the first row holds the column names
+    figure: "Figure | None" = None  # None for a table
 
 
 @dataclass(frozen=True)
 class View:
-    """A learner and validation tasks.
+    """A learner and its validation tasks.
 
     Attributes:
         learner: in evaluation mode.
-        data: whose validation tasks are taken.
-        device: where the learner is.
-        dtype: that of its weights.
-        scores: of all tasks of the validation of this very step; None if there was none.
+        data: source of the validation tasks.
+        device: device of the learner.
+        dtype: floating point type of its weights.
+        scores: scores of all validation tasks at this step; None if no validation was made here.
     """
 
     learner: Learner
@@ -48,11 +44,11 @@ class View:
     scores: TaskScores | None
 
     def episode(self, tasks: Sequence[int]) -> Episode:
-        """The validation tasks of these numbers."""
+        """The validation tasks with these numbers."""
         return self.data.episode(tasks, "validate", self.device).in_precision(self.dtype)
 
     def episodes(self) -> Iterator[Episode]:
-        """The first validation tasks."""
+        """The first validation tasks in meta-batches."""
         last = min(TASKS, self.data.val_tasks)
         for first in range(0, last, BATCH):
             yield self.episode(range(first, min(first + BATCH, last)))

@@ -1,4 +1,4 @@
-"""What `python -m leo_lightning figures` refuses, for test_refusals.py and docs/errors.md."""
+"""Bad input to `python -m leo_lightning figures`, for test_refusals.py."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +14,7 @@ from tests.refusals import Case, World, checkpoint, data, finished, saved, text
 
 DONE = "--ckpt_path done/checkpoints/best.ckpt --out out"
 OTHER = "--ckpt_path done/checkpoints/other.ckpt --out out"
-MANUAL = "see python -m leo_lightning figures --help"
-OF_LATENTS = "see python -m leo_lightning figures latents --help"
-OTHER_OUT = "name another folder with --out"
-ANOTHER = "name a best.ckpt or last.ckpt of a run"
 FUNCTIONS = "leo_lightning.data.function_data.FunctionDataModule"
-NAMES = ", ".join(f"val{number:02d}" for number in range(16))
 
 
 def another(make: Callable[[], Any]) -> Callable[[World], object]:
@@ -50,7 +45,7 @@ FIGURES = {
     "a word for a number": Case(f"figures latents {DONE} --tasks many", "argument --tasks"),
     "no tasks": Case(f"figures latents {DONE} --tasks 0", "--tasks", finished),
     "task below 0": Case(f"figures episode {DONE} --task -1", "--task", finished),
-    "task without a number": Case(f"figures episode {DONE} --task {2**63}", "--task", finished),
+    "no samples": Case(f"figures regression {DONE} --samples 0", "--samples", finished),
     "no such checkpoint": Case("figures latents --ckpt_path x.ckpt --out out", "no such checkpoint"),
     "checkpoint of text": Case(
         "figures latents --ckpt_path x.ckpt --out out",
@@ -68,7 +63,6 @@ FIGURES = {
         checkpoint(),
     ),
     "broken configuration": Case(f"figures latents {DONE}", "/done/config.yaml", config("data: [")),
-    "data that are no table": Case(f"figures latents {DONE}", "/done/config.yaml", config("data: 3")),
     "mistyped field of the data": Case(
         f"figures latents {DONE}",
         "/done/config.yaml",
@@ -112,7 +106,7 @@ FIGURES = {
     ),
     "codes that stay": Case(
         f"figures latents {OTHER}",
-        "takes no latent steps, so that codes stay what they are",
+        "takes no latent steps",
         another(lambda: LEO(128, 4, latent_steps=0)),
     ),
     "unknown class": Case(
@@ -146,12 +140,12 @@ FIGURES = {
     ),
     "out is a file": Case(
         "figures latents --ckpt_path x.ckpt --out out",
-        "cannot be written",
+        "out: is not a folder",
         text("out", ""),
     ),
     "out below a file": Case(
         "figures latents --ckpt_path x.ckpt --out file/out",
-        "cannot be written",
+        "out: is not a folder",
         text("file", ""),
     ),
 }

@@ -16,7 +16,7 @@ from tests.commands.figures.subjects import small_leo, subject_of
 
 
 def test_a_learner_at_hand_is_drawn_as_its_checkpoint_would_be(tmp_path: Path):
-    """Catches rounding to float32, dropout, and a learner that drawing changes."""
+    """Catches rounding to float32, dropout, and a change of the learner."""
     learner = small_leo(dropout=0.5).float().train()
     subject = subject_of(tmp_path)
     same = Subject("x", small_leo(dropout=0.5).float().double(), subject.data)
@@ -28,7 +28,7 @@ def test_a_learner_at_hand_is_drawn_as_its_checkpoint_would_be(tmp_path: Path):
 
 
 def test_a_notebook_shows_the_figure_alone(tmp_path: Path, capsys: pytest.CaptureFixture):
-    """Catches thousands of numbers and a line of progress in a notebook, and a style that stays."""
+    """Catches thousands of numbers and a progress line in a notebook, and a style that leaks out."""
     settings = dict(matplotlib.rcParams)
     subject = subject_of(tmp_path)
     drawing = Drawing.of(latents, subject.learner, subject.data, tasks=8)
@@ -41,7 +41,7 @@ def test_a_notebook_shows_the_figure_alone(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_figure_of_another_learner_is_refused(tmp_path: Path):
-    """Catches a line about a checkpoint that there is none of."""
+    """Catches a message about a checkpoint where there is none."""
     subject = subject_of(tmp_path)
     learner = LEO(embedding_size=6, num_latents=4, latent_steps=0)
     with pytest.raises(InputError, match="the learner: takes no latent steps"):

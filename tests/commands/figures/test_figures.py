@@ -1,6 +1,5 @@
 """The figures: their numbers against learner and scoring, and what they leave on the disk."""
 
-import argparse
 import csv
 import itertools
 import math
@@ -15,7 +14,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from leo_lightning.commands.figures import adaptation, command, curvature, episode, latents
+from leo_lightning import __main__ as program
+from leo_lightning.commands.figures import adaptation, curvature, episode, latents
 from leo_lightning.commands.figures.geometry import theta_steps
 from leo_lightning.commands.figures.subject import Subject
 from leo_lightning.common.figure_style import class_colours, figure_style
@@ -24,24 +24,24 @@ from leo_lightning.training.scoring import score
 from tests.commands.figures.checkpoints import save_checkpoint
 from tests.commands.figures.subjects import settled, small_leo, subject_of
 from tests.places import ROOT
-from tests.tiny_run import files, folders, rows, tiny
+from tests.tiny_run import files, folders, rows
 
 
-def table(found: list[list[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(found[0], row, strict=True)) for row in found[1:]]
+def records(table: list[list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(table[0], row, strict=True)) for row in table[1:]]
 
 
 def drawn(module: Any, subject: Subject, **values: Any) -> tuple[Figure, list[dict[str, Any]]]:
-    with figure_style():
-        figure, found = module.draw(subject, **values)
+    with figure_style(), torch.inference_mode():
+        figure, table = module.draw(subject, **values)
         figure.draw_without_rendering()  # where a layout fails
-    assert all(isinstance(value, str | int | float) for row in found for value in row)
-    return figure, table(found)
+    assert all(isinstance(value, str | int | float) for row in table for value in row)
+    return figure, records(table)
 
 
 def offsets(ax: Axes) -> np.ndarray:
     """All points of a panel."""
-    return np.concatenate([np.asarray(each.get_offsets()) for each in ax.collections])
+    return np.concatenate([np.asarray(dots.get_offsets()) for dots in ax.collections])
 
 
 # Adaptation
@@ -56,7 +56,7 @@ def offsets(ax: Axes) -> np.ndarray:
 def test_adaptation_ends_where_scoring_does(tmp_path: Path, settings: dict, test_query: str | None):
     """Catches other tasks, a stage at the wrong step, and sums in place of means."""
     subject = subject_of(tmp_path, small_leo(**settings), test_query=test_query)
-    figure, found = drawn(adaptation, subject, tasks=70)  # two meta-batches
+    figure, table = drawn(adaptation, subject, tasks=70)  # two meta-batches
     stages = ("before_adaptation", "after_latent_steps", "final")
     scores: list = [[], []]
     for task in subject.episodes("test", range(70)):
@@ -67,8 +67,8 @@ def test_adaptation_ends_where_scoring_does(tmp_path: Path, settings: dict, test
     accuracy, loss = map(torch.cat, scores)
     leo, _ = subject.leo()
     T, F = leo.latent_steps, leo.finetuning_steps
-    by_step = {(row["measure"], row["step"]): row for row in found}
-    assert len(by_step) == len(found) == 3 * (T + F + 1)
+    by_step = {(row["measure"], row["step"]): row for row in table}
+    assert len(by_step) == len(table) == 3 * (T + F + 1)
     for column, (stage, step) in enumerate(zip(stages, (0, T, T + F), strict=True)):
         assert by_step["accuracy", step]["mean"] == pytest.approx(accuracy[:, column].mean().item()), stage
     last = by_step["query_loss", T + F]
@@ -84,20 +84,20 @@ def test_adaptation_ends_where_scoring_does(tmp_path: Path, settings: dict, test
 
 
 def test_support_loss_is_a_mean_over_images(tmp_path: Path):
-    """Catches the loss of the queries for that of the support."""
+    """Catches the loss of the queries in place of the support's."""
     subject = subject_of(tmp_path)
-    _, found = drawn(adaptation, subject, tasks=3)
+    _, table = drawn(adaptation, subject, tasks=3)
     [task] = subject.episodes("test", range(3))
     chance = subject.learner.adapt(task.support)(task.support).log_softmax(-1)
     expected = -torch.stack([chance[:, n, :, n] for n in range(3)]).mean().item()
-    assert found[-1]["measure"] == "support_loss"
-    assert found[-1]["mean"] == pytest.approx(expected)
+    assert table[-1]["measure"] == "support_loss"
+    assert table[-1]["mean"] == pytest.approx(expected)
 
 
 def test_a_single_task(tmp_path: Path):
     """Catches a crash where one task has no interval."""
-    _, found = drawn(adaptation, subject_of(tmp_path), tasks=1)
-    assert math.isnan(found[0]["ci95"])
+    _, table = drawn(adaptation, subject_of(tmp_path), tasks=1)
+    assert math.isnan(table[0]["ci95"])
 
 
 # Latents
@@ -115,25 +115,25 @@ class TSNE:
 
 def test_latents_are_the_learners_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches test tasks, codes of one copy or of another phase, and a class that is another's."""
-    monkeypatch.setattr("sklearn.manifold.TSNE", TSNE)
+    monkeypatch.setattr(latents, "TSNE", TSNE)
     subject = subject_of(tmp_path, train_on_val=False)
-    figure, found = drawn(latents, subject, tasks=60, highlighted="val3")
-    assert len(found) == 60 * 3
+    figure, table = drawn(latents, subject, tasks=60, highlighted="val3")
+    assert len(table) == 60 * 3
     names, i = [f"val{n}" for n in range(5)], 0
     for task in subject.episodes("validate", range(60)):
         steps = subject.learner.every_step(task.support)
         z, adapted = steps.latents[0].mean(2), steps.latents[-1].mean(2)
         for b, number in enumerate(task.rows.task.tolist()):
             for n in range(3):
-                row, i = found[i], i + 1
+                row, i = table[i], i + 1
                 assert (row["task"], row["class"]) == (number, names[task.rows.classes[b, n]])
                 expected = [*z[b, n, :2].tolist(), *adapted[b, n, :2].tolist()]
                 assert [*row.values()][2:] == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    codes = [(row[f"{phase}_x"], row[f"{phase}_y"]) for phase in ("z", "adapted") for row in found]
+    codes = [(row[f"{phase}_x"], row[f"{phase}_y"]) for phase in ("z", "adapted") for row in table]
     for ax in figure.axes:
         np.testing.assert_allclose(sorted(map(tuple, offsets(ax))), sorted(codes), atol=1e-6)
     highlighted = offsets_of(figure.axes[2].collections[-1])
-    assert len(highlighted) == 2 * sum(row["class"] == "val3" for row in found)
+    assert len(highlighted) == 2 * sum(row["class"] == "val3" for row in table)
     assert figure.axes[2].get_title() == "class val3"
 
 
@@ -142,24 +142,24 @@ def offsets_of(collection: Any) -> np.ndarray:
 
 
 def test_one_task_and_the_usual_class(tmp_path: Path):
-    """Catches a perplexity that few points do not have, and a class to highlight that has no codes."""
-    figure, found = drawn(latents, subject_of(tmp_path), tasks=1, highlighted=None)
-    assert figure.axes[2].get_title() in {f"class {row['class']}" for row in found}
-    assert all(math.isfinite(value) for row in found for value in [*row.values()][2:])
+    """Catches a perplexity too large for few points, and a highlighted class without codes."""
+    figure, table = drawn(latents, subject_of(tmp_path), tasks=1, highlighted=None)
+    assert figure.axes[2].get_title() in {f"class {row['class']}" for row in table}
+    assert all(math.isfinite(value) for row in table for value in [*row.values()][2:])
 
 
 def test_codes_that_all_begin_alike(tmp_path: Path):
     """Catches NaN where z is 0 for all tasks."""
-    _, found = drawn(latents, subject_of(tmp_path, small_leo(random_prior=True)), tasks=9, highlighted=None)
-    assert all(math.isfinite(value) for row in found for value in [*row.values()][2:])
+    _, table = drawn(latents, subject_of(tmp_path, small_leo(random_prior=True)), tasks=9, highlighted=None)
+    assert all(math.isfinite(value) for row in table for value in [*row.values()][2:])
 
 
 def test_names_are_set_apart():
-    """Catches names that cover each other, and names moved though they are free."""
+    """Catches names that cover each other, and names moved without need."""
     places = {0: (0.0, 0.0), 1: (1.0, 0.5), 2: (1.0, 0.0), 3: (50.0, 0.0)}
-    found = latents._apart(places, 100.0)
-    assert found[3] == (50.0, 0.0)
-    heights = sorted(found[number][1] for number in range(3))
+    placed = latents._apart(places, 100.0)
+    assert placed[3] == (50.0, 0.0)
+    heights = sorted(placed[number][1] for number in range(3))
     assert all(b - a > 3.1 for a, b in itertools.pairwise(heights))
 
 
@@ -167,33 +167,33 @@ def test_names_are_set_apart():
 
 
 def test_curvature_of_several_methods(tmp_path: Path):
-    """Catches other tasks for other methods, a percentile for another, and curvature of what has no code."""
+    """Catches other tasks for other methods, swapped percentiles, and curvature of a method without codes."""
     subject = subject_of(tmp_path)
     others = {
         "generator": checkpoint(tmp_path, "generator", small_leo(latent_steps=0)),
         "Meta-SGD": checkpoint(tmp_path, "sgd", settled(MetaSGD(6, 5, steps=4))),
     }
-    _, found = drawn(curvature, subject, tasks=60, other=list(others.items()))
-    panels = {(row["method"], row["panel"], row["of"]) for row in found}
+    _, table = drawn(curvature, subject, tasks=60, other=list(others.items()))
+    panels = {(row["method"], row["panel"], row["of"]) for row in table}
     assert panels == {
         *((m, "a", of) for m in ("LEO", "generator") for of in ("z", "θ")),
         *((m, "b", "decoder") for m in ("LEO", "generator")),
         ("LEO", "c", "z"),
         *((m, "c", "θ") for m in ("LEO", "generator", "Meta-SGD")),
     }
-    support = torch.cat([each.support for each in subject.episodes("test", range(60))])
+    support = torch.cat([task.support for task in subject.episodes("test", range(60))])
     learners = {"LEO": subject.learner, "generator": small_leo(latent_steps=0)}
     learners["Meta-SGD"] = settled(MetaSGD(6, 5, steps=4))
     for label, learner in learners.items():
         expected = theta_steps(learner, support).numpy()
-        mine = [row for row in found if (row["method"], row["panel"]) == (label, "c")]
+        mine = [row for row in table if (row["method"], row["panel"]) == (label, "c")]
         assert [row["index"] for row in mine] == list(range(1, expected.shape[1] + 1))
         tolerance = {"rtol": 1e-4} if label != "LEO" else {}  # stored in float32
         for name, level in (("median", 50), ("p5", 5), ("p95", 95)):
             values = [row[name] for row in mine]
             np.testing.assert_allclose(values, np.percentile(expected, level, axis=0), **tolerance)
         np.testing.assert_allclose([row["mean"] for row in mine], expected.mean(0), **tolerance)
-    decoder = [row["median"] for row in found if (row["method"], row["panel"]) == ("LEO", "b")]
+    decoder = [row["median"] for row in table if (row["method"], row["panel"]) == ("LEO", "b")]
     matrix = subject.learner.decoder.weight[:6].detach().numpy()
     np.testing.assert_allclose(decoder, np.linalg.svd(matrix)[1])
 
@@ -215,21 +215,21 @@ def checkpoint(folder: Path, name: str, learner: Any) -> Path:
 )
 def test_curvature_without_some_steps(tmp_path: Path, settings: dict):
     """Catches a crash where a kind of step is missing, or all."""
-    figure, found = drawn(curvature, subject_of(tmp_path, small_leo(**settings)), tasks=2, other=[])
+    figure, table = drawn(curvature, subject_of(tmp_path, small_leo(**settings)), tasks=2, other=[])
     assert len(figure.axes[0].containers) == 2
-    steps = [row["of"] for row in found if row["panel"] == "c"]
+    steps = [row["of"] for row in table if row["panel"] == "c"]
     defaults = {"latent_steps": 2, "finetuning_steps": 3} | settings
     assert steps == ["z"] * defaults["latent_steps"] + ["θ"] * defaults["finetuning_steps"]
 
 
 def test_many_eigenvalues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches a crash where there are too many for points, and a band at another place."""
+    """Catches a crash with too many eigenvalues for points, and a band in the wrong place."""
     monkeypatch.setattr(curvature, "POINTS", 3)
-    figure, found = drawn(curvature, subject_of(tmp_path), tasks=9, other=[])
+    figure, table = drawn(curvature, subject_of(tmp_path), tasks=9, other=[])
     assert not figure.axes[0].containers
-    bands = [each.get_paths()[0].vertices for each in figure.axes[0].collections]
+    bands = [band.get_paths()[0].vertices for band in figure.axes[0].collections]
     for of, band in zip(("z", "θ"), bands, strict=True):
-        mine = [row for row in found if (row["panel"], row["of"]) == ("a", of)]
+        mine = [row for row in table if (row["panel"], row["of"]) == ("a", of)]
         ends = {row[end] for row in mine for end in ("p5", "p95")}
         assert set(band[:, 1].round(9)) == {round(end, 9) for end in ends}
 
@@ -241,42 +241,26 @@ def test_many_eigenvalues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_an_episode_is_what_the_learner_says(tmp_path: Path, settings: dict):
     """Catches another task, images of another class, and probabilities in another order."""
     subject = subject_of(tmp_path, **settings)
-    figure, found = drawn(episode, subject, task=7)
+    figure, table = drawn(episode, subject, task=7)
     [task] = subject_of(tmp_path, **(settings | {"test_query": 4})).episodes("test", range(7, 8))
     bank = subject.data.bank("test")
     chance = subject.learner.adapt(task.support)(task.query).softmax(-1)[0].flatten(0, 1)
     classes = [bank.class_names[n] for n in task.rows.classes[0]]
-    queries = [row for row in found if row["part"] == "query"]
+    queries = [row for row in table if row["part"] == "query"]
     assert [row["image"] for row in queries] == [bank.image_names[n] for n in task.rows.query.flatten()]
     assert [row["class"] for row in queries] == [name for name in classes for _ in range(4)]
     shown = torch.tensor([[row[f"p({name})"] for name in classes] for row in queries])
     torch.testing.assert_close(shown, chance.float())
     assert [row["predicted"] for row in queries] == [classes[n] for n in chance.argmax(1)]
-    support = [row for row in found if row["part"] == "support"]
+    support = [row for row in table if row["part"] == "support"]
     assert [row["image"] for row in support] == [bank.image_names[n] for n in task.rows.support.flatten()]
     mesh = figure.axes[2].collections[0].get_array()
     np.testing.assert_allclose(np.asarray(mesh).reshape(chance.shape), chance)
     wrong = sum(row["class"] != row["predicted"] for row in queries)
     images = figure.axes[0].collections
-    assert [len(each.get_offsets()) for each in images] == [len(queries), wrong, len(support)]
+    assert [len(dots.get_offsets()) for dots in images] == [len(queries), wrong, len(support)]
     places = [(row["x"], row["y"]) for row in (*queries, *support)]
     np.testing.assert_allclose([*offsets_of(images[0]), *offsets_of(images[2])], places)
-
-
-def test_projection():
-    """Catches a projection of another scale, a sign that depends on the library, and too few dimensions."""
-    rows = torch.randn(9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found, shares = episode._projected(rows)
-    centred = rows - rows.mean(0)
-    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred).flip(0)
-    torch.testing.assert_close(found.square().sum(0), eigenvalues[:2])
-    assert shares == pytest.approx((eigenvalues / eigenvalues.sum())[:2].tolist())
-    torch.testing.assert_close(episode._projected(-rows)[0].abs(), found.abs())
-    assert (found.amax(0) == found.abs().amax(0)).all()
-    flat, shares = episode._projected(torch.tensor([[1.0], [2.0]]))
-    assert sorted(flat.flatten().tolist()) == pytest.approx([-0.5, 0.0, 0.0, 0.5])
-    assert shares == [1.0, 0.0]
-    assert episode._projected(torch.zeros(3, 2))[1] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +275,7 @@ def test_projection():
     ],
 )
 def test_short_names(name: str, known: str, short: str):
-    """Catches a name that is nothing, or too long."""
+    """Catches an empty name, and one that is too long."""
     assert episode._short(name, known) == short
 
 
@@ -305,12 +289,10 @@ def test_class_colours(count: int):
         assert len(set(map(str, class_colours(count)))) == count
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of a finished run on synthetic features."""
-    root = tmp_path_factory.mktemp("runs")
-    assert tiny(root, command="fit") == 0
-    return folders(root)[0] / "checkpoints" / "best.ckpt"
+@pytest.fixture
+def checkpoint_path(finished_run: Path) -> Path:
+    """A checkpoint of a run on synthetic features."""
+    return finished_run / "checkpoints" / "best.ckpt"
 
 
 @pytest.mark.parametrize(
@@ -322,14 +304,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("episode", "--task=3"),
     ],
 )
-def test_files(name: str, more: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches bytes that change, paths and dates in a file, what is left besides, and no numbers."""
+def test_files(
+    name: str, more: str, checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Catches bytes that change, paths and dates in a file, leftover files, and an empty table."""
     out = tmp_path / "new" / "out"
-    words = [name, f"--ckpt_path={run}", f"--out={out}", more]
-    assert command.main(words) == 0, capsys.readouterr().err
+    words = [name, f"--ckpt_path={checkpoint_path}", f"--out={out}", more]
+    assert program.run("figures", words) == 0, capsys.readouterr().err
     assert [path.name for path in files(out)] == [f"{name}.{kind}" for kind in ("csv", "png", "svg")]
     before = {path: path.read_bytes() for path in files(out)}
-    assert command.main(words) == 0
+    assert program.run("figures", words) == 0
     assert before == {path: path.read_bytes() for path in files(out)}
     svg = (out / f"{name}.svg").read_text()
     assert str(tmp_path) not in svg
@@ -340,44 +324,40 @@ def test_files(name: str, more: str, run: Path, tmp_path: Path, capsys: pytest.C
     assert f"csv         {out / name}.csv" in said
 
 
-def test_features_of_another_folder(run: Path, tmp_path: Path):
-    """Catches an option that is not heard, and features of the run in place of these."""
-    from leo_lightning.commands import features
-
-    assert features.main(["synthesize", str(tmp_path / "other"), "--seed=5"]) == 0
-    found = []
+def test_features_of_another_folder(checkpoint_path: Path, tmp_path: Path):
+    """Catches an ignored --data.root."""
+    assert program.run("features", ["synthesize", str(tmp_path / "other"), "--seed=5"]) == 0
+    tables = []
     for extra in ([], [f"--data.root={tmp_path / 'other'}"]):
-        assert command.main(["episode", f"--ckpt_path={run}", f"--out={tmp_path / 'out'}", *extra]) == 0
-        found.append((tmp_path / "out" / "episode.csv").read_text())
-    assert found[0] != found[1]
+        assert (
+            program.run(
+                "figures", ["episode", f"--ckpt_path={checkpoint_path}", f"--out={tmp_path / 'out'}", *extra]
+            )
+            == 0
+        )
+        tables.append((tmp_path / "out" / "episode.csv").read_text())
+    assert tables[0] != tables[1]
 
 
-def test_numbers_of_the_command_are_those_of_a_test(run: Path, tmp_path: Path):
+def test_the_command_and_a_test_agree(checkpoint_path: Path, tmp_path: Path):
     """Catches another protocol, other tasks and another normalisation than train.py has."""
-    from leo_lightning.commands import train as cli
-
-    words = [f"--ckpt_path={run}", f"--run.root={tmp_path / 'runs'}", "--trainer.accelerator=cpu"]
-    assert cli.main(["test", *words, "--run.name=t", "--data.test_tasks=40"]) == 0
-    assert command.main(["adaptation", f"--ckpt_path={run}", f"--out={tmp_path}", "--tasks=40"]) == 0
+    words = [f"--ckpt_path={checkpoint_path}", f"--run.root={tmp_path / 'runs'}", "--trainer.accelerator=cpu"]
+    assert program.run("test", [*words, "--run.name=t", "--data.test_tasks=40"]) == 0
+    assert (
+        program.run(
+            "figures", ["adaptation", f"--ckpt_path={checkpoint_path}", f"--out={tmp_path}", "--tasks=40"]
+        )
+        == 0
+    )
     with (folders(tmp_path / "runs", "t")[0] / "per_task.csv").open() as file:
         per_task = list(csv.DictReader(file))
-    found = {row["step"]: row for row in rows(tmp_path / "adaptation.csv") if row["measure"] == "accuracy"}
+    accuracy = {row["step"]: row for row in rows(tmp_path / "adaptation.csv") if row["measure"] == "accuracy"}
     for stage, step in {"before_adaptation": 0, "after_latent_steps": 5, "final": 10}.items():
         expected = np.mean([float(row[stage]) for row in per_task])
-        assert float(found[str(step)]["mean"]) == pytest.approx(expected, abs=1e-3), stage
+        assert float(accuracy[str(step)]["mean"]) == pytest.approx(expected, abs=1e-3), stage
 
 
-def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Catches a traceback after Ctrl-C."""
-
-    def interrupt(arguments: argparse.Namespace) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "_draw", interrupt)
-    assert command.main(["episode", "--ckpt_path=x", "--out=y"]) == 130
-    assert capsys.readouterr().err == "interrupted; nothing was written\n"
-
-
+@pytest.mark.slow
 def test_help_comes_at_once():
     """Catches imports that take seconds."""
     program = """

@@ -48,16 +48,16 @@ def hessian(loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_curvature_is_that_of_the_hessian(name: str):
+def test_curvature_against_the_hessian(name: str):
     """Catches a mean in place of the sum, a wrong point, an offset left out, and eigenvalues left out."""
     leo, support = small_leo(**VARIANTS[name]), support_of()
-    found = curvature(leo, support)
+    spectra = curvature(leo, support)
     steps = leo.adaptation(support, NO_NOISE)
     for b in range(len(support)):
         one, z, theta = support[b : b + 1], steps.code_mean[b], steps.decoded[0][b]
         in_z = hessian(lambda z: support_loss(leo, one, z))(z)  # noqa: B023
         in_theta = hessian(lambda theta: support_loss(leo, one, None, theta))(theta)  # noqa: B023
-        for ours, whole, size in zip(found, (in_z, in_theta), (z.numel(), theta.numel()), strict=True):
+        for ours, whole, size in zip(spectra, (in_z, in_theta), (z.numel(), theta.numel()), strict=True):
             expected = torch.linalg.eigvalsh(whole.reshape(size, size)).abs().sort(descending=True).values
             kept = ours.shape[1]
             torch.testing.assert_close(ours[b], expected[:kept], rtol=1e-8, atol=1e-10)
@@ -66,28 +66,32 @@ def test_curvature_is_that_of_the_hessian(name: str):
 
 
 def test_spectrum_of_sure_answers():
-    """Catches square roots of chances that are 0, and rounding that makes an eigenvalue negative."""
+    """Catches square roots of zero probabilities, and rounding that makes an eigenvalue negative."""
     features = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     logits = 2000 * torch.eye(4, dtype=torch.float64).expand(2, 4, 4)
-    found = spectrum(features, logits)
-    assert found.isfinite().all()
-    assert (found >= 0).all()
+    eigenvalues = spectrum(features, logits)
+    assert eigenvalues.isfinite().all()
+    assert (eigenvalues >= 0).all()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_step_is_a_learner_with_fewer_steps(name: str):
-    """Catches a step left out or doubled, a missing centroid, copies that step too far, and other codes."""
+    """Catches a step left out or doubled, a missing centroid, copies that step too far, and wrong codes."""
     leo, support = small_leo(**VARIANTS[name]), support_of()
-    found = leo.every_step(support)
+    adaptation = leo.every_step(support)
     T, F = leo.latent_steps, leo.finetuning_steps
-    assert (len(found.latents), len(found.decoded), len(found.weights)) == (T + 1, T + 1, F + 1)
-    for step, weight in enumerate([*found.decoded, *found.weights[1:]]):
+    assert (len(adaptation.latents), len(adaptation.decoded), len(adaptation.weights)) == (
+        T + 1,
+        T + 1,
+        F + 1,
+    )
+    for step, weight in enumerate([*adaptation.decoded, *adaptation.weights[1:]]):
         fewer = with_steps(leo, latent_steps=min(step, T), finetuning_steps=max(0, step - T), test_samples=0)
         expected = fewer.adapt(support)
         torch.testing.assert_close(weight, expected.weight, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(found.bias, expected.bias)
+        torch.testing.assert_close(adaptation.bias, expected.bias)
     expected = leo.adaptation(support, NO_NOISE).latents
-    for z, z_expected in zip(found.latents, expected, strict=True):
+    for z, z_expected in zip(adaptation.latents, expected, strict=True):
         torch.testing.assert_close(z, z_expected, rtol=1e-10, atol=1e-12)
 
 
@@ -95,26 +99,26 @@ def test_every_step_is_a_learner_with_fewer_steps(name: str):
     "name", ["plain", "beside a centroid", "no latent steps", "no fine-tuning", "no steps"]
 )
 def test_lengths_of_leos_steps(name: str):
-    """Catches the length of z for that of θ, a mean over tasks or classes, and steps in disorder."""
+    """Catches the length of z in place of θ, a mean over tasks or classes, and steps in disorder."""
     leo, support = small_leo(**VARIANTS[name]), support_of()
     T, F = leo.latent_steps, leo.finetuning_steps
     thetas = [
         with_steps(leo, latent_steps=min(step, T), finetuning_steps=max(0, step - T)).adapt(support).weight
         for step in range(T + F + 1)
     ]
-    found = theta_steps(leo, support)
-    assert found.shape == (3, T + F)
+    lengths = theta_steps(leo, support)
+    assert lengths.shape == (3, T + F)
     for step in range(T + F):
         expected = (thetas[step + 1] - thetas[step]).square().sum((1, 2)).sqrt()
-        torch.testing.assert_close(found[:, step], expected, rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(lengths[:, step], expected, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [MetaSGD, MAML, MetaLSTM])
 @pytest.mark.parametrize("test_steps", [None, 4])
 def test_lengths_of_the_steps_of_an_adapted_head(kind: type, test_steps: int | None):
-    """Catches the hidden layer's steps, training's number of them, and settings that stay changed."""
+    """Catches the hidden layer's steps, training's number of steps, and settings left changed."""
     learner, support = settled(kind(6, 5, steps=3, test_steps=test_steps)), support_of()
-    found = theta_steps(learner, support)
+    lengths = theta_steps(learner, support)
     assert learner.test_steps == test_steps
     heads = [
         with_steps(learner, test_steps=s).adapt(support).layers[-1].weight
@@ -125,4 +129,4 @@ def test_lengths_of_the_steps_of_an_adapted_head(kind: type, test_steps: int | N
     )
     heads = [start, *heads]
     expected = [(after - before).flatten(1).norm(dim=1) for before, after in itertools.pairwise(heads)]
-    torch.testing.assert_close(found, torch.stack(expected, 1))
+    torch.testing.assert_close(lengths, torch.stack(expected, 1))

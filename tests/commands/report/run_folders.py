@@ -28,12 +28,12 @@ def make_run(
 
     Args:
         folder: where.
-        accuracies: of its validations, one after each `every` steps.
+        accuracies: accuracies of its validations, one every `every` steps.
         max_steps: what it was to do.
         every: steps.
-        logged: other columns, a value after each `every` steps; a loss unless said otherwise.
+        logged: other columns, a value every `every` steps; by default a loss.
         tasks: final accuracies of its test tasks; none if it was not tested.
-        changes: settings of LEO, or what its results say.
+        changes: settings of LEO, or entries of its results.
     """
     folder.mkdir(parents=True)
     init_args = {"kl_weight": 0.001, **{key: value for key, value in changes.items() if key != "results"}}

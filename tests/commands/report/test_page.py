@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from leo_lightning.commands.report import command as report
+from leo_lightning import __main__ as program
 from tests.commands.report.run_folders import draw, make_run, write_csv
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt install chromium"),
+]
 
 VALIDATED = [0.50123, 0.61234, 0.71987, 0.69876]
 LOSSES = [1.5, 0.87654321, 0.0001234567, 3.0]
@@ -54,8 +57,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def reports(runs: list[Path]) -> tuple[Path, Path]:
     """A page of one run, and one of two."""
-    assert report.main([str(runs[0])]) == 0
-    assert report.main([*map(str, runs)]) == 0
+    assert program.run("report", [str(runs[0])]) == 0
+    assert program.run("report", [*map(str, runs)]) == 0
     return runs[0] / "report.html", runs[0].parent / "report.html"
 
 
@@ -89,7 +92,7 @@ def visit(browser: Browser) -> Iterator[Callable[[Path, int], Page]]:
 
 
 def hover(page: Page, name: str, share: float) -> list[str]:
-    """What is said when the pointer is over a chart, at a share of its width."""
+    """The labels shown when the pointer is over a chart, at a share of its width."""
     chart = page.locator("figure.chart", has=page.get_by_text(name, exact=True)).locator(".nsewdrag")
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()

@@ -1,4 +1,4 @@
-"""What a report says of runs in every state, and that nothing in a run folder is believed."""
+"""Reports of runs in every state. Nothing in a run folder becomes code."""
 
 import csv
 import inspect
@@ -16,20 +16,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leo_lightning.commands.report import command as report
+from leo_lightning import __main__ as program
 from leo_lightning.commands.report import page, settings
 from leo_lightning.commands.report.charts import MOST_POINTS, groups, score_chart
 from leo_lightning.commands.report.outcome import outcomes, stages, warnings
-from leo_lightning.commands.report.pictures import MOST, ROWS, read_albums
+from leo_lightning.commands.report.pictures import MOST, read_albums
 from leo_lightning.commands.report.run_folder import RunFolder, read_runs
 from leo_lightning.commands.report.tables import thinned
+from leo_lightning.common.yaml_files import read_table
 from leo_lightning.learners.leo import LEO
-from tests.commands.report.run_folders import draw, make_run, png, write_csv
-from tests.tiny_run import folders, results, rows, tiny
+from tests.commands.report.run_folders import draw, make_run, write_csv
+from tests.tiny_run import results, rows
 
 
 class Text(HTMLParser):
-    """What a reader of a page sees, and what it is made of."""
+    """The text of a page, and its tags."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -56,43 +57,38 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def seen(*runs: Path) -> str:
-    """What the page of some runs says."""
-    return Text(page.render(read_runs(runs), time.time())).text
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder as train.py writes it."""
-    root = tmp_path_factory.mktemp("runs")
-    assert tiny(root) == 0
-    return folders(root)[0]
+    """The text of the page of some runs."""
+    return Text(page.render(read_runs(runs))).text
 
 
 # The outcome
 
 
-def test_a_real_run_is_told_as_its_files_have_it(real: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_real_run_is_told_as_its_files_have_it(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """Catches a report that expects other files, columns or names than a run writes."""
-    assert report.main([str(real)]) == 0
-    assert str(real / "report.html") in capsys.readouterr().out
-    text = Text((real / "report.html").read_text()).text
-    found = results(real)
-    assert f"{100 * found['accuracy']:.2f} % ± {100 * found['ci95']:.2f}" in text
+    out = tmp_path / "page.html"
+    assert program.run("report", [str(finished_run), f"--out={out}"]) == 0
+    assert str(out) in capsys.readouterr().out
+    text = Text(out.read_text()).text
+    stored = results(finished_run)
+    assert f"{100 * stored['accuracy']:.2f} % ± {100 * stored['ci95']:.2f}" in text
     assert "mean of 40 test tasks" in text
     assert "trained 6 steps, then tested" in text
-    assert found["command"] in text
-    assert found["commit"] in text
-    validated = [row for row in rows(real / "metrics.csv") if row["val/accuracy"]]
+    assert stored["command"] in text
+    assert stored["commit"] in text
+    validated = [row for row in rows(finished_run / "metrics.csv") if row["val/accuracy"]]
     best = max(validated, key=lambda row: float(row["val/accuracy"]))
     assert f"{100 * float(best['val/accuracy']):.2f} ± " in text
-    for stage, scores in found["stages"].items():
+    for stage, scores in stored["stages"].items():
         assert f"{100 * scores['accuracy']:.2f} ± {100 * scores['ci95']:.2f} %" in text, stage
 
 
-def test_every_column_but_the_test_has_its_curve(real: Path):
+def test_every_column_but_the_test_has_its_curve(finished_run: Path):
     """Catches a curve that is left out, or one of a test."""
-    (run,) = read_runs([real])
-    with (real / "metrics.csv").open(newline="") as file:
+    (run,) = read_runs([finished_run])
+    with (finished_run / "metrics.csv").open(newline="") as file:
         columns = next(csv.reader(file))
     wanted = {name for name in columns if "/" in name and not name.startswith("test/")}
     chart = score_chart([run])
@@ -113,9 +109,9 @@ def test_an_unfinished_run_says_how_far_it_is(tmp_path: Path):
     assert "best validation, at step 40" in text
 
 
-def test_the_checkpoint_knows_more_steps_than_the_log(real: Path, tmp_path: Path):
+def test_the_checkpoint_knows_more_steps_than_the_log(finished_run: Path, tmp_path: Path):
     """Catches a run of 6 steps that seems unfinished, as its last log line is of step 5."""
-    run = Path(shutil.copytree(real, tmp_path / "run"))
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     (run / "results.json").unlink()
     kept = [row for row in rows(run / "metrics.csv") if int(row["step"]) < 5]
     write_csv(run / "metrics.csv", [{key: row[key] for key in row if key[:4] != "test"} for row in kept])
@@ -137,13 +133,13 @@ def test_a_run_that_was_stopped_at_once_has_a_page(tmp_path: Path):
 
 
 def test_a_result_is_not_of_the_training_that_went_on_after_it(tmp_path: Path):
-    """Catches an old result that is shown as that of a resumed run."""
+    """Catches an old result shown as the result of a resumed run."""
     run = make_run(tmp_path / "one", [0.5, 0.75], max_steps=1000, tasks=[0.5, 0.75])
     kept = [row for row in rows(run / "metrics.csv") if not row["test/accuracy"]]
     write_csv(run / "metrics.csv", [{key: row[key] for key in row if key != "test/accuracy"} for row in kept])
     text = seen(run)
     assert "unfinished: step 40 of 1,000" in text
-    assert "its result is of a test before training went on" in text
+    assert "its result is from before training continued" in text
     assert "62.50" not in text
 
 
@@ -164,14 +160,6 @@ def test_less_of_a_squared_error_is_better(tmp_path: Path):
     text = seen(run)
     assert "0.500 ± 0.200" in text
     assert "squared error, best validation, at step 40" in text.lower()
-
-
-def test_new_classes_have_their_own_interval(tmp_path: Path):
-    """Catches a prediction of new classes whose result is not understood."""
-    more = {"wilson95": [0.7, 0.9], "queries": 120, "ci95": None, "stages": {}, "tasks": 1}
-    text = seen(make_run(tmp_path / "one", tasks=[0.75, 0.875], results=more))
-    assert "81.25 % (70.00 to 90.00)" in text
-    assert "120 queries of one task" in text
 
 
 def test_the_difference_is_that_task_by_task(tmp_path: Path):
@@ -210,7 +198,7 @@ def test_the_page_of_several_runs_is_in_the_folder_that_they_share(tmp_path: Pat
     """Catches a page that goes to the first run, and one that is not written anew."""
     runs = [make_run(tmp_path / "runs" / name, [0.5]) for name in "ab"]
     for _ in range(2):
-        assert report.main([*map(str, runs)]) == 0
+        assert program.run("report", [*map(str, runs)]) == 0
     assert (tmp_path / "runs" / "report.html").is_file()
     assert not (runs[0] / "report.html").exists()
 
@@ -249,12 +237,11 @@ def test_the_page_of_a_long_run_stays_small(tmp_path: Path):
     logged = {f"loss/{i}": np.random.default_rng(i).random(4000).tolist() for i in range(8)}
     run = make_run(tmp_path / "one", logged=logged, every=10)
     small = make_run(tmp_path / "two", logged={"loss/0": [1.0]})
-    sizes = [len(page.render(read_runs([each]), time.time())) for each in (run, small)]
+    sizes = [len(page.render(read_runs([folder]))) for folder in (run, small)]
     assert sizes[0] - sizes[1] < 3e5
-    assert f"at most {MOST_POINTS:,} points" in seen(run)
 
 
-def test_what_never_changes_has_an_axis_of_its_size(tmp_path: Path):
+def test_a_constant_has_an_axis_of_its_size(tmp_path: Path):
     """Catches a learning rate of 0.001 drawn as 0, between 1 and -1."""
     run = make_run(tmp_path / "one", [0.5])
     write_csv(run / "metrics.csv", [{"step": step, "health/learning_rate": 0.001} for step in range(3)])
@@ -262,14 +249,13 @@ def test_what_never_changes_has_an_axis_of_its_size(tmp_path: Path):
     assert tuple(chart.figure.layout.yaxis.range) == (0.0, 0.002)
 
 
-def test_what_is_not_finite_is_a_gap_and_said(tmp_path: Path):
-    """Catches JSON that no browser reads, and a gap that nobody explains."""
+def test_values_that_are_not_finite_are_gaps(tmp_path: Path):
+    """Catches JSON that no browser reads."""
     run = make_run(tmp_path / "one", logged={"loss/kl": [1.0, float("nan"), float("inf"), 2.0]})
-    html = page.render(read_runs([run]), time.time())
+    html = page.render(read_runs([run]))
     data = re.search(r'<script type="application/json" id="figures">(.*?)</script>', html, re.DOTALL)
     assert data is not None
     json.loads(data[1], parse_constant=pytest.fail)
-    assert "A gap is a value that is no finite number" in Text(html).text
 
 
 # Pictures
@@ -281,7 +267,6 @@ def test_twelve_steps_of_many_are_shown(tmp_path: Path):
     steps = [500 * i for i in range(1, 41)]
     draw(run, "confusion", steps)
     draw(run, "codes", [500])
-    (run / "pictures" / "codes" / "step-00001000.png").write_bytes(png(1)[:-5])
     (run / "pictures" / "codes" / "notes.txt").write_text("")
     # the numbers behind a picture, which goes before them
     write_csv(run / "pictures" / "codes" / "step-00000500.csv", [{"task": 0}])
@@ -290,7 +275,7 @@ def test_twelve_steps_of_many_are_shown(tmp_path: Path):
     assert len(shown) == MOST
     assert {500, 20_000} <= set(shown) <= set(steps)
     assert [picture.step for picture in albums["codes"].pictures] == [500]
-    images = [tag for tag in Text(page.render(read_runs([run]), time.time())).tags if tag[0] == "img"]
+    images = [tag for tag in Text(page.render(read_runs([run]))).tags if tag[0] == "img"]
     assert len(images) == MOST + 1
     assert all(
         attributes["alt"] and attributes["src"][:22] == "data:image/png;base64," for _, attributes in images
@@ -299,20 +284,15 @@ def test_twelve_steps_of_many_are_shown(tmp_path: Path):
 
 
 def test_a_table_among_the_pictures(tmp_path: Path):
-    """Catches hardest tasks that are not shown, or all ten thousand of them."""
+    """Catches hardest tasks that are not shown, and numbers with all their digits."""
     run = make_run(tmp_path / "one", [0.5])
     place = run / "pictures" / "hardest_tasks"
     place.mkdir(parents=True)
-    write_csv(
-        place / "step-00000500.csv",
-        [{"task": i, "classes": f"cat {i}", "accuracy": 2 / 3} for i in range(ROWS + 5)],
-    )
+    write_csv(place / "step-00000500.csv", [{"task": 1, "classes": "cat, dog", "accuracy": 2 / 3}])
     text = seen(run)
     assert "0.6667" in text
     assert "0.66666" not in text
-    assert f"cat {ROWS - 1}" in text
-    assert f"cat {ROWS}" not in text
-    assert "5 more rows are in the file" in text
+    assert "cat, dog" in text
     assert "Hardest tasks" in text
 
 
@@ -324,30 +304,30 @@ def test_a_run_without_pictures_has_no_such_section(tmp_path: Path):
 # Settings
 
 
-def test_the_defaults_are_those_of_the_classes(real: Path):
+def test_defaults_of_the_classes(finished_run: Path):
     """Catches a default that is read wrongly out of the source, or not at all."""
-    (run,) = read_runs([real])
-    found = settings.defaults(run.config)
+    (run,) = read_runs([finished_run])
+    defaults = settings.defaults(run.config)
     for name, parameter in inspect.signature(LEO).parameters.items():
         if parameter.default is not parameter.empty:
-            assert found[f"model.learner.{name}"] == settings.shown(parameter.default), name
-    changed = {row.name: row.values[0] for row in settings.table([run.config], found) if row.changed}
-    quickstart = settings.read_config(Path("configs/quickstart.yaml"))
+            assert defaults[f"model.learner.{name}"] == settings.shown(parameter.default), name
+    changed = {row.name: row.values[0] for row in settings.table([run.config], defaults) if row.changed}
+    quickstart = read_table(Path("configs/quickstart.yaml"))
     typed = {
         "trainer.accelerator": "cpu", "trainer.max_steps": "6", "trainer.log_every_n_steps": "1",
         "data.steps_per_epoch": "3", "data.batch_size": "2", "data.val_tasks": "8", "data.test_tasks": "40",
-        "data.eval_batch_size": "16", "model.learner.num_latents": "4", "run.root": str(real.parents[1]),
-        "run.name": "tiny", "run.pictures_every": "0",
+        "data.eval_batch_size": "16", "model.learner.num_latents": "4",
+        "run.root": str(finished_run.parents[1]), "run.name": "tiny", "run.pictures_every": "0",
     }  # fmt: skip
     wanted = dict(settings.flat(quickstart)) | typed
     assert changed == {
-        name: value for name, value in wanted.items() if name in found and found[name] != value
+        name: value for name, value in wanted.items() if name in defaults and defaults[name] != value
     }
     assert set(typed) <= set(changed)
 
 
 def test_what_differs_comes_first(tmp_path: Path):
-    """Catches a difference that is folded away, or one that is none."""
+    """Catches a difference that is folded away, and equal settings among the differences."""
     runs = [make_run(tmp_path / name, [0.5], kl_weight=weight) for name, weight in (("a", 0.001), ("b", 0.1))]
     text = seen(*runs)
     differs, same = text.index("What differs"), text.index("settings that are the same")
@@ -355,7 +335,7 @@ def test_what_differs_comes_first(tmp_path: Path):
     assert same < text.index("model.learning_rate")
 
 
-def test_what_was_changed_on_the_way_is_told(tmp_path: Path):
+def test_changes_on_resuming_are_listed(tmp_path: Path):
     """Catches a resumed run that seems to have had its last settings from the start."""
     run = make_run(tmp_path / "one", [0.5, 0.5])
     before = (run / "config.yaml").read_text()
@@ -388,34 +368,33 @@ def test_nothing_of_a_run_folder_becomes_part_of_the_page(tmp_path: Path):
         write_csv(run / "pictures" / "hardest_tasks" / "step-00000500.csv", [{"task": 1, evil: evil}])
         (run / "config-until-step-20.yaml").write_text(f"a: {json.dumps(evil)}")
     for shown in ([runs[0]], runs):
-        found = Text(page.render(read_runs(shown), time.time()))
-        tags = [tag for tag, _ in found.tags]
+        html = Text(page.render(read_runs(shown)))
+        tags = [tag for tag, _ in html.tags]
         assert tags.count("script") == 3
-        assert not any(key.startswith("on") for _, attributes in found.tags for key in attributes)
-        assert all((attributes["src"] or "")[:5] == "data:" for tag, attributes in found.tags if tag == "img")
-        assert found.text.count(" ".join(evil.split())) >= 10
-        assert "{{7*7}}" in found.text
+        assert not any(key.startswith("on") for _, attributes in html.tags for key in attributes)
+        assert all((attributes["src"] or "")[:5] == "data:" for tag, attributes in html.tags if tag == "img")
+        assert html.text.count(" ".join(evil.split())) >= 10
+        assert "{{7*7}}" in html.text
 
 
-def test_numbers_that_are_none_are_left_out(tmp_path: Path):
-    """Catches a crash, or words in the place of a score."""
-    for i, value in enumerate(["high", None, [], {}, 1e999, True, 10**400]):
-        run = make_run(tmp_path / str(i), [0.5], tasks=[0.5, 0.5])
-        found = json.loads((run / "results.json").read_text())
-        found |= {"accuracy": value, "ci95": value, "wilson95": value, "tasks": value, "seconds": value}
-        found |= {"stages": {"final": value, "x": {"accuracy": value}}, "command": value, "learner": value}
-        (run / "results.json").write_text(json.dumps(found))
-        assert "50.00 % ± 1.00" in seen(run) or value is True
+def test_scores_that_were_not_finite_are_left_out(tmp_path: Path):
+    """Catches a crash on null, which results.json has in place of NaN, and words in the place of a score."""
+    run = make_run(tmp_path / "one", [0.5], tasks=[0.5, 0.5])
+    results = json.loads((run / "results.json").read_text())
+    results |= {"accuracy": None, "ci95": None, "stages": {"final": {"accuracy": None, "ci95": None}}}
+    (run / "results.json").write_text(json.dumps(results))
+    assert "50.00 % ± 1.00" in seen(run)
 
 
 # The command
 
 
+@pytest.mark.slow
 def test_a_finished_run_needs_no_torch(tmp_path: Path):
     """Catches an import that makes the command wait for seconds."""
     run = make_run(tmp_path / "one", [0.5], tasks=[0.5, 0.75])
     code = "import sys; from leo_lightning.commands.report.command import main; "
-    code += f"assert main([{str(run)!r}]) == 0; "
+    code += f"main([{str(run)!r}]); "
     code += "assert not {'torch', 'pytorch_lightning', 'matplotlib', 'wandb', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -436,6 +415,6 @@ def test_every_run_folder_of_before_is_read(tmp_path: Path):
     run = make_run(tmp_path / "one", [0.5], tasks=[0.5, 0.75])
     (run / "results.json").write_text('{"accuracy": 0.5}')
     (run / "per_task.csv").unlink()
-    (run / "config.yaml").write_text("model: 3\ntrainer:\n")
+    (run / "config.yaml").write_text("seed_everything: 0\ntrainer:\n")
     assert isinstance(read_runs([run])[0], RunFolder)
     assert "50.00 %" in seen(run)

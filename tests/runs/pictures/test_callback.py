@@ -24,7 +24,7 @@ LONG = ["--trainer.max_steps=12", *HALVED]
 
 
 def taken(folder: Path) -> dict[str, bytes]:
-    """What lies in the folder of pictures, by path."""
+    """Contents of the pictures by path."""
     place = folder / "pictures"
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
@@ -62,18 +62,19 @@ def test_pictures_are_taken_when_due(pictured: Path):
     assert mean == pytest.approx(float(last["val/accuracy"]))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_the_same_pictures(pictured: Path, tmp_path: Path):
-    """Catches a count of validations that begins anew, and pictures that hang on the process."""
+    """Catches a count of validations that starts over, and pictures that depend on the process."""
     assert tiny(tmp_path, "--run.pictures_every=2", *HALVED, "--trainer.max_steps=3", command="fit") == 0
     more = ["--run.pictures_every=2", *LONG, "--resume=auto"]
     assert tiny(tmp_path, *more, command="fit") == 0
-    found = taken(folders(tmp_path)[0])
-    assert found.keys() == names([3, 6, 12])  # 3: the end of the first part
-    assert {path: content for path, content in found.items() if "00000003" not in path} == taken(pictured)
+    pictures = taken(folders(tmp_path)[0])
+    assert pictures.keys() == names([3, 6, 12])  # 3: the end of the first part
+    assert {path: content for path, content in pictures.items() if "00000003" not in path} == taken(pictured)
 
 
 def test_pictures_that_are_taken_again_are_dropped(tmp_path: Path):
-    """Catches a picture of weights that a resumed run never had, and the loss of those before."""
+    """Catches a picture of weights that a resumed run never had, and the loss of earlier pictures."""
     for step in (3, 6, 100_000_000):
         (tmp_path / "pictures" / "codes").mkdir(parents=True, exist_ok=True)
         (tmp_path / "pictures" / "codes" / f"step-{step:08}.png").touch()
@@ -105,12 +106,13 @@ def test_tensorboard_shows_them(pictured: Path):
     assert rates == pytest.approx(6 * [1e-3] + 6 * [5e-4])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_shows_them(tmp_path: Path):
     """Catches a run of W&B without pictures, or without the table."""
     assert tiny(tmp_path, "--run.wandb=offline", "--trainer.max_steps=3", EVERY, command="fit") == 0
-    found = {name for row in read_back(folders(tmp_path)[0]).rows for name in row}
-    assert {f"pictures/{name}" for name in ALL} <= {name.partition(".")[0] for name in found}
+    logged = {name for row in read_back(folders(tmp_path)[0]).rows for name in row}
+    assert {f"pictures/{name}" for name in ALL} <= {name.partition(".")[0] for name in logged}
 
 
 def test_a_picture_that_fails_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -146,7 +148,7 @@ def test_other_precisions_and_a_bank_on_the_disk(precision: str, tmp_path: Path)
 @pytest.mark.parametrize("config", ["regression", "regression_maml"])
 def test_functions_have_pictures_of_their_own(config: str, tmp_path: Path):
     """Catches accuracies and confusions of what has no classes, and a fit without pictures."""
-    sizes = [each for each in TINY if "learner" not in each and "pictures" not in each]
+    sizes = [flag for flag in TINY if "learner" not in flag and "pictures" not in flag]
     where = [f"--run.root={tmp_path}", "--run.name=tiny", "--trainer.max_steps=3"]
     assert main(["fit", f"--config={ROOT / 'configs' / config}.yaml", *sizes, *where]) == 0
     expected = {"inner_steps", "task_errors", "hardest_tasks"}
@@ -154,6 +156,7 @@ def test_functions_have_pictures_of_their_own(config: str, tmp_path: Path):
     assert taken(folders(tmp_path)[0]).keys() == names([3], expected)
 
 
+@pytest.mark.slow
 def test_two_processes_draw_once(tmp_path: Path):
     """Catches processes that wait for each other, and scores of one process's tasks alone."""
     where = [f"--run.root={tmp_path}", "--run.name=tiny", "--trainer.max_steps=3", EVERY]

@@ -1,4 +1,4 @@
-"""What pictures show: their numbers against plain loops, and that they can be drawn."""
+"""Numbers of the pictures against plain loops, and that the pictures can be drawn."""
 
 import math
 from pathlib import Path
@@ -31,7 +31,7 @@ from leo_lightning.runs.pictures import (
     task_scores,
 )
 from leo_lightning.runs.pictures.album import markdown
-from leo_lightning.runs.pictures.callback import PICTURES
+from leo_lightning.runs.pictures.gallery import PICTURES
 from leo_lightning.runs.pictures.view import View
 from leo_lightning.training.task_scores import TaskScores
 from tests.commands.figures.subjects import E, banks, settled, small_leo
@@ -50,9 +50,9 @@ def data(folder: Path, **settings: Any) -> EpisodeDataModule:
     if not (folder / "val.safetensors").exists():
         save_splits(list(banks().items()), folder)
     chosen = {"root": str(folder), "way": 3, "shot": 1, "query": 4, "val_tasks": VAL_TASKS}
-    found = EpisodeDataModule(**(chosen | settings))
-    found.setup("validate")
-    return found
+    module = EpisodeDataModule(**(chosen | settings))
+    module.setup("validate")
+    return module
 
 
 def view(learner: Learner, of: Any) -> View:
@@ -81,7 +81,7 @@ def general(base: Any = None) -> GeneralLEO:
     return settled(GeneralLEO(size, base, 2, (3,), (3,), latent_steps=2, finetuning_steps=1, latent_lr=1e-3))
 
 
-def table(rows: list[list[Any]]) -> list[dict[str, Any]]:
+def records(rows: list[list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 
@@ -111,9 +111,9 @@ def test_inner_steps_end_where_adaptation_does(name: str, tmp_path: Path):
         assert picture is not None
         assert picture.figure is not None
         picture.figure.draw_without_rendering()
-    found = table(picture.rows)
-    last = {row["measure"]: row for row in found if row["step"] == STEPS[name]}
-    assert len(found) == len(last) * (STEPS[name] + 1)
+    table = records(picture.rows)
+    last = {row["measure"]: row for row in table if row["step"] == STEPS[name]}
+    assert len(table) == len(last) * (STEPS[name] + 1)
     assert seen.scores is not None
     values = seen.learner.predicts == "values"
     score, own = ("query_error", "support_error") if values else ("accuracy", "support_accuracy")
@@ -128,19 +128,19 @@ def test_codes_are_the_learners_in_their_main_directions(tmp_path: Path):
     """Catches codes of another phase, z and z' projected apart, and directions that vary less than others."""
     seen = view(small_leo(), data(tmp_path))
     picture = drawn(codes, seen)
-    found, names = table(picture.rows), [f"val{n}" for n in range(5)]
+    table, names = records(picture.rows), [f"val{n}" for n in range(5)]
     z, adapted, labels = [], [], []
     for episode in seen.episodes():
         steps = seen.learner.every_step(episode.support)
         z += steps.latents[0][:, :, 0].flatten(0, 1)
         adapted += steps.latents[-1][:, :, 0].flatten(0, 1)
         labels += [names[number] for number in episode.rows.classes.flatten()]
-    assert [row["class"] for row in found] == labels
-    assert [row["task"] for row in found] == [task for task in range(VAL_TASKS) for _ in range(3)]
+    assert [row["class"] for row in table] == labels
+    assert [row["task"] for row in table] == [task for task in range(VAL_TASKS) for _ in range(3)]
     points = torch.stack([*z, *adapted]).numpy()
-    left, sizes, right = np.linalg.svd(points - points.mean(0), full_matrices=False)
-    expected = left[:, :2] * sizes[:2] * np.sign([row[np.abs(row).argmax()] for row in right[:2]])
-    mine = [[row[f"{phase}_x"], row[f"{phase}_y"]] for phase in ("z", "adapted") for row in found]
+    left, sizes, _ = np.linalg.svd(points - points.mean(0), full_matrices=False)
+    expected = left[:, :2] * sizes[:2] * np.sign([column[np.abs(column).argmax()] for column in left.T[:2]])
+    mine = [[row[f"{phase}_x"], row[f"{phase}_y"]] for phase in ("z", "adapted") for row in table]
     np.testing.assert_allclose(mine, expected, atol=1e-8)
     share = sizes[0] ** 2 / (sizes**2).sum()
     assert picture.figure.axes[0].get_xlabel() == f"first direction, {share:.0%} of the variance"
@@ -153,12 +153,12 @@ def test_one_latent_dimension(tmp_path: Path):
 
 def test_codes_of_functions_are_told_apart_by_family():
     """Catches the task's only class for its family."""
-    rows = table(drawn(codes, view(general(), functions())).rows)
+    rows = records(drawn(codes, view(general(), functions())).rows)
     assert {row["class"] for row in rows} == set(FAMILIES)
 
 
 def test_confusion_counts_only_tasks_where_both_were_present(tmp_path: Path):
-    """Catches shares that hang on which tasks were drawn, and rows taken for columns."""
+    """Catches shares that depend on which tasks were drawn, and rows taken for columns."""
     seen = view(small_leo(), data(tmp_path))
     asked: dict[tuple[str, str], int] = {}
     answered: dict[tuple[str, str], int] = {}
@@ -172,7 +172,7 @@ def test_confusion_counts_only_tasks_where_both_were_present(tmp_path: Path):
                     hit = int(logits.argmax()) == m
                     answered[names[n], other] = answered.get((names[n], other), 0) + hit
     picture = drawn(confusion, seen)
-    rows = {(row["class"], row["answered"]): row for row in table(picture.rows)}
+    rows = {(row["class"], row["answered"]): row for row in records(picture.rows)}
     assert {pair: row["queries"] for pair, row in rows.items()} == asked
     for pair, row in rows.items():
         assert row["share"] == pytest.approx(answered[pair] / asked[pair])
@@ -199,7 +199,7 @@ def test_histogram_has_every_task(values: bool, tmp_path: Path):
     picture = (task_scores.errors if values else task_scores.accuracies)(seen)
     assert picture is not None
     assert picture.figure is not None
-    assert sum(row["tasks"] for row in table(picture.rows)) == VAL_TASKS
+    assert sum(row["tasks"] for row in records(picture.rows)) == VAL_TASKS
     assert seen.scores is not None
     labels = [line.get_label() for line in picture.figure.axes[0].lines]
     mean = seen.scores.mean
@@ -212,13 +212,13 @@ def test_hardest_tasks_come_first(tmp_path: Path):
     """Catches the easiest ones, another task's classes or images, and a pair that is not confused most."""
     of = data(tmp_path)
     seen = view(small_leo(), of)
-    found = table(drawn(hardest_tasks, seen).rows)
+    table = records(drawn(hardest_tasks, seen).rows)
     assert seen.scores is not None
     order = sorted(range(VAL_TASKS), key=lambda task: (seen.scores.values[task].item(), task))
-    assert [row["task"] for row in found] == order[:10]
-    assert [row["rank"] for row in found] == list(range(1, 11))
+    assert [row["task"] for row in table] == order[:10]
+    assert [row["rank"] for row in table] == list(range(1, 11))
     bank = of.bank("val")
-    for row in found:
+    for row in table:
         assert row["accuracy"] == seen.scores.values[row["task"]].item()
         episode = seen.episode([row["task"]])
         names = [bank.class_names[number] for number in episode.rows.classes[0]]
@@ -239,19 +239,19 @@ def test_hardest_tasks_come_first(tmp_path: Path):
 def test_hardest_functions_have_the_largest_errors():
     """Catches the table of the easiest functions."""
     seen = view(general(), functions())
-    found = table(drawn(hardest_tasks, seen).rows)
+    table = records(drawn(hardest_tasks, seen).rows)
     assert seen.scores is not None
-    assert found[0]["mean_squared_error"] == seen.scores.values.max().item()
-    assert {row["family"] for row in found} <= set(FAMILIES)
-    assert found[0]["support"].count("(") == 4
+    assert table[0]["mean_squared_error"] == seen.scores.values.max().item()
+    assert {row["family"] for row in table} <= set(FAMILIES)
+    assert table[0]["support"].count("(") == 4
 
 
-def test_learning_rates_are_those_of_the_learner(tmp_path: Path):
+def test_learning_rates_of_the_learner(tmp_path: Path):
     """Catches rates in another unit, unsorted, or called by another's place."""
     leo = small_leo()
-    found = table(drawn(learning_rates, view(leo, data(tmp_path))).rows)
+    table = records(drawn(learning_rates, view(leo, data(tmp_path))).rows)
     for name, rates in (("α", leo.alpha), ("η", leo.eta)):
-        mine = [row for row in found if row["rates"] == name]
+        mine = [row for row in table if row["rates"] == name]
         assert [row["rate"] for row in mine] == sorted(rates.tolist(), reverse=True)
         assert all(rates[row["entry"]].item() == row["rate"] for row in mine)
     multiple = general()
@@ -264,8 +264,8 @@ def test_learning_rates_are_those_of_the_learner(tmp_path: Path):
 def test_many_rates_are_thinned_out(tmp_path: Path):
     """Catches a table of a million rows, and one without the largest or the smallest."""
     learner = settled(MetaSGD(E, 300))
-    found = table(drawn(learning_rates, view(learner, data(tmp_path))).rows)
-    hidden = [row["rate"] for row in found if row["rates"] == "hidden layer"]
+    table = records(drawn(learning_rates, view(learner, data(tmp_path))).rows)
+    hidden = [row["rate"] for row in table if row["rates"] == "hidden layer"]
     assert len(hidden) == learning_rates.SHOWN
     every = torch.cat([learner.hidden_weight_rate.flatten(), learner.hidden_bias_rate])
     assert [hidden[0], hidden[-1]] == [every.max().item(), every.min().item()]
@@ -322,7 +322,7 @@ def test_two_tasks_are_enough(tmp_path: Path):
             picture = draw(seen)
         assert (picture is None) == (name == "task_errors")
     single = drawn(inner_steps, view(small_leo(), data(tmp_path, val_tasks=1)))
-    assert math.isnan(table(single.rows)[0]["ci95"])
+    assert math.isnan(records(single.rows)[0]["ci95"])
 
 
 def drawn(module: Any, seen: View) -> Any:
