@@ -1,1 +1,1 @@
-"""How fast this is: `python -m benchmarks --help`."""
+"""Benchmarks of speed: `python -m benchmarks --help`."""

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from leo_lightning.commands.train import main as train_main
+from leo_lightning.__main__ import main as train_main
 from leo_lightning.common import files
 from leo_lightning.training.meta_learner import MetaLearner
 

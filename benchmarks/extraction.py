@@ -1,7 +1,7 @@
 """`python -m benchmarks.extraction`: images per second of `features extract`, and where the time goes.
 
-Random networks, and images that it makes itself: as large as ImageNet's are on average, in JPEG, and as small
-as those of miniImageNet, in PNG.
+It uses random networks and generated images: JPEG files of ImageNet's average size, and PNG files as small as
+miniImageNet's.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from leo_lightning.images.folder import ImageSplit
 
 
 class Kind(NamedTuple):
-    """A kind of image files."""
+    """Format and size of image files."""
 
     suffix: str
     height: int
@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What is measured: so many images, in batches, through a network."""
+    """A measurement: a number of images, in batches, through a network."""
 
     network: str
     images: int
@@ -51,11 +51,11 @@ class Work(NamedTuple):
 KINDS = (Kind("jpg", 375, 500), Kind("png", 84, 84))
 WORK = (Work("wrn-28-10", 40, 8), Work("resnet-12", 128, 32), Work("conv-4", 512, 32))
 DIFFERENT = 48
-"""Images that are made; they are read again and again, from memory as far as the disk goes."""
+"""Images that are generated. They are read again and again, so that the disk hardly matters."""
 
 
 class Timed(Embedder):
-    """Knows the time that the network takes, and the time for which it waits for images."""
+    """Measures the time in the network, and the time spent waiting for images."""
 
     network_seconds = 0.0
     waiting_seconds = 0.0
@@ -72,13 +72,13 @@ class Timed(Embedder):
 
     def embed_views(self, images: Tensor) -> Tensor:
         began = time.perf_counter()
-        found = super().embed_views(images)
+        embeddings = super().embed_views(images)
         self.network_seconds += time.perf_counter() - began
-        return found
+        return embeddings
 
 
 def make_images(folder: Path, kind: Kind, different: int) -> list[Path]:
-    """Images with the detail of photographs, as far as the size of their files tells."""
+    """Generate images with the detail of photographs, judging by the size of their files."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     paths = []
@@ -92,7 +92,7 @@ def make_images(folder: Path, kind: Kind, different: int) -> list[Path]:
 
 
 def reading_rate(paths: Sequence[Path], recipe: Recipe) -> float:
-    """Images that one thread reads in a second, with nothing else to do."""
+    """Images per second that one thread reads when it does nothing else."""
     read_image(paths[0], recipe.channels, recipe.resize)
     began = time.perf_counter()
     for path in paths:
@@ -101,7 +101,7 @@ def reading_rate(paths: Sequence[Path], recipe: Recipe) -> float:
 
 
 def measure(work: Work, paths: Sequence[Path], folder: Path, workers: int | None) -> tuple[float, Timed]:
-    """Extract features; seconds, and the embedder that knows more."""
+    """Extract features; the seconds it took, and the embedder with its own measurements."""
     torch.manual_seed(0)
     embedder = Timed(Backbone(Recipe(work.network)), work.batch_size, workers)
     names = [paths[i % len(paths)].name for i in range(work.images)]
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None, works: Sequence[Work] = WORK, different:
                     f"{rate:,.0f}/s",
                 )
     console.print(table)
-    print("shares of the time: network; waiting for images; the rest, which is writing and putting together")
+    print("fractions of the time: network, waiting for images, and the rest (assembling and writing)")
     console.print(
         ", ".join(f"{key} {value}" for key, value in machine(chosen.threads).items()), highlight=False
     )

@@ -1,4 +1,4 @@
-"""What a training step cannot do without: its matrix products, and the bytes that have to move once."""
+"""Lower bounds of a training step: its matrix products, and the bytes that must move at least once."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from benchmarks.sizes import Sizes
 def operations(shot: int, sizes: Sizes) -> int:
     """Floating-point operations of the matrix products of a step, forward and backward.
 
-    The backward pass of a product of two learned things takes two of its size, of one with an image one.
+    The backward pass takes two more products of the same size if both factors are learned, and one if one
+    factor is an image.
     """
     B, N, K, Q, E, H = sizes.tasks, sizes.way, shot, sizes.query, sizes.embedding_size, sizes.num_latents
     T, F, M = sizes.latent_steps, sizes.finetuning_steps, N * K

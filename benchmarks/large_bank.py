@@ -12,7 +12,7 @@ from leo_lightning.data.splits import split_path
 
 
 def save_sparse(root: Path, sizes: Sizes) -> int:
-    """Write a training split of zeros and a small validation split; the bytes of the former."""
+    """Write a training split of zeros and a small validation split; the size of the former in bytes."""
     root.mkdir()
     for split, classes in (("train", sizes.large_classes), ("val", sizes.classes[1])):
         rows = classes * sizes.images

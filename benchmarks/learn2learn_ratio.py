@@ -1,6 +1,6 @@
 """`python -m benchmarks.learn2learn_ratio`: a training step by learn2learn in units of the same step by ours.
 
-Loss and backward pass of a meta-batch, 5-way 1-shot, 15 queries, on random embeddings; the two in turn, so
+Loss and backward pass of a meta-batch, 5-way 1-shot, 15 queries, on random embeddings. The two take turns, so
 that a slow minute of the machine slows both.
 """
 
@@ -28,17 +28,17 @@ def rows(sizes: Sizes, budget: float) -> dict[str, list[Row]]:
         "first-order MAML": (MAML, Learn2LearnMAML, True),
         "Meta-SGD": (MetaSGD, Learn2LearnMetaSGD, False),
     }
-    found = {}
+    rows_of = {}
     for name, (ours, theirs, first_order) in pairs.items():
         learners = {
             "ours": ours(sizes.embedding_size, first_order=first_order),
             "learn2learn": theirs(sizes.embedding_size, first_order=first_order),
         }
-        found[name] = [
+        rows_of[name] = [
             Row(who, f"{name}, {who}", Repeated(partial(step, learner, episode), budget), sizes.tasks)
             for who, learner in learners.items()
         ]
-    return found
+    return rows_of
 
 
 def step(learner: Learner, episode: Episode) -> None:

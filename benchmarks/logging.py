@@ -1,9 +1,9 @@
-"""`python -m benchmarks.logging`: what logging costs at default settings, as a share of the training.
+"""`python -m benchmarks.logging`: the cost of logging at default settings, as a fraction of the training.
 
-One training changes every few steps between logging each of them and none, so that a slow minute of the
-machine slows both, and a cost that is spread over 50 steps is seen on each. Pictures are drawn now and then
-between. Both costs are counted in training steps that do not log, and then put together as default settings
-have them: a line every 50 steps, pictures after every tenth validation of 1,000 steps each.
+One training alternates, every few steps, between logging each step and logging none, so that a slow minute of
+the machine slows both. Pictures are drawn now and then. Both costs are counted in training steps that do not
+log, and then combined as in the default settings: a line every 50 steps, and pictures after every tenth
+validation, which come every 1,000 steps.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from leo_lightning.training.meta_learner import MetaLearner
 SEGMENT = 20
 """Steps between two changes."""
 PAIRS = 10
-"""Of segments, between two times that pictures are drawn."""
+"""Pairs of segments between two drawings of the pictures."""
 LINE_EVERY, EPOCH = 50, 1000
-"""Steps between two log lines and two validations, by default."""
+"""Steps between two log lines, and between two validations, by default."""
 
 
 class Alternate(Callback):
-    """Logs every step of every second segment, and no other; keeps how long each took."""
+    """Logs every step of every second segment, and no other; measures the time of each segment."""
 
     def __init__(self) -> None:
         self.seconds: dict[bool, list[float]] = {False: [], True: []}
@@ -57,13 +57,13 @@ class Alternate(Callback):
         self._validating = time.perf_counter()
 
     def on_validation_end(self, *args: Any) -> None:
-        """Validation and pictures are no part of a segment."""
+        """Leave validation and pictures out of the segment."""
         self._since += time.perf_counter() - self._validating
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """What is logged at a step is written after its end: so the next one's beginning is its end."""
+        """End a segment when the next step begins, because a step's log line is written after its end."""
         step = trainer.global_step
         if step == 0 or step % SEGMENT:
             return
@@ -75,7 +75,7 @@ class Alternate(Callback):
 
 
 class TimedPictures(Pictures):
-    """Keeps how long pictures took, in steps without a line."""
+    """Measures the time of pictures, in steps without a line."""
 
     def __init__(self, folder: Path, clock: Alternate) -> None:
         super().__init__(folder, every=1)
@@ -89,33 +89,33 @@ class TimedPictures(Pictures):
         self.steps.append((time.perf_counter() - start) / statistics.median(self.clock.seconds[False][-10:]))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing, as the end may be amid a segment."""
+        """Do nothing, because the end may be in the middle of a segment."""
 
 
 class Cost(NamedTuple):
-    """What logging costs."""
+    """Cost of logging."""
 
     step: float
     """Seconds of a step that does not log."""
     line: float
-    """Of a log line, in steps."""
+    """Cost of a log line, in steps."""
     pictures: float
-    """Of all pictures at once, in steps."""
+    """Cost of drawing all pictures once, in steps."""
     memory: int
-    """Bytes of this process at its largest, above those of the same training before it logged anything."""
+    """Peak memory of this process in bytes, above the same training before it logged anything."""
 
     @property
     def shares(self) -> tuple[float, float]:
-        """Of the training at default settings: lines, and pictures."""
+        """Fractions of the training time at default settings: lines, and pictures."""
         return self.line / LINE_EVERY, self.pictures / (EPOCH * RunOptions().pictures_every)
 
 
 def measure(data: EpisodeDataModule, folder: Path, sizes: Sizes, pairs: int, wandb: bool) -> Cost:
-    """Train, and log in between.
+    """Train, and log in every second segment.
 
     Args:
-        data: an epoch of it is what is trained between two times that pictures are drawn.
-        folder: for what is logged.
+        data: pictures are drawn after each epoch of it.
+        folder: for the logs.
         sizes: of the learner.
         pairs: of segments; the first is a warm-up.
         wandb: log to Weights & Biases offline as well.
@@ -131,7 +131,7 @@ def measure(data: EpisodeDataModule, folder: Path, sizes: Sizes, pairs: int, wan
         logger.log_hyperparams({})  # makes its file, as the command line does before it trains
     clock = Alternate()
     pictures = TimedPictures(folder, clock)
-    # the clock last: what is before it takes its time
+    # the clock last, so that it measures the others
     after = train(data, folder, sizes, pairs, loggers, [pictures, Throughput(), clock])
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -150,7 +150,7 @@ def train(
     loggers: list[Logger],
     callbacks: list[Callback],
 ) -> int:
-    """Train for so many pairs of segments; how large this process has been since it began, in bytes."""
+    """Train for so many pairs of segments; the peak memory of this process so far, in bytes."""
     trainer = pl.Trainer(
         max_steps=2 * SEGMENT * pairs + 1,
         logger=loggers,
@@ -167,7 +167,7 @@ def train(
 
 
 def table(found: dict[str, Cost]) -> Table:
-    """All of it, to read."""
+    """Table of the costs."""
     heads = ("a step", "a line", "all pictures", "lines", "pictures", "together", "memory")
     result = Table("logging to", *(Column(head, justify="right") for head in heads))
     for name, cost in found.items():
@@ -180,7 +180,7 @@ def table(found: dict[str, Cost]) -> Table:
 
 
 def _wait(module: pl.LightningModule) -> None:
-    """Until a GPU has done what it was given."""
+    """Wait until a GPU has finished its work."""
     if module.device.type == "cuda":
         torch.cuda.synchronize()
 

@@ -1,6 +1,6 @@
-"""What needs a process of its own: start-up of the command line, and peak memory of training.
+"""Measurements that need a process of their own: start-up of the command line, peak memory of training.
 
-`python -m benchmarks.processes WHAT FEATURES STEPS` prints the peak resident memory of something in bytes.
+`python -m benchmarks.processes WHAT FEATURES STEPS` prints the peak resident memory of `WHAT` in bytes.
 """
 
 import os
@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*arguments: str, threads: int) -> str:
-    """What a Python that is started with these arguments prints.
+    """Start Python with these arguments, and return its output.
 
     Raises:
-        RuntimeError: it failed; with the last line of what it said.
+        RuntimeError: it failed; with the last line of its stderr.
     """
     result = subprocess.run(
         [sys.executable, *arguments],
@@ -39,8 +39,8 @@ def run(*arguments: str, threads: int) -> str:
         check=False,
     )
     if result.returncode:
-        said = result.stderr.strip().splitlines() or ["nothing was said"]
-        raise RuntimeError(f"python {' '.join(arguments[:2])} ended with {result.returncode}: {said[-1]}")
+        lines = result.stderr.strip().splitlines() or ["no output"]
+        raise RuntimeError(f"python {' '.join(arguments[:2])} ended with {result.returncode}: {lines[-1]}")
     return result.stdout
 
 
@@ -56,14 +56,14 @@ def startup_row(name: str, threads: int, rounds: int) -> Row:
 
 
 def memory_of(what: str, features: Path, steps: int, threads: int) -> int:
-    """Bytes that a process holds at its peak which does one thing; see `main`."""
+    """Peak memory, in bytes, of a process that does one of the things of `main`."""
     return int(
         run("-m", "benchmarks.processes", what, str(features), str(steps), threads=threads).split()[-1]
     )
 
 
 def peak_resident() -> int:
-    """Bytes of this process. Linux's own account, because getrusage there may remember the parent's."""
+    """Peak memory of this process in bytes, from /proc, because getrusage may include the parent's."""
     status = Path("/proc/self/status")
     if status.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(peak[1]) * 1024

@@ -1,4 +1,4 @@
-"""Where a training step's time goes, in ms of torch's profiler: `python -m benchmarks.profile SHOT`."""
+"""`python -m benchmarks.profile SHOT`: the time of a training step by kind of operation, in ms."""
 
 import sys
 from collections import Counter
@@ -42,7 +42,7 @@ STEPS = 30
 
 
 def main(shot: int) -> None:
-    """Print ms per step and group; the rest is calls, autograd, Adam, and what NumPy does."""
+    """Print ms per step and group; everything else is calls, autograd, Adam and NumPy."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     sizes = Sizes()
@@ -60,11 +60,11 @@ def main(shot: int) -> None:
 
     for _ in range(5):
         step()
-    with profile(activities=[ProfilerActivity.CPU]) as found, torch.profiler.record_function("the step"):
+    with profile(activities=[ProfilerActivity.CPU]) as profiled, torch.profiler.record_function("the step"):
         for _ in range(STEPS):
             step()
     times: Counter[str] = Counter()
-    for event in found.key_averages():
+    for event in profiled.key_averages():
         name = event.key.removeprefix("aten::")
         group = next((group for group, names in GROUPS.items() if name in names), "everything else")
         times[group] += event.self_cpu_time_total

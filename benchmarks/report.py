@@ -18,7 +18,7 @@ from leo_lightning.runs.folder import git_commit
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What the times depend on; nothing that tells whose machine it is."""
+    """Describe the hardware and software that the times depend on, without naming the machine."""
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {
@@ -33,13 +33,13 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 class Results(NamedTuple):
-    """All that a benchmark found."""
+    """Everything that a benchmark measured."""
 
     rows: dict[str, Measurement]
     memory: dict[str, int]
     """Peak resident bytes of processes that do one thing."""
     scaling: dict[str, float]
-    """Tasks per second; see `weak_scaling`."""
+    """Tasks per second, from `weak_scaling`."""
     limits: tuple[float, float]
     """Operations per second of a large matrix product, bytes per second of a large copy."""
     sizes: Sizes
@@ -47,13 +47,13 @@ class Results(NamedTuple):
 
 
 def overhead(rows: dict[str, Measurement], shot: int) -> Spread:
-    """Share of a training step through the Trainer that is not the learner's, round by round."""
+    """Fraction of a training step that the Trainer adds to the learner's time, round by round."""
     learner, trainer = rows[f"learner_{shot}shot"].seconds, rows[f"trainer_{shot}shot"].seconds
     return Spread.of([1 - inner / outer for inner, outer in zip(learner, trainer, strict=True)])
 
 
 def table(results: Results, rounds: int) -> Table:
-    """A line per row."""
+    """Table with a line for each row."""
     result = Table(
         title=f"medians of {rounds} rounds, ± half the distance of their quartiles", caption_justify="left",
         caption="naive: in 1-shot training steps of the naive LEO in the same round; last: for 10,000 tasks",
@@ -76,7 +76,7 @@ def table(results: Results, rounds: int) -> Table:
 
 
 def remarks(results: Results) -> Iterator[str]:
-    """What the table has no room for, line by line."""
+    """Lines for which the table has no room."""
     rows, memory, MiB = results.rows, results.memory, 2**20
     for shot in (1, 5):
         share = overhead(rows, shot)
@@ -107,7 +107,7 @@ def remarks(results: Results) -> Iterator[str]:
 
 
 def as_json(results: Results, effort: dict[str, Any]) -> str:
-    """Everything that was measured, each round included."""
+    """Everything that was measured, in every round."""
     rows = {
         name: {
             "label": measurement.row.label,
@@ -143,7 +143,7 @@ def as_json(results: Results, effort: dict[str, Any]) -> str:
 
 
 def _floors(results: Results, shot: int) -> tuple[float, float]:
-    """Seconds that the operations and the bytes of a step take at this machine's limits."""
+    """Seconds that the operations and the bytes of a step take at the limits of this machine."""
     return (
         operations(shot, results.sizes) / results.limits[0],
         bytes_moved(shot, results.sizes) / results.limits[1],

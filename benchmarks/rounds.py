@@ -1,4 +1,4 @@
-"""Measuring: every row once per round, so that a slow minute of the machine slows all rows alike."""
+"""Measures every row once per round, so that a slow minute of the machine slows all rows alike."""
 
 import gc
 import statistics
@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """Something to be timed."""
+    """Work to be timed."""
 
     name: str
     label: str
     seconds: Callable[[], float]
-    """Does the work; seconds that one unit of it took. Its first call is a warm-up."""
+    """Does the work and returns the seconds of one unit. The first call is a warm-up."""
     tasks: int = 0
-    """Tasks in a unit, where tasks per second mean something."""
+    """Tasks in a unit; 0 if tasks per second would be meaningless."""
     rounds: int | None = None
-    """Measured in the first so many rounds only, without a warm-up; None: in all."""
+    """Number of rounds that measure it, without a warm-up; None: all of them."""
 
 
 class Spread(NamedTuple):
@@ -37,13 +37,13 @@ class Spread(NamedTuple):
 
     @property
     def relative(self) -> float:
-        """Distance of the quartiles by the median."""
+        """Distance between the quartiles divided by the median."""
         return (self.q3 - self.q1) / self.median
 
 
 @dataclass
 class Measurement:
-    """What the rounds found for a row, and the ratio to the unit of the same round."""
+    """Seconds of a row in each round, and their ratios to the unit of the same round."""
 
     row: Row
     seconds: list[float] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Measurement:
 
 @dataclass
 class Repeated:
-    """Calls `work` for about `budget` seconds; the first time fixes how often."""
+    """Calls `work` for about `budget` seconds; the first measurement fixes the number of calls."""
 
     work: Callable[[], object]
     budget: float
@@ -75,26 +75,27 @@ def measure(rows: list[Row], rounds: int, progress: Callable[[str], None]) -> di
     """Time all rows; the first one is the unit.
 
     Args:
-        rows: what to time.
-        rounds: how often.
-        progress: is told what comes next.
+        rows: the work.
+        rounds: number of measurements.
+        progress: called with a description of the next step.
     """
     for row in rows:
         if row.rounds is None:
             progress(f"warm-up: {row.label}")
             row.seconds()
-    found = {row.name: Measurement(row) for row in rows}
+    measurements = {row.name: Measurement(row) for row in rows}
     for number in range(rounds):
         gc.collect()
         for row in rows:
             if row.rounds is not None and number >= row.rounds:
                 continue
             progress(f"round {number + 1} of {rounds}: {row.label}")
-            found[row.name].seconds.append(row.seconds())
-            found[row.name].ratios.append(found[row.name].seconds[-1] / found[rows[0].name].seconds[-1])
-    return found
+            measurement, unit = measurements[row.name], measurements[rows[0].name]
+            measurement.seconds.append(row.seconds())
+            measurement.ratios.append(measurement.seconds[-1] / unit.seconds[-1])
+    return measurements
 
 
 def calls_of_progress(rows: list[Row], rounds: int) -> int:
-    """How often `measure` calls `progress`."""
+    """Number of times that `measure` calls `progress`."""
     return sum(rounds + 1 if row.rounds is None else min(row.rounds, rounds) for row in rows)

@@ -1,4 +1,4 @@
-"""Weak scaling: as many tasks per process on one process, on two, and on two that do not talk."""
+"""Weak scaling: the same tasks per process on one process, on two, and on two that do not communicate."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ from benchmarks.processes import ROOT
 def weak_scaling(features: Path, runs: Path, steps: int, threads: int) -> dict[str, float]:
     """Tasks per second of one process, of two that train together, and of two that train alone.
 
-    What the first of the two-process figures lacks to the second is communication.
+    The difference between the two-process figures is the cost of communication.
     """
     alone = _rates(features, runs / "alone", steps, threads, processes=1, runs_at_once=1)
     together = _rates(features, runs / "together", steps, threads, processes=2, runs_at_once=1)

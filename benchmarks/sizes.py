@@ -1,4 +1,4 @@
-"""What is measured, how large and for how long; and the random features it is measured on."""
+"""Sizes and duration of the measurements, and the random features for them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Sizes(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """How long to measure."""
+    """Duration of the measurements."""
 
     rounds: int
     budget: float

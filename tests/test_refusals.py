@@ -68,7 +68,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tu
     started = {}
     with pytest.MonkeyPatch.context() as patches:
         patches.chdir(ROOT)  # the parent of all trials imports their modules from here
-        importlib.import_module("leo_lightning.commands.sweep.trial")
+        importlib.import_module("leo_lightning.commands.child_runs")
         forkserver.ensure_running()
     for section, name in IN_PROCESSES:
         folder, case = tmp_path_factory.mktemp("process"), SECTIONS[section][name]

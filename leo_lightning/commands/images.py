@@ -139,21 +139,14 @@ def _write(pictures: "Pictures", dst: Path, rotate: bool) -> None:
 
 
 def _print_splits(counts: dict[str, list[int]], root: Path) -> None:
-    """Print a line per split: numbers of images of its classes, and its folder or table."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Print a line per split: its folder or table, and the number of classes and images."""
     from leo_lightning.data.splits import SPLITS
 
-    table = Table("split", "classes", "images", "images per class")
-    table.add_column("where", overflow="fold")
-    for split in (split for split in SPLITS if split in counts):
-        sizes, csv = counts[split], root / f"{split}.csv"
-        where = str(csv if csv.is_file() else root / split)
-        table.add_row(split, str(len(sizes)), str(sum(sizes)), f"{min(sizes)} to {max(sizes)}", where)
-    # a pipe or file has no width; at this one nothing is folded
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(table)
-    missing = [split for split in SPLITS if split not in counts]
-    if missing:
-        console.print(f"note: {root}: has no {' and no '.join(missing)} split", markup=False, soft_wrap=True)
+    for split in SPLITS:
+        if sizes := counts.get(split):
+            table = root / f"{split}.csv"
+            per_class = f"{min(sizes)} to {max(sizes)} per class"
+            where = table if table.is_file() else root / split
+            print(f"{where}: {len(sizes):,} classes, {sum(sizes):,} images, {per_class}")
+        else:
+            print(f"note: {root}: has no {split} split")

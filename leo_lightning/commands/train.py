@@ -17,7 +17,7 @@ from leo_lightning.runs.callbacks.predictions_csv import ClassesCSV, ValuesCSV
 from leo_lightning.runs.callbacks.results import ResultsReport
 from leo_lightning.runs.command_line import Command, Program, parse
 from leo_lightning.runs.folder import next_commands, tested_checkpoint
-from leo_lightning.runs.parser import Parser, check_nulls, run_parser
+from leo_lightning.runs.parser import Parser, run_parser
 from leo_lightning.runs.pictures.callback import Pictures
 from leo_lightning.runs.process import prepare_compiler
 from leo_lightning.runs.run import Run
@@ -85,8 +85,6 @@ def main(arguments: list[str]) -> None:
         check_place(out)
     if command.config.model.compile:
         prepare_compiler(Path(command.config.run.root))
-    for field, chosen in (("data", command.config.data), ("model.learner", command.config.model.learner)):
-        check_nulls(field, chosen)
     trained = _is_trained(command)
     if not trained and (verb == "fit" or command.config.resume):
         name = command.config.model.learner.class_path.rpartition(".")[2]

@@ -55,6 +55,17 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise InputError(f"{name} is {value!r}: it must be {' or '.join(choices)}")
 
 
+def check_known(kind: str, name: object, known: Sequence[str]) -> None:
+    """Check that a name is known.
+
+    Raises:
+        InputError: suggests a similar name, or lists them all.
+    """
+    if name not in known:
+        hint = nearest(str(name), known, f"known are {', '.join(known)}")
+        raise InputError(f"{kind} {name} is unknown{hint}")
+
+
 def require(package: str, reason: str) -> None:
     """Raise an InputError that says how to install an optional package, unless it can be imported."""
     try:

@@ -68,5 +68,6 @@ def _is_plain(value: object) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    text = one_line(error)
-    return re.split(r"[.;] ", text.rpartition("WeightsUnpickler error: ")[2] or text)[0]
+    """Return the first sentence that torch's own reader adds, without the advice around it."""
+    text = str(error).rpartition("WeightsUnpickler error: ")[2]
+    return re.split(r"[.;]\s", one_line(ValueError(text)))[0] if text else type(error).__name__

@@ -62,6 +62,3 @@ def read_table(path: Path, example: str = "--print_config shows one") -> dict[st
     if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
         raise InputError(f"{path}: holds no table of fields; {example}")
     return table
-
-
-check_config = read_table

@@ -108,15 +108,10 @@ def find_splits(root: Path, on_bad_files: OnBadFiles = refuse_files) -> dict[str
         raise InputError(f"{root}: no such folder of images")
     tables = {split: root / f"{split}.csv" for split in SPLITS if (root / f"{split}.csv").is_file()}
     folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    if tables and folders:
+    if bool(tables) == bool(folders):
         raise InputError(
-            f"{root}: has both tables ({listed(list(tables))}) and folders ({listed(list(folders))}) of "
-            "splits; keep one or the other"
-        )
-    if not tables and not folders:
-        raise InputError(
-            f"{root}: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; "
-            "move the class folders into these"
+            f"{root}: must have either folders train, val, test of class folders, or tables train.csv, "
+            f"val.csv, test.csv; it has {'both' if tables else 'neither'}"
         )
     splits = {split: _read_table(path, root, on_bad_files) for split, path in tables.items()}
     splits |= {split: find_classes(path, on_bad_files) for split, path in folders.items()}

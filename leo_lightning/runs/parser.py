@@ -35,6 +35,19 @@ class Parser(ArgumentParser):
         text = re.sub(r"<class '([^']+)'>|typing\.(Literal)", r"\1\2", text)
         raise InputError(printable(re.sub(r'Parser key "([^"]+)":', r"\1:", text)))
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # pyright: ignore
+        """Parse flags, and complete what they say of classes.
+
+        Raises:
+            InputError: a field is unknown or takes no such value.
+        """
+        config = super().parse_args(*args, **kwargs)
+        assert isinstance(config, Namespace)
+        for field in ("data", "model.learner"):
+            if isinstance(chosen := config.get(field), Namespace) and "class_path" in chosen:
+                _complete(field, chosen)
+        return config
+
     def format_help(self) -> str:
         """Add the fields of the default method and data: a flag that takes any class lists none."""
         text = super().format_help()
@@ -61,20 +74,19 @@ def _class_parser(name: str, path: str) -> ArgumentParser:
     return parser
 
 
-def check_nulls(field: str, chosen: Namespace) -> None:
-    """Refuse null where a chosen class takes none: jsonargparse takes it for a value that is not set.
+def _complete(field: str, chosen: Namespace) -> None:
+    """Name a chosen class by its module, and refuse null where it takes none.
 
-    Args:
-        field: the flag that the class was chosen by.
-        chosen: class_path and init_args.
-
-    Raises:
-        InputError: names the argument.
+    jsonargparse prefers the shortest path of a class, which may change, and takes null for a missing value.
     """
-    parameters = inspect.signature(pydoc.locate(chosen.class_path)).parameters  # pyright: ignore
+    kind: Any = pydoc.locate(chosen.class_path)
+    chosen.class_path = f"{kind.__module__}.{kind.__qualname__}"
+    parameters = inspect.signature(kind).parameters
     for name, value in vars(chosen.get("init_args", Namespace())).items():
         annotation = inspect.formatannotation(parameters[name].annotation) if name in parameters else "None"
-        if value is None and parameters[name].default is not None and "None" not in annotation:
+        if isinstance(value, Namespace) and "class_path" in value:
+            _complete(f"{field}.{name}", value)
+        elif value is None and parameters[name].default is not None and "None" not in annotation:
             raise InputError(f"{field}.{name}: Expected {annotation}. Got value: None")
 
 

@@ -51,12 +51,8 @@ def stored_learner(checkpoint: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def load_learner(checkpoint: Mapping[str, Any], path: Path) -> Learner:
     """Build the learner of a checkpoint on the CPU, in evaluation mode and in the precision of its training.
 
-    Args:
-        checkpoint: from `read_checkpoint`.
-        path: its file, for messages.
-
     Raises:
-        InputError: its class is not a learner, or its weights do not fit.
+        InputError: names the file at `path`; the class is not a learner, or the weights do not fit it.
     """
     name, arguments = stored_learner(checkpoint)
     try:

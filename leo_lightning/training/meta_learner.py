@@ -35,7 +35,7 @@ UNHEALTHY = {
 
 
 class Adam(torch.optim.Adam):
-    """torch's, but for weights on a CPU it does not open the GPU's driver at every step, to ask nothing."""
+    """torch's Adam, which for weights on a CPU does not open the GPU's driver at every step."""
 
     def _accelerator_graph_capture_health_check(self) -> None:
         if self.param_groups[0]["params"][0].device.type != "cpu":
@@ -43,29 +43,29 @@ class Adam(torch.optim.Adam):
 
 
 class Prediction(NamedTuple):
-    """What a learner says of the queries of B tasks."""
+    """A learner's predictions for the queries of B tasks."""
 
     probability: Float[torch.Tensor, "B N Q N"]
-    """Of each class."""
+    """Probability of each class."""
     spread: Float[torch.Tensor, "B N Q N"] | None
-    """Standard deviation of that over the learner's samples; None where there are none."""
+    """Its standard deviation over the learner's samples; None for a learner that does not sample."""
 
 
 class MetaLearner(pl.LightningModule):
     """Trains and evaluates a learner on episodes.
 
     Args:
-        learner: the few-shot method; LEO unless said otherwise.
+        learner: the few-shot method; LEO by default.
         learning_rate: outer learning rate, of Adam.
         clip_value: every gradient entry is first clipped to ± this value.
         clip_norm: the norm of each gradient tensor, by itself, is then clipped to this value.
         lr_scheduler: schedule of the learning rate: path of a class of torch.optim.lr_scheduler, with its
-            arguments; it moves on after each optimiser step, and does not follow --trainer.max_steps: set
-            T_max with it. null: the rate stays.
+            arguments. It advances after each optimiser step and does not follow --trainer.max_steps: set
+            T_max with it. null: the rate is constant.
         compile: compile the learner (torch.compile): on a CPU a minute of warm-up, and no gain.
-        max_bad_steps: stop after so many steps in a row whose loss or gradient is not finite; each one of
-            them is skipped and counted.
-        seed: seed of noise and dropout; null: that of seed_everything.
+        max_bad_steps: stop after so many steps in a row whose loss or gradient is not finite; each of them
+            is skipped and counted.
+        seed: seed of noise and dropout; null: the seed of seed_everything.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class MetaLearner(pl.LightningModule):
         self.test_scores: dict[str, TaskScores] = {}
 
     def setup(self, stage: str) -> None:
-        """Compile the learner if asked to; a GPU then replays its kernels as one graph."""
+        """Compile the learner if configured; a GPU then replays its kernels as one graph."""
         if self.compile_learner:
             self.compile_learner = False  # once, also if a test follows the training
             on_gpu = self.trainer.strategy.root_device.type == "cuda"
@@ -128,7 +128,7 @@ class MetaLearner(pl.LightningModule):
             self.learner.compile(fullgraph=True, dynamic=False, mode=graphs)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, as the authors use; the fused kernel on a CPU (on a GPU it excludes clipping under AMP)."""
+        """Adam, as in the paper; with the fused kernel on a CPU (on a GPU it excludes clipping under AMP)."""
         adam = Adam(self.parameters(), lr=self.learning_rate, fused=self.device.type == "cpu")
         if self.lr_scheduler is None:
             return adam
@@ -138,11 +138,11 @@ class MetaLearner(pl.LightningModule):
     # Training
 
     def on_fit_start(self) -> None:
-        """See `check_trainer`."""
+        """Check the trainer."""
         self.check_trainer(self.trainer)
 
     def check_trainer(self, trainer: pl.Trainer) -> None:
-        """Refuse what the outer loop does in another way.
+        """Refuse a setting of Lightning's that the outer loop replaces by its own.
 
         Raises:
             InputError: says what to set instead.
@@ -154,7 +154,7 @@ class MetaLearner(pl.LightningModule):
             )
 
     def training_step(self, batch: Episode, batch_idx: int) -> torch.Tensor:
-        """Outer loss of a meta-batch. A task's noise is a function of (seed, step, task number) alone."""
+        """Outer loss of a meta-batch. A task's noise is a function of (seed, step, task number) only."""
         assert batch.rows is not None
         seeds = self.noise_seeds(self.seed, self.global_step, batch.rows.task)
         outcome: Outcome = self.learner(self._cast(batch), seeds)
@@ -166,12 +166,12 @@ class MetaLearner(pl.LightningModule):
             self.log_dict(self._over_processes(values))
         self.steps_trained = self.global_step + 1
         self._diagnostics = outcome.diagnostics
-        # a loss that is not finite makes its gradients so, on all processes: a bad step is seen there alone
+        # make the gradients of a loss that is not finite NaN, on all processes: bad steps are found by them
         return outcome.loss * torch.where(outcome.loss.detach().isfinite(), 1.0, torch.nan)
 
     @staticmethod
     def noise_seeds(seed: int, step: int, tasks: Int64[torch.Tensor, " B"]) -> list[int]:
-        """Seeds of the tasks' noise: those of a meta-batch, however processes or accumulation divide it."""
+        """Seeds of the tasks' noise, the same however processes or accumulation divide a meta-batch."""
         return fold_tasks(tasks.numpy(), seed, step).tolist()
 
     def configure_gradient_clipping(
@@ -182,7 +182,7 @@ class MetaLearner(pl.LightningModule):
     ) -> None:
         """Clip each gradient by value, then by its own norm; drop the gradients of a bad step.
 
-        Adam passes over parameters without gradient: neither weights nor moments change.
+        Adam skips parameters without a gradient: neither weights nor moments change.
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = gradient_norm(gradients)
@@ -207,14 +207,14 @@ class MetaLearner(pl.LightningModule):
             )
 
     def _over_processes(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Means over all processes, whose meta-batches are equally large: those of the whole meta-batch."""
+        """Means over all processes, whose meta-batches are of equal size."""
         if self.trainer.world_size == 1:
             return values
         means = self.trainer.strategy.reduce(torch.stack([value.detach() for value in values.values()]))
         return dict(zip(values, means, strict=True))  # pyright: ignore[reportArgumentType]
 
     def _logs_this_step(self) -> bool:
-        # `log` costs more than it is worth on steps whose values Lightning throws away
+        # `log` takes time even at steps whose values Lightning throws away
         if self._trainer is None:
             return False
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
@@ -223,7 +223,7 @@ class MetaLearner(pl.LightningModule):
     # Evaluation
 
     def on_validation_epoch_start(self) -> None:
-        """Begin anew."""
+        """Forget earlier scores."""
         self._measured = self.evaluation()
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
@@ -234,7 +234,7 @@ class MetaLearner(pl.LightningModule):
         """Keep the scores of all tasks in `val_scores` and log their means by stage of adaptation."""
         self.val_scores = self._measured.compute()
         for stage, scores in self.val_scores.items():
-            # the same on all processes, and all of them choose the best checkpoint by it
+            # on all processes, since each of them chooses the best checkpoint by it
             name = self._metric_name("val", stage)
             self.log(name, scores.mean)
             if stage == "final":
@@ -242,11 +242,11 @@ class MetaLearner(pl.LightningModule):
         self._warn_if_unhealthy()
 
     def on_test_epoch_start(self) -> None:
-        """Begin anew."""
+        """Forget earlier scores."""
         self._measured = self.evaluation()
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:
-        """Score test tasks, with baselines beside the learner."""
+        """Score test tasks, with baselines."""
         self._evaluate(batch, "test")
 
     def on_test_epoch_end(self) -> None:
@@ -287,18 +287,18 @@ class MetaLearner(pl.LightningModule):
     # State
 
     def _cast(self, batch: Episode) -> Episode:
-        """The episode in the model's own precision (`precision: 64-true`)."""
+        """The episode in the model's precision (`precision: 64-true`)."""
         return batch.in_precision(cast(torch.dtype, self.dtype))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the count of bad steps."""
+        """Save the counts of bad steps."""
         checkpoint["bad_steps"] = {"total": self.bad_steps, "in_a_row": self.bad_steps_in_a_row}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the counts over, and refuse a checkpoint of another model."""
+        """Restore the counts, and refuse a checkpoint of another model."""
         self.check_fits(checkpoint)
         if self._trainer is not None:
-            # Lightning loads the weights first and then makes them float64: they would lose half their digits
+            # Lightning loads the weights first and then makes them float64, which would lose half the digits
             self.trainer.precision_plugin.convert_module(self)
         counts = checkpoint.get("bad_steps", {"total": 0, "in_a_row": 0})
         self.bad_steps, self.bad_steps_in_a_row = counts["total"], counts["in_a_row"]

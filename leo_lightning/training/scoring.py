@@ -22,7 +22,7 @@ class Scores(NamedTuple):
     cross_entropy: Float64[Tensor, " B"]
     """Mean over a task's queries, of the classifier named `final`."""
     reliability: Float64[Tensor, "B bins 3"]
-    """Of `final`, by bin of confidence: number of queries, sum of their confidences, number of hits."""
+    """By bin of `final`'s confidence: number of queries, sum of their confidences, number of hits."""
 
 
 def score(classifiers: Mapping[str, Classifier], episode: Episode) -> Scores:

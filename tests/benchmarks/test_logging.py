@@ -9,6 +9,7 @@ from benchmarks.sizes import Sizes
 from leo_lightning.runs.folder import RunOptions
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_both_ways_of_logging_are_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

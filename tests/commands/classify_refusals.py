@@ -119,12 +119,12 @@ NEW_CLASSES = {
     "one class": Case(NEW, "holds one class only", files(labels=np.array(["a"] * 4))),
     "NaN in the support": Case(
         NEW,
-        "4 rows hold numbers that are not finite",
+        "numbers that are not finite in 4 of 4 rows",
         files(embeddings=np.full((4, E), np.nan)),
     ),
     "NaN in the query": Case(
         NEW,
-        "1 row holds numbers that are not finite",
+        "numbers that are not finite in 1 of 3 rows",
         query(embeddings=np.stack([np.ones(E), np.full(E, np.inf), np.ones(E)])),
     ),
     "support of another backbone": Case(
@@ -203,7 +203,7 @@ NEW_CLASSES = {
     ),
     "support that may not be read": Case(
         f"{DONE} --support s.safetensors --query q.npz",
-        "cannot be read",
+        "s.safetensors: Permission denied",
         files(text("s.safetensors", "features")),
         ("s.safetensors", 0),
     ),

@@ -67,10 +67,9 @@ def test_download(
     printed, errors = capsys.readouterr()
     assert errors == ""
     for split, names in classes.items():
-        row = next(line for line in printed.splitlines() if f" {split} " in line)
-        sizes = sorted(set(names.values()))
-        cells = [split, str(len(names)), str(sum(names.values())), f"{sizes[0]} to {sizes[-1]}"]
-        assert [cell.strip() for cell in row.split("│")[1:6]] == [*cells, str(tmp_path / "out" / split)]
+        sizes = sorted(names.values())
+        numbers = f"{len(names)} classes, {sum(sizes)} images, {sizes[0]} to {sizes[-1]} per class"
+        assert f"{tmp_path / 'out' / split}: {numbers}\n" in printed
     assert all(behaviour.asked == [None] for behaviour in files.values())
 
 

@@ -15,7 +15,7 @@ def picture(seed: int = 0, width: int = 40, height: int = 32, mode: str = "RGB")
 
 
 def save(path: Path, seed: int = 0, width: int = 40, height: int = 32) -> Path:
-    """An image file; its folders are made."""
+    """Write an image file, and its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture(seed, width, height).save(path)
     return path
@@ -25,7 +25,7 @@ TREE = {"train": {"cat": 4, "dog": 3}, "val": {"owl": 2}, "test": {"fox": 3}}
 
 
 def tree(root: Path, splits: Mapping[str, Mapping[str, int]] = TREE) -> Path:
-    """Splits of classes of so many images."""
+    """Write splits of classes, each with a number of images."""
     seed = 0
     for split, classes in splits.items():
         for name, number in classes.items():
@@ -35,13 +35,13 @@ def tree(root: Path, splits: Mapping[str, Mapping[str, int]] = TREE) -> Path:
 
 
 def broken_exif(path: Path) -> Path:
-    """An image whose file says the orientation, but not all of it."""
+    """An image whose EXIF orientation is cut short."""
     picture(3).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03\0\0\0\x01\0\x06")
     return path
 
 
 def damaged(folder: Path) -> dict[str, Path]:
-    """Files that are named like images and are no whole ones, by what is wrong with them."""
+    """Damaged files named like images, by the kind of damage."""
     folder.mkdir(parents=True, exist_ok=True)
     good = {suffix: save(folder / f"good.{suffix}", 1, 200, 160).read_bytes() for suffix in ("png", "jpg")}
     for suffix in good:

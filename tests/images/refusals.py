@@ -25,7 +25,7 @@ NOT_ONCE = "does not list each image once"
 
 
 def npz(**changes: Any) -> Callable[[World], object]:
-    """`a.npz`, good but for some arrays; None takes one away."""
+    """`a.npz` with some other arrays; None leaves one out."""
     arrays = {
         "images": np.zeros((3, 4, 4), np.uint8),
         "labels": np.array([0, 1, 1]),
@@ -60,7 +60,7 @@ def mini(content: object = None, **entries: Any) -> Callable[[World], object]:
 
 
 def tiered(**entries: Any) -> Callable[[World], object]:
-    """tieredImageNet with other entries in the labels to validate with."""
+    """tieredImageNet with other entries in the validation labels."""
     data = pickle.dumps(sources.tiered_labels("val") | entries, 4)
     return lambda world: sources.tiered(world.folder / "src", val_labels=data)
 

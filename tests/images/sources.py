@@ -57,11 +57,11 @@ MINI = {"train": ("n01", "n02"), "val": ("n03",), "test": ("n04", "n05")}
 MINI_FILES = {"train": "train", "val": "validation", "test": "test"}
 TIERED = {"train": ("tench, Tinca tinca", "judge's robe"), "val": ("crane",), "test": ("drum", "hip")}
 IMAGES = 3
-"""Of each class in miniImageNet and tieredImageNet."""
+"""Images of each class in miniImageNet and tieredImageNet."""
 
 
 def png(number: int, size: int = 8) -> bytes:
-    """An image that tells its number, black and white as a drawing of Omniglot."""
+    """An image that depends on its number, black and white like a drawing of Omniglot."""
     pixels = np.random.default_rng(number).integers(0, 2, (size, size)).astype(bool)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -206,7 +206,7 @@ def mini(folder: Path, protocol: int = 4, **changes: bytes) -> Path:
 
 
 def tiered_images(split: str) -> list[np.ndarray]:
-    """PNG files as OpenCV gives them: arrays (n, 1) of bytes; those of the test split longer than a page."""
+    """PNG files as OpenCV returns them, arrays (n, 1) of bytes; in the test split longer than a page."""
     count = IMAGES * len(TIERED[split])
     size = 200 if split == "test" else 8
     return [np.frombuffer(png(number, size), np.uint8).reshape(-1, 1).copy() for number in range(count)]

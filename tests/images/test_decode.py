@@ -34,7 +34,7 @@ def test_resizing_is_torchvisions(width: int, height: int, side: int, interpolat
 
 
 def test_proportions_of_a_line_are_kept(tmp_path: Path):
-    """Catches a side that is rounded to less than what is cut out of it."""
+    """Catches a side that is rounded to less than the crop."""
     picture(0, 1, 1000).save(tmp_path / "line.png")
     assert read_image(tmp_path / "line.png", 3, 8).shape == (3, 8000, 8)
 
@@ -48,7 +48,7 @@ def test_lines_do_not_fill_the_memory(tmp_path: Path):
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
 def test_modes_become_color_and_gray(mode: str, tmp_path: Path):
-    """Catches an image of another mode read as if it were RGB."""
+    """Catches an image of another mode read as RGB."""
     path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
     picture(2).convert(mode).save(path)
     with Image.open(path) as stored:
@@ -92,7 +92,7 @@ def test_one_transparent_color_becomes_white(tmp_path: Path):
 
 
 def test_16_bit_gray_is_scaled(tmp_path: Path):
-    """Catches 16 bits cut to 8, which makes everything white."""
+    """Catches 16 bits clipped to 8, which makes everything white."""
     values = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
     Image.fromarray(values).save(tmp_path / "a.png")
     expected = torch.from_numpy((values >> 8).astype(np.uint8))
@@ -161,6 +161,6 @@ def test_images_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypat
 
 
 def test_missing_files_are_refused(tmp_path: Path):
-    """Catches a missing file, or one without rights, whose reason is not said."""
+    """Catches a missing file called a damaged image."""
     with pytest.raises(InputError, match=re.escape(f"{tmp_path}/a.png: cannot be read as an image (No such")):
         read_image(tmp_path / "a.png", 3, 32)

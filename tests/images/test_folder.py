@@ -173,9 +173,9 @@ def test_files_that_are_not_images(tmp_path: Path):
     assert notes == [f"{tmp_path}/train: skipped, not images: 'notes.txt', 'dog/labels.json'"]
 
 
-NO_SPLITS = (
-    "ROOT: has neither folders train, val, test nor tables train.csv, val.csv, test.csv; move the class "
-    "folders into these"
+EITHER = (
+    "ROOT: must have either folders train, val, test of class folders, or tables train.csv, val.csv, "
+    "test.csv; it has "
 )
 
 
@@ -183,8 +183,8 @@ NO_SPLITS = (
     ("arrange", "line"),
     [
         (lambda root: root.rmdir(), "ROOT: no such folder of images"),
-        (lambda root: None, NO_SPLITS),
-        (lambda root: save(root / "cat" / "1.png"), NO_SPLITS),
+        (lambda root: None, EITHER + "neither"),
+        (lambda root: save(root / "cat" / "1.png"), EITHER + "neither"),
         (
             lambda root: (root / "train").mkdir(),
             "ROOT/train: has no class folders; put the images of each class into its own folder",
@@ -196,8 +196,7 @@ NO_SPLITS = (
         ),
         (
             lambda root: (tree(root), (root / "val.csv").write_text("filename,label\n")),
-            "ROOT: has both tables ('val') and folders ('train', 'val', 'test') of splits; keep one or the "
-            "other",
+            EITHER + "both",
         ),
         (
             lambda root: tree(root, {"train": {"cat": 1, "dog": 1}, "test": {"dog": 1, "cat": 1}}),

@@ -17,14 +17,14 @@ from tests.images import sources
 
 
 def test_lists_of_cifar_fs_are_the_100_classes():
-    """Catches a class that is missing, misspelt or in two splits."""
+    """Catches a class that is missing, misspelled or in two splits."""
     lists = cifar_fs.SPLITS
     assert {split: len(names) for split, names in lists.items()} == {"train": 64, "val": 16, "test": 20}
     assert sorted(name for names in lists.values() for name in names) == sources.FINE
 
 
 def test_lists_of_fc100_are_the_20_superclasses():
-    """Catches a superclass that is missing, misspelt or in two splits."""
+    """Catches a superclass that is missing, misspelled or in two splits."""
     lists = fc100.SUPERCLASSES
     assert {split: len(names) for split, names in lists.items()} == {"train": 12, "val": 4, "test": 4}
     assert sorted(name for names in lists.values() for name in names) == sources.COARSE
@@ -44,7 +44,7 @@ def read(module: Any, folder: Path, dst: Path) -> None:
 
 
 def test_cifar_fs_is_divided_by_class(tmp_path: Path):
-    """Catches images of one part only, and classes in another split than the paper's."""
+    """Catches images of only one part, and classes in another split than the paper's."""
     read(cifar_fs, sources.cifar(tmp_path / "src"), tmp_path / "out")
     assert sources.classes(tmp_path / "out") == {
         split: dict.fromkeys(sorted(names), 2 * sources.PER_PART) for split, names in cifar_fs.SPLITS.items()

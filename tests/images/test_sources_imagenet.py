@@ -96,7 +96,7 @@ BAD_MINI = {
         pickle.dumps({"image_data": Path("x"), "class_dict": {}}, 4),
         r"refused to load a pickle that calls 'pathlib\.\w+'",
     ),
-    "nothing": (b"", r"is cut short, damaged or not a pickle \(it is empty\)"),
+    "nothing": (b"", "is cut short, damaged or not a pickle"),
     "half": (mini_with()[:-60_000], "is cut short, damaged or not a pickle"),
     "a list": (pickle.dumps([1], 4), "is not a pickle of miniImageNet"),
     "no classes": (pickle.dumps({"image_data": IMAGES}, 4), "is not a pickle of miniImageNet"),
@@ -122,7 +122,7 @@ BAD_MINI = {
 
 @pytest.mark.parametrize("name", list(BAD_MINI))
 def test_bad_mini_imagenet_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches code that is run, a traceback, an image under the wrong class, and half a data set."""
+    """Catches executed code, a traceback, an image under the wrong class, and half a data set."""
     monkeypatch.chdir(tmp_path)
     data, message = BAD_MINI[name]
     src = sources.mini(tmp_path / "src", test=data)
@@ -201,7 +201,7 @@ BAD_TIERED = {
 
 @pytest.mark.parametrize("name", list(BAD_TIERED))
 def test_bad_tiered_imagenet_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches code that is run, a traceback, an image under the wrong class, and half a data set."""
+    """Catches executed code, a traceback, an image under the wrong class, and half a data set."""
     monkeypatch.chdir(tmp_path)
     changes, message = BAD_TIERED[name]
     src = sources.tiered(tmp_path / "src", **changes)

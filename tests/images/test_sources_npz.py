@@ -87,7 +87,7 @@ BAD_SPLITS = {
 
 @pytest.mark.parametrize("name", list(BAD_SPLITS))
 def test_bad_division_is_refused(name: str, tmp_path: Path):
-    """Catches a class in two splits, or in another than was meant."""
+    """Catches a class in two splits, or in the wrong one."""
     val, test, message = BAD_SPLITS[name]
     with pytest.raises(InputError, match=re.escape(message)):
         read_npz(write(tmp_path), val, test)

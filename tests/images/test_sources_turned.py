@@ -27,7 +27,7 @@ def test_only_training_classes_are_rotated():
 
 
 def test_the_command(tmp_path: Path):
-    """Catches a flag that is read and forgotten."""
+    """Catches a flag without effect."""
     arrays = {"images": np.stack([DRAWING] * 3), "labels": np.arange(3), "names": np.array(["a", "b", "c"])}
     np.savez(tmp_path / "a.npz", **arrays)
     places = [str(tmp_path / "a.npz"), str(tmp_path / "dst")]

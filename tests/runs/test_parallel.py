@@ -186,7 +186,7 @@ def test_a_signal_to_the_first_process_stops_all(tmp_path: Path):
     assert err == ""
     (folder,) = folders(tmp_path, "run")
     step = steps_of(folder / "checkpoints" / "last.ckpt")
-    assert f"SIGTERM: stopped; saved at step {step}, go on with: " in out
+    assert f"SIGTERM: stopped; saved at step {step}, " in out
     assert step == 1 + int(rows(folder / "metrics.csv")[-1]["step"])
     deadline = time.monotonic() + 20
     while any(os.path.exists(f"/proc/{pid}") for pid in others):

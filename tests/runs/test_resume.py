@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from benchmarks.crash import STEPS_PER_KILL, Kill, crash, differences
-from leo_lightning.commands.train import main
 from tests.child import Child, run, start
 from tests.places import ROOT
 from tests.runs.long_run import command, steps_of, wait_for
-from tests.tiny_run import files, folders, rows, tiny
+from tests.tiny_run import files, folders, main, rows, tiny
 
 
 def in_child(arguments: list[str]) -> tuple[int, str]:

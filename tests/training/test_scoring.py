@@ -56,7 +56,7 @@ class Disguised:
 
 
 def check_reliability(found: Tensor, classifier: LinearClassifier, task: list[Tensor]) -> None:
-    """Of one task, whose queries are given class by class; torchmetrics has the calibration error."""
+    """Check one task, whose queries are given class by class; torchmetrics knows the calibration error."""
     images, label = torch.cat(task), torch.repeat_interleave(torch.tensor([len(each) for each in task]))
     chances = classifier(images[None])[0].softmax(-1)
     confidence, answer = chances.max(-1)

@@ -1,7 +1,5 @@
-"""The comparison: train and evaluate what is not done yet, write the table and the figure."""
+"""The comparison: train and evaluate what is missing, write the table and the figure."""
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,233 +8,179 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from leo_lightning.commands.compare import tables
-from leo_lightning.commands.compare.entrants import Entrant, banks_of, check_sizes, digest_of, enter
-from leo_lightning.commands.compare.evaluation import Examiner, Protocol, Result
-from leo_lightning.commands.compare.plan import Plan, unknown_label
-from leo_lightning.commands.compare.plot import Point
-from leo_lightning.commands.compare.plot import write as write_plot
-from leo_lightning.commands.compare.statistics import interval
+from leo_lightning.commands.compare import plot, tables
+from leo_lightning.commands.compare.entrants import Entrant, digest_of, enter, load_banks
+from leo_lightning.commands.compare.evaluation import Examiner, Protocol
+from leo_lightning.commands.compare.plan import Plan
 from leo_lightning.commands.compare.tables import Entry, duration
-from leo_lightning.commands.compare.training import Run, TrainingFailed, finished_run, replaces, train
-from leo_lightning.common.errors import InputError, one_line
+from leo_lightning.commands.compare.training import Run, finished_run, replaces, train
+from leo_lightning.common.errors import check_known, one_line
+from leo_lightning.common.file_lock import file_lock
+from leo_lightning.common.intervals import half_width
+from leo_lightning.data.datamodule import EpisodeDataModule
 
 
-class Comparison:
-    """One comparison at work.
-
-    Args:
-        plan: what is compared.
-        only: labels of the methods to train and evaluate; None for all.
-        console: where it tells how it goes.
-        lock: file descriptor of the folder's lock.
-    """
-
-    def __init__(self, plan: Plan, only: Sequence[str] | None, console: Console, lock: int) -> None:
-        self.plan = plan
-        self.console = console
-        self.lock = lock
-        labels = [method.label for method in plan.methods]
-        for label in only or []:
-            if label not in labels:
-                raise InputError(f"--only: {unknown_label(label, labels)}")
-        banks = banks_of(plan)
-        self.features = digest_of(banks)
-        self.dataset = _described(banks["test"].provenance)
-        self.entrants = [enter(method, plan, self.features) for method in plan.methods]
-        self.chosen = {label for label in labels if not only or label in only}
-        training = any(e.learner.trained for e in self.entrants if e.method.label in self.chosen)
-        check_sizes(plan, banks, training)
-        self.failed = False
-
-    def entries(self) -> tuple[list[Entry], dict[str, Examiner]]:
-        """Train and evaluate; what the table is made of, and who can evaluate more."""
-        protocol = Protocol(self.plan.way, self.plan.shot, self.plan.tasks)
-        entries, examiners = [], {}
-        for number, entrant in enumerate(self.entrants, start=1):
-            label = entrant.method.label
-            try:
-                run = self._trained(entrant, number)
-                if run is None and entrant.learner.trained:
-                    entries.append(Entry(label, note="not trained yet"))
-                    continue
-                examiner = Examiner(entrant, run, self.plan, self.features)
-                result = examiner.kept(protocol)
-                if result is None and label in self.chosen:
-                    with self._working(f"{self._place(number)} {label}: evaluating") as show:
-                        result = examiner.examine(protocol, show)
-                    accuracy = interval(result.accuracy)
-                    shown = f"{100 * accuracy.mean:.2f} ± {100 * accuracy.half:.2f} %"
-                    self.say(f"{self._place(number)} {label}: {shown}")
-                entries.append(Entry(label, result, run, "" if result else "not evaluated yet"))
-                examiners[label] = examiner
-            except TrainingFailed as error:
-                log = self.plan.log(entrant.method)
-                self._fail(entries, label, f"{error} (see {log.relative_to(self.plan.out)})")
-            except OSError:
-                raise  # a full disk is no method's fault
-            except Exception as error:  # of any kind: other methods do not suffer from it
-                self._fail(entries, label, one_line(error))
-        return entries, examiners
-
-    def _trained(self, entrant: Entrant, number: int) -> Run | None:
-        """The method's run, which is made if there is none and the method is chosen."""
-        if not entrant.learner.trained:
-            return None
-        run, label = finished_run(entrant, self.plan), entrant.method.label
-        if run is not None or label not in self.chosen:
-            return run
-        if replaces(entrant, self.plan):
-            self.say(f"{label}: its configuration or the features have changed, so it is trained anew")
-        started = time.monotonic()
-        with self._working(f"{self._place(number)} {label}: training") as show:
-            train(entrant, self.plan, self.lock, show)
-        took = duration(time.monotonic() - started)
-        self.say(f"{self._place(number)} {label}: trained to step {self.plan.steps:,} ({took})")
-        return finished_run(entrant, self.plan)
-
-    def points(self, examiners: dict[str, Examiner]) -> list[Point]:
-        """Evaluate every method at every point of the figure; where one cannot be, the point says why."""
-        found = []
-        for number, entrant in enumerate(self.entrants, start=1):
-            label = entrant.method.label
-            if label not in examiners:
-                continue
-            protocols = [Protocol(way, shot, self.plan.plot_tasks) for way, shot in self.plan.points]
-            kept = [examiners[label].kept(protocol) for protocol in protocols]
-            if None not in kept or label not in self.chosen:
-                found += [
-                    _point(label, p, result) for p, result in zip(protocols, kept, strict=True) if result
-                ]
-                continue
-            with self._working(f"{self._place(number)} {label}: evaluating for the figure") as show:
-                for protocol, result in zip(protocols, kept, strict=True):
-                    found.append(self._point(examiners[label], label, protocol, result, show))
-        return found
-
-    def _point(
-        self,
-        examiner: Examiner,
-        label: str,
-        protocol: Protocol,
-        kept: Result | None,
-        show: Callable[[str], None],
-    ) -> Point:
-        where = f"{protocol.way}-way {protocol.shot}-shot"
-        try:
-            result = kept or examiner.examine(protocol, lambda far: show(f"{where}, {far}"))
-        except OSError:
-            raise
-        except Exception as error:  # as a method that is made for one number of classes
-            note = tables.without_folders(one_line(error))
-            self.say(f"{label}: no point at {where} ({note})")
-            return Point(label, protocol.way, protocol.shot, None, note)
-        return _point(label, protocol, result)
-
-    def header(self, entries: Sequence[Entry]) -> str:
-        """The line above the table."""
-        plan = self.plan
-        machines = dict.fromkeys(entry.result.machine for entry in entries if entry.result is not None)
-        return (
-            f"{plan.way}-way {plan.shot}-shot, {plan.query} queries per class, {plan.tasks:,} test tasks "
-            f"(seed {plan.eval_seed}), features: {self.dataset} ({self.features[:8]}); "
-            f"{' and '.join(machines) or 'nothing measured'}"
-        )
-
-    def _fail(self, entries: list[Entry], label: str, reason: str) -> None:
-        self.failed = True
-        entries.append(Entry(label, note=f"failed: {reason}"))
-        self.say(f"{label}: failed: {reason}")
-
-    def _place(self, number: int) -> str:
-        return f"[{number}/{len(self.entrants)}]"
-
-    def say(self, line: str) -> None:
-        """Print a line as it is."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    @contextmanager
-    def _working(self, what: str) -> Iterator[Callable[[str], None]]:
-        """Show what is being done; gives a function to say how far it is."""
-        if not self.console.is_terminal:
-            self.say(f"{what} ...")
-        started = time.monotonic()
-        with self.console.status(escape(what)) as status:
-            yield lambda far: status.update(escape(f"{what}, {duration(time.monotonic() - started)}  {far}"))
-
-
-def compare(plan: Plan, only: Sequence[str] | None = None, plot: bool = True) -> bool:
-    """Compare methods.
-
-    Args:
-        plan: what is compared.
-        only: labels of the methods to train and evaluate; None for all.
-        plot: whether to draw the figure.
-
-    Returns:
-        Whether all went well.
+def compare(plan: Plan, only: Sequence[str] | None = None, draw: bool = True) -> bool:
+    """Compare methods, or only some; return whether all succeeded.
 
     Raises:
         InputError: something in the plan is wrong.
-        Interrupted: a signal came while a method was trained.
     """
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    with lock_folder(plan.out) as lock:
-        comparison = Comparison(plan, only, console, lock)
-        entries, examiners = comparison.entries()
-        shown = [entry for entry in entries if entry.result or entry.note.startswith("failed")]
-        header, rows = comparison.header(shown), tables.rows(shown, plan.reference)
-        files = tables.write(rows, header, plan.reference, plan.out)
-        comparison.say(f"\n{header}")
-        console.print(tables.terminal(rows, plan.reference, console))
-        for note in tables.footnotes(rows):
-            comparison.say(note)
-        missing = [f"{entry.label} ({entry.note})" for entry in entries if entry not in shown]
-        if missing:
-            comparison.say(f"left out: {', '.join(missing)}")
-        if plot and plan.points and (points := comparison.points(examiners)):
-            files += write_plot(points, plan)
-        for path in files:
-            comparison.say(f"written  {path}")
-    return not comparison.failed
+    with claimed_folder(plan.out):
+        comparison = _Comparison(plan, only, console)
+        comparison.evaluate()
+        comparison.write_table()
+        if draw and plan.points:
+            comparison.write_figure()
+    return not any(entry.failed for entry in comparison.entries)
+
+
+class _Comparison:
+    def __init__(self, plan: Plan, only: Sequence[str] | None, console: Console) -> None:
+        for label in only or []:
+            check_known("--only", label, [method.label for method in plan.methods])
+        self.plan = plan
+        self.console = console
+        banks = load_banks(plan)
+        self.features, self.provenance = digest_of(banks), banks["test"].provenance
+        self.entrants = [enter(method, plan, self.features) for method in plan.methods]
+        self.chosen = [entrant for entrant in self.entrants if not only or entrant.method.label in only]
+        self._check_sizes()
+        self.entries: list[Entry] = []
+        self.examiners: dict[str, Examiner] = {}
+
+    def _check_sizes(self) -> None:
+        """Check that the features have enough classes and images for all tasks."""
+        plan = self.plan
+        root, training = plan.root and str(plan.root), any(one.learner.trained for one in self.chosen)
+        if training:
+            EpisodeDataModule(root, plan.way, plan.shot, plan.query, in_memory=False).setup("fit")
+        for way, shot in [(plan.way, plan.shot), *plan.points]:
+            EpisodeDataModule(root, way, shot, plan.query, in_memory=False).setup("test")
+
+    def evaluate(self) -> None:
+        """Train and evaluate all methods; a method that fails leaves the others alone."""
+        for entrant in self.entrants:
+            label = entrant.method.label
+            try:
+                entry = self._evaluate(entrant)
+            except OSError:
+                raise  # a full disk is not the method's fault
+            except Exception as error:
+                entry = Entry(label, note=f"failed: {one_line(error)}", failed=True)
+                self._say(f"{label}: {entry.note}")
+            self.entries.append(entry)
+
+    def _evaluate(self, entrant: Entrant) -> Entry:
+        label, run = entrant.method.label, None
+        if entrant.learner.trained:
+            run = finished_run(entrant, self.plan) or self._train(entrant)
+            if run is None:
+                return Entry(label, note="not trained yet")
+        examiner = self.examiners[label] = Examiner(entrant, run, self.plan)
+        protocol = Protocol(self.plan.way, self.plan.shot, self.plan.tasks)
+        result = examiner.kept(protocol)
+        if result is None and entrant in self.chosen:
+            with self._working(entrant, "evaluating") as show:
+                result = examiner.examine(protocol, show)
+            mean, half = 100 * result.accuracy.mean(), 100 * half_width(result.accuracy)
+            self._say(f"{self._place(entrant)}: {mean:.2f} ± {half:.2f} %")
+        return Entry(label, result, run, "" if result else "not evaluated yet")
+
+    def _train(self, entrant: Entrant) -> Run | None:
+        """Train a method if it is chosen."""
+        if entrant not in self.chosen:
+            return None
+        if replaces(entrant, self.plan):
+            label = entrant.method.label
+            self._say(f"{label}: its configuration or the features have changed, so it is trained anew")
+        started = time.monotonic()
+        with self._working(entrant, "training") as show:
+            train(entrant, self.plan, show)
+        took = duration(time.monotonic() - started)
+        self._say(f"{self._place(entrant)}: trained to step {self.plan.steps:,} ({took})")
+        return finished_run(entrant, self.plan)
+
+    def write_table(self) -> None:
+        """Write and print the table of all methods that were evaluated or failed."""
+        plan = self.plan
+        shown = [entry for entry in self.entries if entry.result or entry.failed]
+        machines = dict.fromkeys(entry.result.machine for entry in shown if entry.result)
+        source = [self.provenance.get(key, "unknown") for key in ("dataset", "backbone", "crop")]
+        source = ", ".join(part for part in source if part not in ("", "unknown")) or "unknown"
+        header = (
+            f"{plan.way}-way {plan.shot}-shot, {plan.query} queries per class, {plan.tasks:,} test tasks "
+            f"(seed {plan.eval_seed}), features: {source} ({self.features[:8]}); "
+            f"{' and '.join(machines) or 'nothing measured'}"
+        )
+        table = tables.rows(shown, plan.reference)
+        files = tables.write(table, header, plan.reference, plan.out)
+        self._say(f"\n{header}")
+        self.console.print(tables.terminal(table, plan.reference, self.console))
+        left_out = [f"{e.label} ({e.note})" for e in self.entries if not (e.result or e.failed)]
+        notes = tables.footnotes(table) + ([f"left out: {', '.join(left_out)}"] if left_out else [])
+        for line in [*notes, *(f"written  {path}" for path in files)]:
+            self._say(line)
+
+    def write_figure(self) -> None:
+        """Evaluate every chosen method at every point of the figure, and draw what is known."""
+        points = []
+        for entrant in self.entrants:
+            if (examiner := self.examiners.get(entrant.method.label)) is not None:
+                points += self._points(entrant, examiner)
+        if points:
+            for path in plot.write(points, self.plan):
+                self._say(f"written  {path}")
+
+    def _points(self, entrant: Entrant, examiner: Examiner) -> Iterator[plot.Point]:
+        label = entrant.method.label
+        with self._working(entrant, "points of the figure") as show:
+            for way, shot in self.plan.points:
+                protocol = Protocol(way, shot, self.plan.plot_tasks)
+                try:
+                    result = examiner.kept(protocol)
+                    if result is None and entrant in self.chosen:
+                        result = examiner.examine(protocol, show)
+                except OSError:
+                    raise
+                except Exception as error:  # such as a method made for one number of classes
+                    note = tables.without_folders(one_line(error))
+                    self._say(f"{label}: no point at {way}-way {shot}-shot ({note})")
+                    yield plot.Point(label, way, shot, note=note)
+                else:
+                    if result is not None:
+                        mean, half = result.accuracy.mean().item(), half_width(result.accuracy)
+                        yield plot.Point(label, way, shot, mean, half)
+
+    def _place(self, entrant: Entrant) -> str:
+        return f"[{self.entrants.index(entrant) + 1}/{len(self.entrants)}] {entrant.method.label}"
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def _working(self, entrant: Entrant, task: str) -> Iterator[Callable[[str], None]]:
+        """Show what is being done to a method; gives a function to show the progress."""
+        text = f"{self._place(entrant)}: {task}"
+        if not self.console.is_terminal:
+            self._say(f"{text} ...")
+        started = time.monotonic()
+        with self.console.status(escape(text)) as status:
+            yield lambda far: status.update(escape(f"{text}, {duration(time.monotonic() - started)}  {far}"))
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[int]:
-    """Keep other comparisons out of a folder, also while a child of this one outlives it.
-
-    Raises:
-        InputError: another one is at work there, or nothing can be written there.
-    """
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); name another folder with --out"
-        ) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield file
-    except BlockingIOError:
-        raise InputError(
-            f"{folder}: another comparison is at work here; wait for its end, or name another folder with "
-            "--out"
-        ) from None
-    finally:
-        os.close(file)
-        if made and [path.name for path in folder.iterdir()] == [".lock"]:  # nothing has begun
-            (folder / ".lock").unlink()
-            folder.rmdir()
-
-
-def _point(label: str, protocol: Protocol, result: Result) -> Point:
-    return Point(label, protocol.way, protocol.shot, interval(result.accuracy))
-
-
-def _described(provenance: dict[str, str]) -> str:
-    parts = (provenance.get(key) for key in ("dataset", "backbone", "crop"))
-    return ", ".join(part for part in parts if part and part != "unknown") or "unknown"
+def claimed_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other comparisons out of it; remove it again if nothing was begun."""
+    lock, made = folder / ".lock", not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(lock, f"{folder}: another comparison is at work here; name another folder with --out"):
+        try:
+            yield
+        finally:
+            if made and list(folder.iterdir()) == [lock]:
+                lock.unlink()
+                folder.rmdir()

@@ -1,20 +1,20 @@
-"""Evaluation: the same test tasks for every method, each of them once; what was found is kept on disk.
+"""Evaluation: the same test tasks for every method; results are kept on disk and not computed twice.
 
 The numbers are those of `train.py test`, except that learners trained in mixed precision are evaluated in
 float32.
 """
 
-import csv
 import hashlib
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64
@@ -22,20 +22,18 @@ from torch import Tensor
 
 from leo_lightning.commands.compare.entrants import Entrant
 from leo_lightning.commands.compare.plan import Plan
-from leo_lightning.commands.compare.training import Run
+from leo_lightning.commands.compare.training import Run, step_of
 from leo_lightning.common.files import whole_file
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.learners.learner import Learner
 from leo_lightning.training.checkpoint import load_learner, read_checkpoint
 from leo_lightning.training.scoring import BINS, score
 
-VERSION = 1
-"""Of what is kept; another version is not read."""
+VERSION = 2
+"""Format of a kept result, part of its file name."""
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """Which tasks."""
+class Protocol(NamedTuple):
+    """Which test tasks."""
 
     way: int
     shot: int
@@ -44,91 +42,68 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Result:
-    """What evaluation finds out about a method."""
+    """Result of an evaluation."""
 
     accuracy: Float64[Tensor, " tasks"]
-    """Of each task, in the order of their numbers."""
+    """In the order of the task numbers."""
     reliability: Float64[Tensor, "bins 3"]
-    """By bin of confidence: queries, sum of confidences, hits; see `scoring.Scores`."""
+    """Queries, sum of confidences and hits by bin of confidence; see `scoring.Scores`."""
     adaptation_ms: float
-    """Time of `learner.adapt` for one task: median over meta-batches, divided by their tasks."""
+    """Time of `learner.adapt` per task: median over meta-batches."""
     parameters: int
-    """Numbers that training changes."""
+    """Count of the numbers that training changes."""
     best_step: int | None
     """Training step of the checkpoint; None if nothing was trained."""
     machine: str
-    """Where the time was taken."""
+    """Processor on which the time was measured."""
 
 
+@dataclass(frozen=True)
 class Examiner:
-    """Evaluates one method, on as many protocols as needed.
+    """Evaluates one method by any protocol."""
 
-    Args:
-        entrant: the method.
-        run: its training; None for what is not trained.
-        plan: the plan.
-        features: digest of the features.
-    """
-
-    def __init__(self, entrant: Entrant, run: Run | None, plan: Plan, features: str) -> None:
-        self.entrant = entrant
-        self.run = run
-        self.plan = plan
-        self.features = features
-        self._checkpoint = None if run is None else _file_digest(run.tested)
-        self._learner: Learner | None = None
+    entrant: Entrant
+    run: Run | None
+    """None for a method without training."""
+    plan: Plan
 
     def kept(self, protocol: Protocol) -> Result | None:
-        """What was found before; None if nothing was."""
-        path = self._path(protocol)
+        """Return the result of an earlier evaluation; None if it is missing, damaged or out of date."""
         try:
-            found = json.loads(path.read_text())
-            with path.with_suffix(".csv").open(newline="") as file:
-                accuracy = [float(row["accuracy"]) for row in csv.DictReader(file)]
-            if found.pop("depends_on") != self._depends_on(protocol) or len(accuracy) != protocol.tasks:
-                return None
-            reliability = torch.tensor(found.pop("reliability"), dtype=torch.float64)
-            return Result(torch.tensor(accuracy, dtype=torch.float64), reliability, **found)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return None  # not there, or damaged: it is found out again
+            content = json.loads(self._path(protocol).read_text())
+            for name in ("accuracy", "reliability"):
+                content[name] = torch.tensor(content[name], dtype=torch.float64)
+            return Result(**content)
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     def examine(self, protocol: Protocol, show: Callable[[str], None]) -> Result:
-        """Evaluate, and keep what is found.
-
-        Args:
-            protocol: which tasks.
-            show: called with how far it is.
-        """
-        data_config, device = self.entrant.config["data"], self._device()
-        data = EpisodeDataModule(
-            root=None if self.plan.root is None else str(self.plan.root),
-            way=protocol.way,
-            shot=protocol.shot,
-            query=self.plan.query,
-            test_tasks=protocol.tasks,
-            eval_batch_size=data_config["eval_batch_size"],
-            normalize=data_config["normalize"],
-            in_memory=data_config["in_memory"],
-            eval_seed=self.plan.eval_seed,
-        )
+        """Evaluate the method and keep the result; `show` is called with the progress."""
+        tasks = {"way": protocol.way, "shot": protocol.shot, "test_tasks": protocol.tasks, "test_query": None}
+        data = EpisodeDataModule(**(self.entrant.config["data"] | tasks))
         data.setup("test")
-        learner = self._prepared(device)
+        on_gpu = self.entrant.config["trainer"]["accelerator"] in ("auto", "gpu", "cuda")
+        device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
+        wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        learner = self.entrant.learner
+        if self.run is not None:
+            learner = load_learner(read_checkpoint(self.run.tested), self.run.tested)
+        learner = learner.eval().to(device)
         dtype = next((p.dtype for p in learner.parameters()), torch.float32)
-        accuracy, seconds = [], []
+        accuracy, seconds, done = [], [], 0
         reliability = torch.zeros(BINS, 3, dtype=torch.float64)
-        done = 0
         with torch.inference_mode():
             for rows in data.test_dataloader():
                 episode = data.gather(data.transfer_batch_to_device(rows, device, 0), "test")
                 episode = episode.in_precision(dtype)
-                _wait(device)
+                wait()
                 started = time.perf_counter()
                 classifier = learner.adapt(episode.support)
-                _wait(device)
+                wait()
                 seconds.append((time.perf_counter() - started) / len(episode.support))
-                found = score({"final": classifier}, episode)
-                accuracy.append(found.accuracy[:, 0].cpu())
-                reliability += found.reliability.sum(0).cpu()
+                scores = score({"final": classifier}, episode)
+                accuracy.append(scores.accuracy[:, 0].cpu())
+                reliability += scores.reliability.sum(0).cpu()
                 done += len(rows.task)
                 show(f"{done:,} of {protocol.tasks:,} tasks")
         result = Result(
@@ -136,83 +111,37 @@ class Examiner:
             reliability=reliability,
             adaptation_ms=1000 * median(seconds),
             parameters=sum(p.numel() for p in learner.parameters() if p.requires_grad),
-            best_step=None if self.run is None else read_checkpoint(self.run.tested)["global_step"],
-            machine=machine(device),
+            best_step=None if self.run is None else step_of(self.run.tested),
+            machine=_machine(device),
         )
-        self._keep(protocol, result)
+        content = vars(result) | {name: vars(result)[name].tolist() for name in ("accuracy", "reliability")}
+        path = self._path(protocol)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            part.write_text(json.dumps(content, indent=1))
         return result
 
-    def _prepared(self, device: torch.device) -> Learner:
-        if self._learner is None:
-            learner = self.entrant.learner
-            if self.run is not None:
-                learner = load_learner(read_checkpoint(self.run.tested), self.run.tested)
-            self._learner = learner.eval().to(device)
-        return self._learner
-
-    def _device(self) -> torch.device:
-        """The one that train.py would take, of CPU and CUDA."""
-        on_gpu = self.entrant.config["trainer"]["accelerator"] in ("auto", "gpu", "cuda")
-        return torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
-
-    def _depends_on(self, protocol: Protocol) -> dict[str, Any]:
+    def _path(self, protocol: Protocol) -> Path:
+        """Return the file of a result, whose name depends on everything that the result depends on."""
         learner = self.entrant.learner
-        return {
+        depends_on = {
             "version": VERSION,
             "learner": f"{type(learner).__module__}.{type(learner).__qualname__}",
             "init_args": learner.init_args(),
-            "checkpoint": self._checkpoint,
-            "features": self.features,
+            "checkpoint": None if self.run is None else self.run.sha256,
+            "features": self.entrant.features,
             "normalize": self.entrant.config["data"]["normalize"],
             "query": self.plan.query,
             "eval_seed": self.plan.eval_seed,
-            **vars(protocol),
         }
-
-    def _path(self, protocol: Protocol) -> Path:
-        content = json.dumps(self._depends_on(protocol), sort_keys=True)
-        key = hashlib.sha256(content.encode()).hexdigest()[:12]
+        key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
         name = f"{protocol.way}way-{protocol.shot}shot-{protocol.tasks}tasks.{key}.json"
         return self.plan.out / "results" / self.entrant.method.slug / name
 
-    def _keep(self, protocol: Protocol, result: Result) -> None:
-        """Write the tasks first: the other file says that all is there."""
-        path = self._path(protocol)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path.with_suffix(".csv")) as part, part.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["task", "accuracy"])
-            writer.writerows(enumerate(result.accuracy.tolist()))
-        content = {name: value for name, value in vars(result).items() if name != "accuracy"}
-        content |= {"reliability": result.reliability.tolist(), "depends_on": self._depends_on(protocol)}
-        with whole_file(path) as part:
-            part.write_text(json.dumps(content, indent=1))
 
-
-def machine(device: torch.device) -> str:
-    """The processor, without the name of the machine."""
-    cores = os.cpu_count() or 1
-    name = f"{_processor()}, {cores} {'core' if cores == 1 else 'cores'}"
+def _machine(device: torch.device) -> str:
+    """Name the processors, not the machine."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    name = f"{model[1] if model else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     return f"{torch.cuda.get_device_name(device)} ({name})" if device.type == "cuda" else name
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, "") or platform.processor() or platform.machine() or "unknown processor"
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _file_digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            found.update(chunk)
-    return found.hexdigest()

@@ -1,149 +1,136 @@
 """The table: the same rows for a terminal, Markdown, LaTeX and a spreadsheet."""
 
 import csv
-import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float64
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from leo_lightning.commands.compare.evaluation import Result
-from leo_lightning.commands.compare.statistics import Interval, interval, leaders
 from leo_lightning.commands.compare.training import Run
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.intervals import half_width
 from leo_lightning.training.task_scores import calibration_error
-
-CSV_COLUMNS = (
-    "method", "accuracy", "ci95", "difference", "difference_ci95", "calibration_error", "parameters", "steps",
-    "best_step", "training_seconds", "adaptation_ms", "leads", "note",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a method."""
+    """A method with its evaluation and training; the note says why there is no result."""
 
     label: str
     result: Result | None = None
     run: Run | None = None
     note: str = ""
-    """Why there is no result."""
+    failed: bool = False
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the table; None where nothing is known."""
-
-    method: str
-    accuracy: Interval | None = None
-    difference: Interval | None = None
-    """To the reference, task by task."""
-    calibration_error: float | None = None
-    parameters: int | None = None
-    steps: int | None = None
-    best_step: int | None = None
-    training_seconds: float | None = None
-    adaptation_ms: float | None = None
-    leads: bool = False
-    """The best, or not significantly different from it."""
-    note: str = ""
+Row = dict[str, Any]
+"""A line of the table: the values of `COLUMNS`, None where nothing is known."""
+COLUMNS = (
+    "method", "accuracy", "ci95", "difference", "difference_ci95", "calibration_error", "parameters", "steps",
+    "best_step", "training_seconds", "adaptation_ms", "leads", "note",
+)  # fmt: skip
+"""Differences are to the reference, task by task. `leads`: not significantly worse than the best method."""
 
 
 def rows(entries: Sequence[Entry], reference: str) -> list[Row]:
     """Work out the table."""
-    accuracies = {entry.label: entry.result.accuracy for entry in entries if entry.result is not None}
+    accuracies = {entry.label: entry.result.accuracy for entry in entries if entry.result}
     ahead = leaders(accuracies)
-    found = []
+    table = []
     for entry in entries:
-        result, run = entry.result, entry.run
-        if result is None:
-            found.append(Row(entry.label, note=without_folders(entry.note)))
-            continue
-        compared = entry.label != reference and reference in accuracies
-        found.append(
-            Row(
-                method=entry.label,
-                accuracy=interval(result.accuracy),
-                difference=interval(result.accuracy - accuracies[reference]) if compared else None,
-                calibration_error=calibration_error(result.reliability),
-                parameters=result.parameters,
-                steps=None if run is None else run.steps,
-                best_step=result.best_step,
-                training_seconds=None if run is None else run.seconds,
-                adaptation_ms=result.adaptation_ms,
-                leads=entry.label in ahead,
-            )
-        )
-    return found
-
-
-def without_folders(text: str) -> str:
-    """A message without the absolute paths in it, which are of no use elsewhere."""
-    return re.sub(r"(?<![\w./])/(?:[^/\s]+/)+", "", text)
-
-
-def write(rows: Sequence[Row], header: str, reference: str, out: Path) -> list[Path]:
-    """Write the table in all formats; the files."""
-    texts = {
-        "table.md": markdown(rows, header, reference),
-        "table.tex": latex(rows, header, reference),
-        "table.csv": spreadsheet(rows),
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in texts.items():
-        with whole_file(out / name) as part:
-            part.write_text(content, newline="")
-    return [out / name for name in texts]
-
-
-def terminal(rows: Sequence[Row], reference: str, console: Console) -> Table:
-    """The table for a terminal; one that is too narrow gets the first columns, those of the comparison."""
-    whole = _terminal(rows, reference, len(_titles(reference)))
-    needed = Measurement.get(console, console.options.update_width(1000), whole).maximum
-    if needed <= console.width:
-        return whole
-    narrow = _terminal(rows, reference, 5)
-    narrow.caption = f"the other columns need a terminal of {needed}; they are in table.md"
-    return narrow
-
-
-def _terminal(rows: Sequence[Row], reference: str, columns: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, title in enumerate(_titles(reference)[:columns]):
-        title = title.replace(", ", "\n").replace(" to ", "\nto ")
-        table.add_column(Text(title), justify="right" if number else "left", no_wrap=bool(number))
-    for row in rows:
-        cells = [Text(cell) for cell in _cells(row)[:columns]]
-        table.add_row(*cells, style="bold" if row.leads else None)
+        row = Row.fromkeys(COLUMNS) | {"method": entry.label, "note": without_folders(entry.note), "leads": 0}
+        if result := entry.result:
+            row |= {
+                "accuracy": result.accuracy.mean().item(),
+                "ci95": half_width(result.accuracy),
+                "calibration_error": calibration_error(result.reliability),
+                "parameters": result.parameters,
+                "best_step": result.best_step,
+                "adaptation_ms": result.adaptation_ms,
+                "leads": int(entry.label in ahead),
+            }
+            if entry.run:
+                row |= {"steps": entry.run.steps, "training_seconds": entry.run.seconds}
+            if entry.label != reference and reference in accuracies:
+                values = result.accuracy - accuracies[reference]
+                row |= {"difference": values.mean().item(), "difference_ci95": half_width(values)}
+        table.append(row)
     return table
 
 
-def markdown(rows: Sequence[Row], header: str, reference: str) -> str:
-    """The table in GitHub's Markdown."""
+def leaders(accuracies: Mapping[str, Float64[Tensor, " tasks"]]) -> set[str]:
+    """Return the best method, and those whose difference to it, task by task, may well be zero."""
+    if not accuracies:
+        return set()
+    best = max(accuracies.values(), key=lambda accuracy: accuracy.mean().item())
+    differences = {label: accuracy - best for label, accuracy in accuracies.items()}
+    return {label for label, values in differences.items() if abs(values.mean().item()) <= half_width(values)}
 
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
-    titles = _titles(reference)
-    lines = [header, "", line(titles), f"|---{'|---:' * (len(titles) - 1)}|"]
-    for row in rows:
+def without_folders(text: str) -> str:
+    """Leave out the absolute paths in a message: they mean nothing on other machines."""
+    return re.sub(r"(?<![\w./])/(?:[^/\s]+/)+", "", text)
+
+
+def write(table: Sequence[Row], header: str, reference: str, out: Path) -> list[Path]:
+    """Write the table in all formats; return the files."""
+    texts = {"table.md": markdown(table, header, reference), "table.tex": latex(table, header, reference)}
+    for name, content in texts.items():
+        with whole_file(out / name) as part:
+            part.write_text(content, encoding="utf-8")
+    write_csv(out / "table.csv", COLUMNS, table)
+    return [*(out / name for name in texts), out / "table.csv"]
+
+
+def write_csv(path: Path, columns: Sequence[str], table: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with all digits: accuracies between 0 and 1, times in seconds."""
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def terminal(table: Sequence[Row], reference: str, console: Console) -> Table:
+    """Draw the table for a terminal; a narrow one gets only the columns of the comparison."""
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, title in enumerate(_titles(reference)):
+        title = title.replace(", ", "\n").replace(" to ", "\nto ")
+        drawn.add_column(Text(title), justify="right" if number else "left", no_wrap=bool(number))
+    for row in table:
+        drawn.add_row(*map(Text, _cells(row)), style="bold" if row["leads"] else None)
+    needed = Measurement.get(console, console.options.update_width(1000), drawn).maximum
+    if needed > console.width:
+        del drawn.columns[5:]
+        drawn.caption = f"the other columns need a terminal of {needed}; they are in table.md"
+    return drawn
+
+
+def markdown(table: Sequence[Row], header: str, reference: str) -> str:
+    """Write the table in GitHub's Markdown."""
+    lines = [_titles(reference)]
+    for row in table:
         cells = _cells(row)
-        if row.leads:
+        if row["leads"]:
             cells[:2] = [f"**{cell}**" for cell in cells[:2]]
-        lines.append(line(cells))
-    lines += [line for note in footnotes(rows) for line in ("", note)]
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    texts = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+    texts.insert(1, f"|---{'|---:' * (len(lines[0]) - 1)}|")
+    notes = [text for note in footnotes(table) for text in ("", note)]
+    return "\n".join([header, "", *texts, *notes]) + "\n"
 
 
-def latex(rows: Sequence[Row], header: str, reference: str) -> str:
-    r"""The table in LaTeX, for `\usepackage{booktabs}`."""
+def latex(table: Sequence[Row], header: str, reference: str) -> str:
+    r"""Write the table in LaTeX, for `\usepackage{booktabs}`."""
     titles = [_escaped(title) for title in _titles(reference)]
     lines = [
         f"% {header}",
@@ -153,42 +140,22 @@ def latex(rows: Sequence[Row], header: str, reference: str) -> str:
         rf"{' & '.join(titles)} \\",
         r"\midrule",
     ]
-    for row in rows:
+    for row in table:
         cells = [_escaped(cell) for cell in _cells(row)]
-        if row.leads:
+        if row["leads"]:
             cells[:2] = [rf"\textbf{{{cell}}}" for cell in cells[:2]]
         lines.append(rf"{' & '.join(cells)} \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in footnotes(rows))]
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in footnotes(table))]
     return "\n".join(lines) + "\n"
 
 
-def spreadsheet(rows: Sequence[Row]) -> str:
-    """The table as CSV: shares between 0 and 1, seconds, all digits."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in rows:
-        accuracy, difference = row.accuracy or ("", ""), row.difference or ("", "")
-        writer.writerow(
-            [
-                row.method,
-                *accuracy,
-                *difference,
-                row.calibration_error,
-                row.parameters,
-                row.steps,
-                row.best_step,
-                row.training_seconds,
-                row.adaptation_ms,
-                int(row.leads),
-                row.note,
-            ]
-        )
-    return file.getvalue()
+def footnotes(table: Sequence[Row]) -> list[str]:
+    """Say why rows are empty."""
+    return [f"{row['method']}: {row['note']}" for row in table if row["note"]]
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as few of them as needed."""
+    """Write hours, minutes and seconds, as few of them as needed."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     if hours:
@@ -198,38 +165,29 @@ def duration(seconds: float) -> str:
 
 def _titles(reference: str) -> list[str]:
     return [
-        "method", "accuracy, %", "± 95 %", f"difference to {reference}", "ECE, %", "parameters", "steps",
-        "tested step", "training", "adaptation, ms/task",
+        "method", "accuracy, %", "± 95 %", f"difference to {reference}", "ECE, %",
+        "parameters", "steps", "tested step", "training", "adaptation, ms/task",
     ]  # fmt: skip
 
 
 def _cells(row: Row) -> list[str]:
-    if row.accuracy is None:
-        return [row.method, "failed" if row.note.startswith("failed") else "", *[""] * 8]
-    difference = (
-        "" if row.difference is None else "{:+.2f} ± {:.2f}".format(*(100 * x for x in row.difference))
-    )
+    if row["accuracy"] is None:
+        return [row["method"], "failed" if row["note"].startswith("failed") else "", *[""] * 8]
+
+    def cell(name: str, write: Callable[[Any], str]) -> str:
+        return "" if row[name] is None else write(row[name])
+
+    half = cell("difference_ci95", lambda value: f" ± {100 * value:.2f}")
     return [
-        row.method,
-        f"{100 * row.accuracy.mean:.2f}",
-        f"{100 * row.accuracy.half:.2f}",
-        difference.replace("-", "−"),
-        _shown(row.calibration_error, lambda value: f"{100 * value:.1f}"),
-        _shown(row.parameters, lambda value: f"{value:,}"),
-        _shown(row.steps, lambda value: f"{value:,}"),
-        _shown(row.best_step, lambda value: f"{value:,}"),
-        _shown(row.training_seconds, duration),
-        _shown(row.adaptation_ms, lambda value: f"{value:.3f}"),
+        row["method"],
+        f"{100 * row['accuracy']:.2f}",
+        f"{100 * row['ci95']:.2f}",
+        cell("difference", lambda value: f"{100 * value:+.2f}{half}".replace("-", "−")),
+        cell("calibration_error", lambda value: f"{100 * value:.1f}"),
+        *(cell(name, lambda value: f"{value:,}") for name in ("parameters", "steps", "best_step")),
+        cell("training_seconds", duration),
+        cell("adaptation_ms", lambda value: f"{value:.3f}"),
     ]
-
-
-def _shown(value: int | float | None, text: Callable[[Any], str]) -> str:
-    return "" if value is None else text(value)
-
-
-def footnotes(rows: Sequence[Row]) -> list[str]:
-    """Why some rows are empty."""
-    return [f"{row.method}: {row.note}" for row in rows if row.note]
 
 
 _LATEX = {

@@ -73,7 +73,7 @@ def defaults(config: dict[str, Any]) -> dict[str, str]:
 
 
 def trains_learner(config: dict[str, Any]) -> bool:
-    """Whether it is a configuration of train.py, and not of pre-training."""
+    """True for a configuration of train.py, False for one of pre-training."""
     return "learner" in (config.get("model") or {})
 
 

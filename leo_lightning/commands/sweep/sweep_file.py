@@ -1,7 +1,7 @@
-"""The sweep file: what is searched for which command, in the format of `wandb sweep`.
+"""The sweep file: parameters to search for a command of train.py, in the format of `wandb sweep`.
 
-The format: docs.wandb.ai/guides/sweeps/define-sweep-configuration. W&B's keys that only its server obeys
-(name, description, project, entity, run_cap) are left to it.
+The format: docs.wandb.ai/guides/sweeps/define-sweep-configuration. Fields that only W&B's server reads (name,
+description, project, entity, run_cap) are accepted and ignored.
 """
 
 import itertools
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -19,8 +18,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from leo_lightning.common.errors import InputError, one_line, printable
-from leo_lightning.common.yaml_files import check_config
+from leo_lightning.common.errors import InputError, check_known, one_line
+from leo_lightning.common.yaml_files import read_table
 
 KEYS = (
     "program", "method", "metric", "command", "parameters", "early_terminate",
@@ -28,71 +27,65 @@ KEYS = (
 )  # fmt: skip
 METHODS = ("bayes", "random", "grid")
 METRICS: dict[str, Literal["maximize", "minimize"]] = {"val/accuracy": "maximize", "val/mse": "minimize"}
-"""Of classification, and of regression."""
+"""Goals of classification and of regression."""
 ARGS, PROGRAM = "${args}", "${program}"
-DISTRIBUTIONS = (
-    "constant", "categorical", "uniform", "int_uniform", "log_uniform_values", "q_uniform",
-    "q_log_uniform_values",
-)  # fmt: skip
+RANGE = {"min", "max"}
+FIELDS = {
+    "constant": {"value"}, "categorical": {"values"}, "uniform": RANGE, "int_uniform": RANGE,
+    "log_uniform_values": RANGE, "q_uniform": RANGE, "q_log_uniform_values": RANGE,
+}  # fmt: skip
+"""Required fields of each distribution. Those named q_ also take `q`, by default 1."""
 
 
 @dataclass(frozen=True)
 class EarlyEnd:
-    """When trials are ended that are worse than others: successive halving, which W&B calls hyperband.
+    """Successive halving, which W&B calls hyperband: worse trials end early.
 
     Li, Jamieson, Rostamizadeh et al.: A System for Massively Parallel Hyperparameter Tuning. MLSys 2020.
 
-    Attributes:
-        min_iter: validations after which a trial is first compared with those that came as far.
-        eta: the best of so many go on; and they are compared again after so many times the validations.
     """
 
     min_iter: int
+    """Validations until a trial is first compared with those that came as far."""
     eta: int
+    """One in `eta` trials continues, until `eta` times as many validations."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file that was read and checked.
-
-    Attributes:
-        path: the file.
-        method: bayes, random or grid.
-        metric: the score of a trial, as validation logs it.
-        command: arguments of train.py, one word per flag; `${args}` stands for those of a trial.
-        constants: parameters with one value.
-        space: the others, each with what its values are drawn from.
-        early_end: when trials are ended early; None: never.
-    """
+    """A sweep file, checked."""
 
     path: Path
     method: str
     metric: str
+    """The score of a trial, by its name in metrics.csv."""
     command: tuple[str, ...]
+    """Arguments of train.py, one word per flag; `${args}` stands for a trial's."""
     constants: dict[str, Any]
+    """Parameters with one value."""
     space: dict[str, BaseDistribution]
+    """Distributions of the other parameters."""
     early_end: EarlyEnd | None = None
 
     @property
     def trains(self) -> bool:
-        """False where there is nothing to train, and a trial is a validation alone."""
+        """Whether a trial trains; otherwise it only validates."""
         return self.command[0] == "fit"
 
     @property
     def goal(self) -> Literal["maximize", "minimize"]:
-        """Maximize or minimize."""
+        """Direction of the metric."""
         return METRICS[self.metric]
 
     def arguments(self, values: Mapping[str, Any]) -> list[str]:
-        """The command line of train.py that has these values, composed as W&B's agent does."""
-        flags = [f"--{name}={_text(value)}" for name, value in {**self.constants, **values}.items()]
+        """Compose the command line of train.py with these values, as W&B's agent does."""
+        texts = {k: "null" if v is None else str(v) for k, v in {**self.constants, **values}.items()}
+        flags = [f"--{name}={text}" for name, text in texts.items()]
         return [word for part in self.command for word in (flags if part == ARGS else [part])]
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """All combinations of a space that has only `values`."""
-        choices = [
-            drawn.choices for drawn in self.space.values() if isinstance(drawn, CategoricalDistribution)
-        ]
+        """Iterate over all combinations of a space that has only `values`."""
+        choices = [one.choices for one in self.space.values() if isinstance(one, CategoricalDistribution)]
         for values in itertools.product(*choices):
             yield dict(zip(self.space, values, strict=True))
 
@@ -101,13 +94,9 @@ def read_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        InputError: says which field is wrong, and what to write.
+        InputError: a field is unknown, missing or has a bad value.
     """
-    check_config(path, "configs/sweeps has examples")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # 1e-4 is text here, as for W&B's agent
-    except ValueError as error:  # what looks like a date
-        raise InputError(f"{path}: not valid YAML ({one_line(error)}); mend it") from None
+    content = read_table(path, "configs/sweeps has examples")
     try:
         return _sweep(path, content)
     except InputError as error:
@@ -115,161 +104,97 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def _sweep(path: Path, content: dict[str, Any]) -> Sweep:
-    if unknown := [key for key in content if key not in KEYS]:
-        raise InputError(f"unknown field {_shown(unknown[0])}; known are {', '.join(KEYS)}")
-    method = content.get("method")
+    for key in content:
+        check_known("field", key, KEYS)
+    method, metric = content.get("method"), content.get("metric")
     if method not in METHODS:
-        raise InputError(f"method is {_shown(method)}: it must be one of {', '.join(METHODS)}")
-    metric = content.get("metric")
+        raise InputError(f"method is {method!r}: it must be one of {', '.join(METHODS)}")
     known = [{"name": name, "goal": goal} for name, goal in METRICS.items()]
-    if not isinstance(metric, dict) or metric not in known:
-        either = " or ".join(f"{{name: {name}, goal: {goal}}}" for name, goal in METRICS.items())
-        raise InputError(f"metric: it must be {either}")
+    if metric not in known:
+        raise InputError(f"metric is {metric!r}: it must be one of {known}")
     parameters = content.get("parameters")
-    if not isinstance(parameters, dict) or not parameters:
-        raise InputError("parameters: it must be a table with a line for each hyperparameter")
-    constants: dict[str, Any] = {}
-    space: dict[str, BaseDistribution] = {}
+    if not isinstance(parameters, dict):
+        raise InputError("parameters: expected a table with a line for each hyperparameter")
+    constants, space = dict[str, Any](), dict[str, BaseDistribution]()
     for name, given in parameters.items():
         drawn = _distribution(str(name), given)
         if isinstance(drawn, CategoricalDistribution) and len(drawn.choices) == 1:
             constants[str(name)] = drawn.choices[0]
+        elif method == "grid" and not isinstance(drawn, CategoricalDistribution):
+            raise InputError(f"{name}: a grid needs `values`; list some, or choose another method")
         else:
             space[str(name)] = drawn
     if not space:
-        raise InputError(
-            "parameters: each has one value only, so there is nothing to search; give one of them several"
-        )
-    ranges = [name for name, drawn in space.items() if not isinstance(drawn, CategoricalDistribution)]
-    if method == "grid" and ranges:
-        raise InputError(f"{ranges[0]}: a grid needs `values`; list some, or choose another method")
+        raise InputError("parameters: there is nothing to search; give one of them several values")
     command, early_end = _command(content.get("command")), _early_end(content.get("early_terminate"))
     return Sweep(path, method, metric["name"], command, constants, space, early_end)
 
 
 def _early_end(given: object) -> EarlyEnd | None:
-    """W&B's `early_terminate`, of which the form with max_iter is not known here."""
-    if given is None:
-        return None
-    fields = {"eta": 3, "strict": True, **given} if isinstance(given, dict) else {}
-    least = {"min_iter": 1, "eta": 2}
-    numbers = [fields.get(name) for name in least]
-    if (
-        fields.keys() != {"type", "min_iter", "eta", "strict"}
-        or fields["type"] != "hyperband"
-        or any(type(number) is not int for number in numbers)
-        or any(fields[name] < number for name, number in least.items())
-    ):
-        raise InputError(
-            f"early_terminate is {_shown(given)}: it must be like {{type: hyperband, min_iter: 3, eta: 3}}, "
-            "counted in validations"
-        )
-    return EarlyEnd(fields["min_iter"], fields["eta"])
+    """Read W&B's `early_terminate`, without its form with max_iter."""
+    match given:
+        case None:
+            return None
+        case {"type": "hyperband", "min_iter": int(first), **rest} if rest.keys() <= {"eta", "strict"}:
+            eta = rest.get("eta", 3)
+            if first >= 1 and isinstance(eta, int) and eta >= 2:
+                return EarlyEnd(first, eta)
+    raise InputError(f"early_terminate is {given!r}: it must be like {{type: hyperband, min_iter: 3}}")
 
 
 def _command(given: object) -> tuple[str, ...]:
-    """The arguments of train.py in a W&B command, `--flag value` written as `--flag=value`."""
+    """Return the arguments of train.py in a W&B command, `--flag value` written as `--flag=value`."""
     words = [str(word) for word in given] if isinstance(given, list) else []
-    verbs = words[words.index(PROGRAM) + 1 :][:1] if PROGRAM in words else []
-    if words.count(ARGS) != 1 or verbs not in (["fit"], ["validate"]):
-        raise InputError(
-            f"command: it must be a list like [${{env}}, python, {PROGRAM}, fit, --config, FILE, {ARGS}], "
-            "with validate in place of fit for what is not trained"
-        )
+    arguments = words[words.index(PROGRAM) + 1 :] if PROGRAM in words else []
     joined: list[str] = []
-    for word in words[words.index(PROGRAM) + 1 :]:
+    for word in arguments:
         if joined and joined[-1].startswith("--") and "=" not in joined[-1] and word != ARGS:
             joined[-1] += f"={word}"
         else:
             joined.append(word)
-    if not any(word.startswith("--config=") for word in joined):
-        raise InputError("command: names no base configuration; add --config, FILE")
+    named = any(word.startswith("--config=") for word in joined)
+    if arguments[:1] not in (["fit"], ["validate"]) or joined.count(ARGS) != 1 or not named:
+        raise InputError(
+            f"command: it must be a list like [${{env}}, python, {PROGRAM}, fit, --config, FILE, {ARGS}], or "
+            "with validate in place of fit"
+        )
     return tuple(joined)
 
 
 def _distribution(name: str, given: object) -> BaseDistribution:
-    """What a parameter's values are drawn from; a constant is one choice."""
+    """Return the distribution of a parameter; a constant is one choice."""
     if not isinstance(given, dict):
-        raise InputError(
-            f"{name} is {_shown(given)}: it must be a table, like {{value: 3}} or {{values: [1, 2]}}"
-        )
-    kind = given.get("distribution", _inferred(given))
-    if kind not in DISTRIBUTIONS:
-        raise InputError(
-            f"{name}: distribution {_shown(kind)} is not known here; use one of {', '.join(DISTRIBUTIONS)}"
-            if kind is not None
-            else f"{name}: give `value`, `values`, or `min` and `max`"
-        )
-    fields = {"constant": {"value"}, "categorical": {"values"}}.get(kind, {"min", "max"})
-    optional = {"q"} if kind.startswith("q_") else set()
-    if missing := fields - given.keys():
-        raise InputError(f"{name}: {kind} needs {' and '.join(f'`{field}`' for field in sorted(missing))}")
-    if unknown := given.keys() - fields - optional - {"distribution"}:
-        raise InputError(f"{name}: {kind} takes no `{printable(str(min(unknown, key=str)))}`; leave it out")
-    if kind in ("constant", "categorical"):
-        return _categorical(name, [given["value"]] if kind == "constant" else given["values"])
-    low, high, q = (_number(name, field, given.get(field, 1)) for field in ("min", "max", "q"))
-    if not low < high:
-        raise InputError(f"{name}: min is {low} and max is {high}: min must be below max")
-    return _range(name, kind, low, high, q)
+        raise InputError(f"{name}: expected a table, like {{value: 3}} or {{values: [1, 2]}}")
+    fields = given.keys() - {"distribution"}
+    numbers = "int_uniform" if {type(given.get(field)) for field in RANGE} == {int} else "uniform"
+    inferred = "constant" if "value" in fields else "categorical" if "values" in fields else numbers
+    kind = given.get("distribution", inferred)  # W&B infers it in the same way
+    if not isinstance(kind, str) or kind not in FIELDS:
+        raise InputError(f"{name}: distribution is {kind!r}: it must be one of {', '.join(FIELDS)}")
+    if fields - ({"q"} if kind.startswith("q_") else set()) != FIELDS[kind]:
+        wanted = " and ".join(sorted(FIELDS[kind]))
+        raise InputError(f"{name}: {kind} takes {wanted}, not {', '.join(map(str, fields)) or 'nothing'}")
+    try:
+        if FIELDS[kind] == RANGE:
+            return _range(kind, given["min"], given["max"], given.get("q", 1))
+        values = given["values"] if "values" in fields else [given["value"]]
+        if not isinstance(values, list) or any(isinstance(value, list | dict) for value in values):
+            raise InputError(f"values is {values!r}: it must be a list of single values")
+        return CategoricalDistribution(values)
+    except ValueError as error:
+        raise InputError(f"{name}: {one_line(error)}") from None
 
 
-def _inferred(given: Mapping[Any, Any]) -> str | None:
-    """W&B's rule for a parameter that names no distribution."""
-    if "value" in given:
-        return "constant"
-    if "values" in given:
-        return "categorical"
-    if not {"min", "max"} <= given.keys():
-        return None
-    return "int_uniform" if all(type(given[field]) is int for field in ("min", "max")) else "uniform"
-
-
-def _categorical(name: str, values: object) -> CategoricalDistribution:
-    if not isinstance(values, list) or not values:
-        raise InputError(f"{name}: values is {_shown(values)}: it must be a list with something in it")
-    for value in values:
-        if not isinstance(value, str | int | float | None):
-            raise InputError(f"{name}: {_shown(value)} is no single value; a list or table cannot be tried")
-    of_type = [(type(value), value) for value in values]
-    if len(set(of_type)) < len(of_type):
-        twice = max(values, key=lambda value: of_type.count((type(value), value)))
-        raise InputError(f"{name}: values has {_shown(twice)} twice; leave one of them out")
-    return CategoricalDistribution(values)
-
-
-def _range(name: str, kind: str, low: int | float, high: int | float, q: int | float) -> BaseDistribution:
-    if "log" in kind and not low > 0:
-        raise InputError(f"{name}: min is {low}: on a logarithmic scale it must be above 0")
-    if kind == "uniform":
-        return FloatDistribution(low, high)
-    if kind == "log_uniform_values":
-        return FloatDistribution(low, high, log=True)
-    whole = all(float(number).is_integer() for number in (low, high, q))
-    if kind == "int_uniform" or kind == "q_log_uniform_values":
-        if not whole or q != 1:
-            raise InputError(
-                f"{name}: {kind} is for whole numbers here; use whole min and max without q, or "
-                f"{'uniform' if kind == 'int_uniform' else 'log_uniform_values'}"
-            )
-        return IntDistribution(int(low), int(high), log="log" in kind)
-    if not q > 0 or not math.isclose((high - low) / q, round((high - low) / q), abs_tol=1e-9):
-        raise InputError(f"{name}: q is {q}: it must be above 0 and divide max - min")
-    return (
-        IntDistribution(int(low), int(high), step=int(q)) if whole else FloatDistribution(low, high, step=q)
-    )
-
-
-def _number(name: str, field: str, value: object) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        hint = " (in YAML, 1.0e-4 is one, and 1e-4 is text)" if isinstance(value, str) else ""
-        raise InputError(f"{name}: {field} is {_shown(value)}: it must be a finite number{hint}")
-    return value
-
-
-def _text(value: object) -> str:
-    return "null" if value is None else str(value)
-
-
-def _shown(value: object) -> str:
-    return printable(repr(value))
+def _range(kind: str, low: Any, high: Any, q: Any) -> BaseDistribution:
+    numbers = [x for x in (low, high, q) if type(x) in (int, float) and math.isfinite(x)]
+    if len(numbers) < 3:
+        raise InputError(f"min, max and q must be finite numbers, got {low!r}, {high!r} and {q!r}")
+    low, high, q = numbers
+    whole = all(float(number).is_integer() for number in numbers)
+    if kind == "uniform" or kind == "log_uniform_values":
+        return FloatDistribution(low, high, log=kind != "uniform")
+    if kind == "q_uniform" and not whole:
+        return FloatDistribution(low, high, step=q)
+    if not whole:
+        raise InputError(f"{kind} takes whole numbers only; uniform and log_uniform_values take others")
+    return IntDistribution(int(low), int(high), log="log" in kind, step=int(q))

@@ -5,6 +5,7 @@ import warnings
 import zipfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,8 +68,8 @@ def read_file(path: Path, labelled: bool) -> Arrays:
         return arrays_of(content, str(path), checksum_of(stream), labelled)
 
 
-def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    """Read an npy file, or the arrays of features in an npz file."""
+def _load(path: Path) -> np.ndarray | dict[str, Any]:
+    """Read an npy file, or the arrays of features in an npz file: bytes, where these are damaged."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

@@ -197,9 +197,6 @@ def load_pickle(source: Path | io.BufferedIOBase, name: str | None = None) -> ob
         raise InputError(f"{name}: is cut short, damaged or not a pickle ({one_line(error)})") from None
 
 
-map_pickle = load_pickle
-
-
 def _text(value: object) -> object:
     """Decode a byte string; leave anything else."""
     if isinstance(value, memoryview):

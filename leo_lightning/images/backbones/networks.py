@@ -19,12 +19,7 @@ from leo_lightning.common.learn2learn import learn2learn_module
 
 
 def build_network(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
-    """Build a network with fresh weights.
-
-    Args:
-        name: wrn-28-10, resnet-12, conv-4, or a timm model.
-        channels: number of channels of an image.
-        options: arguments of the network's class.
+    """Build a network with fresh weights; `options` are arguments of its class.
 
     Raises:
         InputError: there is no such network, or it does not take these arguments.

@@ -20,7 +20,7 @@ _LISTS = ("mean", "std")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How images become embeddings.
+    """The way from images to embeddings.
 
     Attributes:
         backbone: wrn-28-10, resnet-12, conv-4, or the name of a timm model; empty if only the preparation of

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: a file, a pre-training run, or what others have published.
+"""Sources of a backbone's weights: a file, a pre-training run, or what others have published.
 
 A backbone's own file is safetensors: its weights and, in the header, its recipe. It is written beside the
 features that it made, so that new images get the same embeddings.
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from leo_lightning.common.download import download
-from leo_lightning.common.errors import InputError, one_line, printable
+from leo_lightning.common.errors import InputError, nearest, one_line, printable
 from leo_lightning.common.learn2learn import learn2learn_module
 from leo_lightning.common.torch_files import load_torch
 from leo_lightning.data.feature_file import sort_header
@@ -96,11 +96,7 @@ def read_backbone(path: Path) -> Backbone:
 
 
 def save_backbone(backbone: Backbone, path: Path) -> None:
-    """Write a backbone's own file.
-
-    Raises:
-        OSError: the disk is full, or `path` cannot be written.
-    """
+    """Write a backbone's own file; a full disk raises an OSError."""
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "recipe": backbone.recipe.dumps()}
     weights = backbone.network.state_dict()
     path.write_bytes(save({name: value.cpu().contiguous() for name, value in weights.items()}, header))
@@ -190,12 +186,14 @@ def _published_recipe(name: str, weights: str) -> Recipe:
     import timm.models
 
     architecture, _, tag = name.partition(".")
-    available = timm.list_pretrained([architecture, f"{architecture}.*"])
-    if not available or (tag and name not in available):
-        known = ", ".join(available) or "none"
-        raise InputError(
-            f"timm has no pretrained weights {name} (known: {known}); name a file with --weights"
-        )
+    tags: dict[str, list[str]] = {}
+    for model in timm.list_pretrained():
+        tags.setdefault(model.partition(".")[0], []).append(model)
+    if architecture not in tags:
+        advice = nearest(architecture, tags, "name a file with --weights")
+        raise InputError(f"timm has no pretrained weights of {name}{advice}")
+    if tag and name not in tags[architecture]:
+        raise InputError(f"timm has no weights {name}; it has {', '.join(tags[architecture])}")
     published = timm.models.get_pretrained_cfg(name)
     assert published is not None
     config = timm.data.resolve_data_config(pretrained_cfg=published.to_dict())

@@ -68,7 +68,15 @@ def extract(
     def note(line: str) -> None:
         report(f"note: {line}")
 
-    settings = settings_of(embedder, dtype)
+    settings = {  # all that an embedding depends on, except its image
+        **asdict(embedder.recipe),
+        "weights_sha256": digest(embedder.backbone),
+        "dtype": dtype,
+        "batch_size": embedder.batch_size,
+        "precision": embedder.precision,
+        "device": embedder.device.type,
+        **{package: version(package) for package in PACKAGES},
+    }
     with work_folder(dst, settings, overwrite, note) as folder:
         if not is_complete(folder):
             with whole_file(folder / BACKBONE_FILE) as part:
@@ -94,19 +102,6 @@ def extract(
             commit(folder, folder / "finished")
         publish(folder)
     return {split: load_split(dst, split) for split in present_splits(dst)}
-
-
-def settings_of(embedder: Embedder, dtype: DType) -> dict[str, object]:
-    """Return all that an embedding depends on, except its image."""
-    return {
-        **asdict(embedder.recipe),
-        "weights_sha256": digest(embedder.backbone),
-        "dtype": dtype,
-        "batch_size": embedder.batch_size,
-        "precision": embedder.precision,
-        "device": embedder.device.type,
-        **{package: version(package) for package in PACKAGES},
-    }
 
 
 def _embed(

@@ -17,12 +17,7 @@ _LINE_SECONDS = 600.0
 
 @contextmanager
 def image_progress(console: Console, total: int, done: int) -> Iterator[Callable[[str, int], None]]:
-    """Show how many images are done, their rate and the time left.
-
-    Args:
-        console: where to print.
-        total: number of all images.
-        done: number of images that were done before.
+    """Show how many images are done, of which `done` were before, their rate and the time left.
 
     Yields:
         A function that counts images of a split.

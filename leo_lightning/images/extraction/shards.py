@@ -11,7 +11,6 @@ are unchanged, in the same places of the same batches; otherwise it is made agai
 last bit, that of one undisturbed run on the images as they are now.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.file_lock import file_lock
 from leo_lightning.common.files import cannot_write, whole_file
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.splits import SPLITS, UNFINISHED, check_vacant, split_path
@@ -171,7 +171,8 @@ def work_folder(
     folder, made = dst / UNFINISHED, [path for path in (dst, *dst.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / "lock", dst):
+        held = f"{dst}: another extraction is at work here; name another folder with --out"
+        with file_lock(folder / "lock", held):
             try:
                 _begin(folder, settings, overwrite, report)
                 yield folder
@@ -185,12 +186,8 @@ def work_folder(
 
 
 def check_free(dst: Path, overwrite: bool) -> None:
-    """Check that an extraction may write into `dst`, or has all but ended there.
-
-    Raises:
-        InputError: `dst` is a file, or holds files that may not be replaced.
-    """
-    if is_complete(dst / UNFINISHED):
+    """Refuse a `dst` that is a file, or holds features of another extraction, with an InputError."""
+    if is_complete(dst / UNFINISHED):  # it has all but ended here
         return
     check_vacant(dst, overwrite)
     if (dst / BACKBONE_FILE).exists() and not overwrite:
@@ -248,18 +245,3 @@ def _begin(
 
 def _has_results(folder: Path) -> bool:
     return is_complete(folder) or any(folder.glob(_SHARDS))
-
-
-@contextmanager
-def _alone(lock: Path, dst: Path) -> Iterator[None]:
-    """Keep other extractions out."""
-    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(
-            f"{dst}: another extraction is at work here; wait for its end, or name another folder with --out"
-        ) from None
-    finally:
-        os.close(file)

@@ -37,7 +37,7 @@ def divide(
         InputError: a pickle in the archive asks for code to be run.
     """
     content = _unpickled(archive)
-    class_names, group_names = (content["meta"][f"{kind}_label_names"] for kind in ("fine", level))
+    class_names, group_names = (content["meta"][f"{prefix}_label_names"] for prefix in ("fine", level))
     split_of = {name: split for split, names in splits.items() for name in names}
 
     def pictures() -> Iterator[Picture]:

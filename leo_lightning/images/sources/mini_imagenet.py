@@ -3,8 +3,7 @@
 Vinyals et al., "Matching Networks for One Shot Learning", NeurIPS 2016; split of Ravi and Larochelle,
 "Optimization as a Model for Few-Shot Learning", ICLR 2017. These are the files of learn2learn 0.2.0
 (learn2learn/vision/datasets/mini_imagenet.py): one pickle per split, with `image_data` (n, 84, 84, 3) and
-`class_dict`, the rows of each WordNet number. `map_pickle` executes nothing and leaves the images on disk, so
-this needs little memory.
+`class_dict`, the rows of each WordNet number. `load_pickle` executes nothing and leaves the images on disk.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.data.importers.pickles import map_pickle
+from leo_lightning.data.importers.pickles import load_pickle
 from leo_lightning.data.splits import SPLITS
 from leo_lightning.images.sources.picture import Picture, Pictures, check_images, png_of
 from leo_lightning.images.sources.published import File
@@ -44,7 +43,7 @@ def read(paths: Sequence[Path]) -> Pictures:
 
 def _read(path: Path) -> tuple[np.ndarray, list[str]]:
     """Return the images of a split and the class name of each."""
-    content = map_pickle(path)
+    content = load_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("class_dict"), dict):
         raise InputError(f"{path}: is not a pickle of miniImageNet ('image_data' and 'class_dict')")
     images = check_images(content.get("image_data"), str(path))

@@ -5,9 +5,9 @@ learn2learn 0.2.0 (learn2learn/vision/datasets/tiered_imagenet.py), which are th
 has one pickle of PNG files, arrays of bytes, and one of `label_specific` and the class names
 `label_specific_str`.
 
-`map_pickle` executes nothing and leaves the PNG files on disk; they are copied one by one, unchanged. Memory
-holds where each of them lies, 1.6 KB: 0.7 GB for the 448,695 training images. (A pickle written by Python 3
-in protocol 0 to 2 would take nearly three times its size instead.)
+`load_pickle` executes nothing and leaves the PNG files on disk; they are copied one by one, unchanged. Memory
+holds 1.6 KB per image, 0.7 GB for the 448,695 training images. (A pickle that Python 3 wrote in protocol 0 to
+2 would take nearly three times its size.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.data.importers.pickles import load_pickle, map_pickle
+from leo_lightning.data.importers.pickles import load_pickle
 from leo_lightning.data.splits import SPLITS
 from leo_lightning.images.sources.mini_imagenet import FOLDER, HOME, RECORD
 from leo_lightning.images.sources.picture import Picture, Pictures, class_names_of
@@ -42,7 +42,7 @@ def read(paths: Sequence[Path]) -> Pictures:
 
     def pictures() -> Iterator[Picture]:
         for split, path, class_names in zip(SPLITS, paths[::2], labels, strict=True):
-            images = map_pickle(path)
+            images = load_pickle(path)
             if not isinstance(images, list) or len(images) != len(class_names):
                 raise InputError(
                     f"{path}: does not hold a list of {len(class_names):,} images, one per label"

@@ -15,11 +15,7 @@ Counts = dict[str, Counter[str]]
 
 
 def check_vacant(dst: Path) -> None:
-    """Check that a tree may be written to `dst`.
-
-    Raises:
-        InputError: something is already there.
-    """
+    """Refuse to write to a `dst` that exists, with an InputError."""
     if os.path.lexists(dst):
         raise InputError(f"{dst}: already exists; remove it, or name another folder")
 

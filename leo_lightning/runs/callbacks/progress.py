@@ -58,15 +58,10 @@ class Bars(Progress):
 
 
 class RunProgress(ProgressBar):
-    """One bar for all training steps, and one for each evaluation.
+    """One bar for all training steps and one for each evaluation, with loss, scores and throughput.
 
-    Lightning's own bar counts the batches of an epoch, so it cannot tell when training will be over.
-
-    Args:
-        console: where to print.
-        score: name of the score to show.
-        better: `max` or `min`.
-        counted: unit of the throughput.
+    Lightning's own bar counts the batches of an epoch, so it cannot tell when training will end. `better` is
+    `max` or `min`, whichever the score asks for; `counted` is the unit of the throughput.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Where a run logs to: metrics.csv, TensorBoard, W&B."""
+"""The logs of a run: metrics.csv, TensorBoard, W&B."""

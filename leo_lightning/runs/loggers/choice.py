@@ -11,7 +11,7 @@ from leo_lightning.runs.loggers.metrics_csv import MetricsCSV
 from leo_lightning.runs.loggers.wandb_run import WandbRun
 
 DEFAULTS = {"dir": ".", "project": "lightning_logs", "resume": "allow", "anonymous": None}
-"""What Lightning's WandbLogger passes to `wandb.init` unless told otherwise."""
+"""Arguments of `wandb.init` that Lightning's WandbLogger passes unless told otherwise."""
 
 
 def run_loggers(

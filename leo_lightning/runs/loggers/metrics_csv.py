@@ -21,9 +21,6 @@ class MetricsCSV(Logger):
         folder: where metrics.csv goes.
         resumed_at: optimiser steps of the checkpoint; lines of later steps are dropped, since these steps are
             trained again. None for a new run.
-
-    Attributes:
-        rows: the lines, as text by column.
     """
 
     name = version = ""  # pyright: ignore[reportAssignmentType]  # unused, but required by Lightning
@@ -32,7 +29,7 @@ class MetricsCSV(Logger):
         super().__init__()
         self.path = folder / "metrics.csv"
         self.resumed_at = resumed_at
-        self.rows: list[dict[str, str]] = []
+        self.rows: list[dict[str, str]] = []  # the lines, as text by column
         self._columns: list[str] = ["step", "epoch"]
         self._in_file = False
         if resumed_at is not None and self.path.is_file():

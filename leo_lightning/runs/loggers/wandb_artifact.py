@@ -56,14 +56,11 @@ def send_checkpoints(run: Any, folder: Path, patience: int) -> None:
 
 
 def fetch(reference: str, root: Path) -> Path:
-    """Download a checkpoint with its configuration, unless it is already there.
+    """Download a checkpoint with its configuration, unless it is already there; return its path.
 
     Args:
         reference: wandb:ENTITY/PROJECT/ARTIFACT:ALIAS.
         root: folder of all runs; the artifact goes to wandb/ARTIFACT-VERSION in it.
-
-    Returns:
-        The checkpoint.
 
     Raises:
         InputError: it cannot be fetched.

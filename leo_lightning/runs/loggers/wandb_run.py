@@ -41,11 +41,7 @@ LAST_PATIENCE = 600
 class WandbRun(WandbLogger):
     """The W&B run of a run folder; all its files stay there.
 
-    Args:
-        history: metrics.csv of the run.
-        score: name of the score that chooses the best checkpoint.
-        mode: whether the best score is the highest or the lowest.
-        kwargs: for Lightning's WandbLogger.
+    `score` and `mode` tell which step is the best; `kwargs` are for Lightning's WandbLogger.
     """
 
     def __init__(self, history: MetricsCSV, score: str, mode: Literal["max", "min"], **kwargs: Any) -> None:
@@ -76,7 +72,7 @@ class WandbRun(WandbLogger):
         """Begin or continue the run, offline if W&B cannot be reached, and catch up with metrics.csv.
 
         Args:
-            job_type: the command: fit, test, ...
+            job_type: the verb.
             tags: to find the run by.
             changed: whether settings were changed when the run was resumed.
 
@@ -129,16 +125,10 @@ class WandbRun(WandbLogger):
         return lines
 
     def finish(self, exit_code: int = 0, through: int | None = None, checkpoints: bool = False) -> list[str]:
-        """Send the remaining rows and end the run.
+        """Send the remaining rows, and the checkpoints if asked to; end the run, and return lines to print.
 
-        Args:
-            exit_code: of the command.
-            through: number of steps whose rows are complete; the run that resumes from the checkpoint logs
-                later ones again. None: all are complete.
-            checkpoints: send them, too.
-
-        Returns:
-            Lines to print.
+        Only the rows of the first `through` steps are sent; None: all rows. Later ones are not complete, and
+        the run that resumes from the checkpoint logs them again.
         """
         if self._experiment is None:
             return []

@@ -19,7 +19,7 @@ from leo_lightning.runs.pictures.view import Picture, View
 
 HEADER: list[Any] = ["step", "kind", "measure", "mean", "ci95", "p25", "p75"]
 Panels = Mapping[str, Mapping[str, str]]
-"""What each panel shows: its y label, and the measures with the images that they are of."""
+"""By y label of a panel: its measures, each with the images that it is measured on."""
 PANELS: dict[str, Panels] = {
     "classes": {
         "accuracy, %": {"accuracy": "queries", "support_accuracy": "support"},

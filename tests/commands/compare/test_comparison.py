@@ -1,9 +1,5 @@
-"""The whole command on tiny runs: what it trains, evaluates, keeps and says.
+"""The whole command on tiny runs: what it trains, evaluates, keeps and says."""
 
-A child process takes seconds to start, so the tests share theirs: seven in all.
-"""
-
-import csv
 import json
 import os
 import signal
@@ -15,17 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from leo_lightning.commands import train as cli
+from leo_lightning.commands import child_runs
 from leo_lightning.commands.compare import training
-from leo_lightning.commands.compare.command import main
-from leo_lightning.commands.compare.comparison import lock_folder
-from leo_lightning.commands.compare.entrants import banks_of, digest_of, enter
+from leo_lightning.commands.compare.comparison import claimed_folder
+from leo_lightning.commands.compare.entrants import digest_of, enter, load_banks
 from leo_lightning.commands.compare.evaluation import Examiner, Protocol
 from leo_lightning.commands.compare.plan import Plan, read_plan
-from leo_lightning.commands.compare.training import TrainingFailed, finished_run, train
-from leo_lightning.common.errors import InputError, Interrupted
+from leo_lightning.commands.compare.training import finished_run, train
+from leo_lightning.common.errors import Interrupted
 from tests.commands.compare.plans import CENTROID, ROOT, tiny_leo, write_plan
-from tests.tiny_run import rows
+from tests.tiny_run import main, rows
 
 METHODS = {
     "LEO": tiny_leo(),
@@ -36,9 +31,9 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a comparison of three methods, one of which fails: two children."""
+    """The folder of a comparison of three methods, one of which fails."""
     folder = tmp_path_factory.mktemp("comparison")
-    assert main(["--config", str(plan_of(folder))]) == 1
+    assert main(["compare", "--config", str(plan_of(folder))]) == 1
     return folder
 
 
@@ -47,12 +42,12 @@ def plan_of(folder: Path, **fields: object) -> Path:
 
 
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, to train or to evaluate is an error."""
+    """Forbid training and evaluation from here on."""
 
     def forbidden(*args: object) -> None:
         raise AssertionError("done twice")
 
-    monkeypatch.setattr(training, "_watch", forbidden)
+    monkeypatch.setattr(training, "run_child", forbidden)
     monkeypatch.setattr(Examiner, "examine", forbidden)
 
 
@@ -62,9 +57,9 @@ def test_table_and_figure(done: Path):
     table = {row["method"]: row for row in rows(out / "table.csv")}
     assert list(table) == list(METHODS)
     assert "gradient_clip_val" in table["broken & co"]["note"]
-    assert "see logs/broken-co.log" in table["broken & co"]["note"]
+    assert "failed: logs/broken-co.log: " in table["broken & co"]["note"]
     assert (table["LEO"]["steps"], table["LEO"]["parameters"]) != ("", "0")
-    assert float(table["LEO"]["training_seconds"]) > 1
+    assert float(table["LEO"]["training_seconds"]) > 0
     assert table["LEO"]["best_step"] in ("20", "40")
     assert table["nearest centroid"]["parameters"] == "0"
     assert table["nearest centroid"]["difference"] != ""
@@ -79,7 +74,7 @@ def test_table_and_figure(done: Path):
 def test_same_as_train_py(done: Path, tmp_path: Path):
     """Catches other tasks, other features or another checkpoint than `train.py test` has."""
     [checkpoint] = (done / "out" / "runs").glob("leo.*/*/checkpoints/best.ckpt")
-    code = cli.main(
+    code = main(
         [
             "test", "--trainer.accelerator=cpu", "--data.query=5", "--data.test_tasks=60",
             f"--ckpt_path={checkpoint}", f"--config={checkpoint.parents[1] / 'config.yaml'}",
@@ -89,8 +84,9 @@ def test_same_as_train_py(done: Path, tmp_path: Path):
     assert code == 0
     [theirs] = (tmp_path / "test").glob("*/per_task.csv")
     for slug, stage in (("leo", "final"), ("nearest-centroid", "nearest_centroid")):
-        [ours] = (done / "out" / "results" / slug).glob("5way-1shot-60tasks.*.csv")
-        assert [row["accuracy"] for row in rows(ours)] == [row[stage] for row in rows(theirs)]
+        [ours] = (done / "out" / "results" / slug).glob("5way-1shot-60tasks.*.json")
+        accuracy = json.loads(ours.read_text())["accuracy"]
+        assert accuracy == [float(row[stage]) for row in rows(theirs)]
 
 
 def test_nothing_is_done_twice(done: Path, monkeypatch: pytest.MonkeyPatch):
@@ -98,7 +94,7 @@ def test_nothing_is_done_twice(done: Path, monkeypatch: pytest.MonkeyPatch):
     before = (done / "out" / "table.csv").read_text().splitlines()
     no_work(monkeypatch)
     arguments = ["--config", str(plan_of(done)), "--only", "LEO", "--only", "nearest centroid"]
-    assert main(arguments) == 0
+    assert main(["compare", *arguments]) == 0
     after = (done / "out" / "table.csv").read_text().splitlines()
     assert after == [line for line in before if not line.startswith("broken")]
 
@@ -108,7 +104,7 @@ def test_only_shows_what_is_known(
 ):
     """Catches other methods that are evaluated too, or that disappear."""
     no_work(monkeypatch)
-    assert main(["--config", str(plan_of(done)), "--only", "nearest centroid", "--no-plot"]) == 0
+    assert main(["compare", "--config", str(plan_of(done)), "--only", "nearest centroid", "--no-plot"]) == 0
     assert [row["method"] for row in rows(done / "out" / "table.csv")] == ["LEO", "nearest centroid"]
     assert "left out: broken & co (not trained yet)" in capsys.readouterr().out
 
@@ -119,39 +115,36 @@ def test_another_reference(done: Path, monkeypatch: pytest.MonkeyPatch):
     no_work(monkeypatch)
     for reference in ("LEO", "nearest centroid"):
         flags = ["--reference", reference, "--only", "nearest centroid", "--no-plot"]
-        assert main(["--config", str(plan_of(done)), *flags]) == 0
+        assert main(["compare", "--config", str(plan_of(done)), *flags]) == 0
         differences.append([row["difference"] for row in rows(done / "out" / "table.csv")])
     (mine, theirs), (ours, none) = differences
     assert (mine, none) == ("", "")
     assert float(theirs) == -float(ours)
 
 
-def test_a_damaged_result_is_found_out_again(done: Path):
-    """Catches half a file that is believed: of tasks, and of the rest."""
+def test_a_damaged_result_is_computed_again(done: Path):
+    """Catches half a file that is believed, and a result for other features."""
     plan = read_plan(plan_of(done))
-    features = digest_of(banks_of(plan))
-    entrant = enter(plan.methods[2], plan, features)
+    features = digest_of(load_banks(plan))
     protocol = Protocol(5, 1, 60)
-    examiner = Examiner(entrant, None, plan, features)
-    assert examiner.kept(protocol) is not None
-    for suffix in (".csv", ".json"):
-        path = examiner._path(protocol).with_suffix(suffix)
-        whole = path.read_text()
-        path.write_text(whole[: len(whole) // 2])
-        assert examiner.kept(protocol) is None
-        path.write_text(whole)
-    assert Examiner(entrant, None, plan, "other features").kept(protocol) is None
-    kept, found = examiner.kept(protocol), examiner.examine(protocol, lambda far: None)
+    examiner = Examiner(enter(plan.methods[2], plan, features), None, plan)
+    kept = examiner.kept(protocol)
+    path = examiner._path(protocol)
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    assert examiner.kept(protocol) is None
+    result = examiner.examine(protocol, lambda progress: None)
     assert kept is not None
-    assert torch.equal(kept.accuracy, found.accuracy)
-    assert torch.equal(kept.reliability, found.reliability)
+    assert torch.equal(kept.accuracy, result.accuracy)
+    assert torch.equal(kept.reliability, result.reliability)
+    assert Examiner(enter(plan.methods[2], plan, "other features"), None, plan).kept(protocol) is None
 
 
 def test_changed_configuration_is_trained_anew(done: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches a checkpoint of another configuration in the table. One child."""
+    """Catches a checkpoint of another configuration in the table."""
     changed = {"LEO": tiny_leo(**{"model.learning_rate": 0.01})}
     path = plan_of(done, methods=changed, steps=10)
-    assert main(["--config", str(path), "--no-plot"]) == 0
+    assert main(["compare", "--config", str(path), "--no-plot"]) == 0
     assert (
         "LEO: its configuration or the features have changed, so it is trained anew"
         in capsys.readouterr().out
@@ -159,116 +152,82 @@ def test_changed_configuration_is_trained_anew(done: Path, capsys: pytest.Captur
     assert len(list((done / "out" / "runs").glob("leo.*"))) == 2
 
 
-def test_damaged_clock_fails_its_method_only(done: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches a training time out of nothing, and one damaged file that ends the whole comparison."""
-    for clock in (done / "out" / "runs").glob("leo.*/seconds.json"):
-        clock.write_text("{")
-    methods = ["--only", "LEO", "--only", "nearest centroid"]
-    assert main(["--config", str(plan_of(done)), *methods, "--no-plot"]) == 1
-    said = capsys.readouterr().out
-    assert "seconds.json: is damaged; remove it, and training times begin anew" in said
-    table = {row["method"]: row for row in rows(done / "out" / "table.csv")}
-    assert "is damaged" in table["LEO"]["note"]
-    assert table["nearest centroid"]["accuracy"] != ""
+def long_run(folder: Path) -> Plan:
+    """A plan of one method that trains long enough to be stopped."""
+    return read_plan(plan_of(folder, methods={"LEO": tiny_leo()}, steps=300))
 
 
-def stopped(folder: Path) -> tuple[Plan, Path]:
-    """A plan of one long run, and where its checkpoint will be."""
-    plan = read_plan(plan_of(folder, methods={"LEO": tiny_leo()}, steps=300))
-    return plan, plan.runs
-
-
+@pytest.mark.slow
 def test_signal_is_passed_on_and_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches a child that goes on alone, one that saves nothing, and a resumed run that begins anew.
-
-    Two children.
-    """
-    monkeypatch.setattr(training, "POLL", 0.01)
-    plan, runs = stopped(tmp_path)
+    """Catches a child that goes on alone, one that saves nothing, and a resumed run that begins anew."""
+    monkeypatch.setattr(child_runs, "LOOK", 0.01)
+    plan = long_run(tmp_path)
     entrant = enter(plan.methods[0], plan, "features")
     sent = []
 
     def stop(line: str) -> None:
-        if not sent and list(runs.rglob("last.ckpt")):
+        if not sent and list(plan.runs.rglob("last.ckpt")):
             sent.append(line)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with lock_folder(plan.out) as lock:
-        with pytest.raises(Interrupted) as caught:
-            train(entrant, plan, lock, stop)
-        assert caught.value.signal == signal.SIGTERM
-        assert finished_run(entrant, plan) is None
-        assert "go on with" in plan.log(plan.methods[0]).read_text()
-        [clock] = runs.glob("*/seconds.json")
-        first = json.loads(clock.read_text())["seconds"]
-        train(entrant, plan, lock, lambda line: None)
+    with child_runs.sigterm_interrupts(), pytest.raises(Interrupted) as caught:
+        train(entrant, plan, stop)
+    assert caught.value.signal == signal.SIGTERM
+    assert finished_run(entrant, plan) is None
+    assert "SIGTERM: stopped; saved at step" in (plan.out / "logs" / "leo.log").read_text()
+    [clock] = plan.runs.glob("*/seconds.json")
+    first = json.loads(clock.read_text())["seconds"]
+    train(entrant, plan, lambda line: None)
     run = finished_run(entrant, plan)
     assert run is not None
-    assert len(list(runs.glob("*/*/checkpoints"))) == 1
-    assert run.seconds > first + 1
-    with (run.last.parents[1] / "metrics.csv").open() as file:
-        steps = [int(row["step"]) for row in csv.DictReader(file) if row["val/accuracy"]]
-    assert steps == sorted(set(steps))
+    assert len(list(plan.runs.glob("*/*/checkpoints"))) == 1
+    assert run.seconds > first > 0
+    validations = [row for row in rows(run.tested.parents[1] / "metrics.csv") if row["val/accuracy"]]
+    assert [int(row["step"]) for row in validations] == list(range(19, 300, 20))
 
 
-def test_killed_parent_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches two children in one run folder, and an outliving child's work that is done again.
-
-    Two processes.
-    """
-    plan, runs = stopped(tmp_path)
+@pytest.mark.slow
+def test_killed_comparison_is_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a child that outlives its parent, two run folders, and a lock that nobody releases."""
+    plan = long_run(tmp_path)
     arguments = ["--config", str(tmp_path / "plan.yaml"), "--no-plot"]
     parent = subprocess.Popen(
         [sys.executable, "-m", "leo_lightning", "compare", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL
     )
-    wait_for(lambda: bool(list(runs.rglob("last.ckpt"))))
+    end = time.monotonic() + 120
+    while not list(plan.runs.rglob("last.ckpt")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
     parent.kill()
     parent.wait()
-    if main(arguments) == 2:  # unless the child was as quick
-        assert "another comparison is at work here" in capsys.readouterr().err
-    wait_for(lambda: unlocked(plan.out))
-    assert main(arguments) == 0
-    assert "training ..." not in capsys.readouterr().out
-
-
-def wait_for(happened: object, seconds: float = 120.0) -> None:
-    assert callable(happened)
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.05)
-
-
-def unlocked(folder: Path) -> bool:
-    try:
-        with lock_folder(folder):
-            return True
-    except InputError:
-        return False
+    assert main(["compare", *arguments]) == 0
+    assert "resumed" in (plan.out / "logs" / "leo.log").read_text()
+    assert len(list(plan.runs.glob("*/*/checkpoints"))) == 1
 
 
 @pytest.mark.parametrize(
     ("code", "line"), [(-signal.SIGKILL, "ended by SIGKILL"), (0, "ended before step 300")]
 )
-def test_child_that_says_nothing_is_told(
+def test_child_without_an_error_line_has_failed(
     code: int, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Catches an end, as by a machine short of memory, that is told as the line before it, or not at all."""
-    plan, _ = stopped(tmp_path)
-    monkeypatch.setattr(training, "_watch", lambda *args: code)
-    with pytest.raises(TrainingFailed, match=f"^{line}; its last line: "):
-        train(enter(plan.methods[0], plan, "features"), plan, 0, lambda line: None)
+    """Catches a method that counts as trained because nothing was said, as where memory is short."""
+    plan = long_run(tmp_path)
+    monkeypatch.setattr(training, "run_child", lambda *args: code)
+    with pytest.raises(RuntimeError, match=rf"^logs/leo\.log: {line}$"):
+        train(enter(plan.methods[0], plan, "features"), plan, lambda line: None)
 
 
-def test_lock_leaves_no_folder(tmp_path: Path):
-    """Catches an empty folder where nothing has begun, and one taken away that was there."""
-    with lock_folder(tmp_path / "new"):
+def test_a_folder_in_which_nothing_began_is_removed(tmp_path: Path):
+    """Catches an empty folder that is left behind, and one removed that was there before."""
+    plan = read_plan(plan_of(tmp_path))
+    with claimed_folder(plan.out):
         pass
-    assert not (tmp_path / "new").exists()
-    (tmp_path / "old").mkdir()
-    with lock_folder(tmp_path / "old"):
+    assert not plan.out.exists()
+    plan.out.mkdir()
+    with claimed_folder(plan.out):
         pass
-    assert (tmp_path / "old").exists()
+    assert plan.out.exists()
 
 
 def test_help_is_quick():

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from leo_lightning.commands.compare.entrants import digest_of, enter
-from leo_lightning.commands.compare.plan import Plan, read_plan
+from leo_lightning.commands.compare.plan import read_plan
 from leo_lightning.data.bank import FeatureBank
 from tests.commands.compare.plans import CENTROID, QUICKSTART, tiny_leo, write_plan
 
@@ -36,7 +36,7 @@ def test_points_are_unique(tmp_path: Path):
 
 def _digest(folder: Path, features: str = "f", **fields: Any) -> str:
     folder.mkdir(exist_ok=True)
-    plan: Plan = read_plan(write_plan(folder, **fields))
+    plan = read_plan(write_plan(folder, **fields))
     return enter(plan.methods[0], plan, features).digest
 
 
@@ -63,12 +63,12 @@ def test_digest_of_features():
     def digest(values: torch.Tensor, labels: list[int], split: str = "test") -> str:
         return digest_of({split: FeatureBank.from_arrays(values, labels)})
 
-    found = {
+    digests = {
         digest(rows, [0, 0, 0, 1, 1, 1]),
         digest(rows + 1e-6, [0, 0, 0, 1, 1, 1]),
         digest(rows, [0, 0, 1, 1, 1, 1]),
         digest(rows, [0, 0, 0, 1, 1, 1], "val"),
         digest(rows.half(), [0, 0, 0, 1, 1, 1]),
     }
-    assert len(found) == 5
-    assert digest(rows, [0, 0, 0, 1, 1, 1]) in found
+    assert len(digests) == 5
+    assert digest(rows, [0, 0, 0, 1, 1, 1]) in digests

@@ -1,29 +1,25 @@
 """The figure."""
 
-import csv
-import io
 import re
 from itertools import pairwise
 from pathlib import Path
 
 from leo_lightning.commands.compare.plan import Method, Plan
-from leo_lightning.commands.compare.plot import Point, curve_of, spreadsheet, write
-from leo_lightning.commands.compare.statistics import Interval
+from leo_lightning.commands.compare.plot import Point, curve_of, write
 from leo_lightning.common.figure_style import line_styles
+from tests.tiny_run import rows
 
 
 def arranged(out: Path) -> tuple[Plan, list[Point]]:
     methods = tuple(Method(name, (Path(f"{name}.yaml"),), {}) for name in ("a", "b"))
     plan = Plan(methods, "a", out, shots=(1, 5), ways=(2, 5))
-    points = [
-        Point(m.label, n, k, Interval(0.1 * n + 0.01 * k, 0.01)) for m in methods for n, k in plan.points
-    ]
-    points[-1] = Point("b", 2, 1, None, "made for 5 classes")
+    points = [Point(m.label, n, k, 0.1 * n + 0.01 * k, 0.01) for m in methods for n, k in plan.points]
+    points[-1] = Point("b", 2, 1, note="made for 5 classes")
     return plan, points
 
 
 def test_files(tmp_path: Path):
-    """Catches a line too few or too many, one drawn for a method without points, and bytes that change."""
+    """Catches a point or line too few or too many, and bytes that change."""
     plan, points = arranged(tmp_path)
     files = write(points, plan)
     assert [path.name for path in files] == ["plot.csv", "plot.png", "plot.svg"]
@@ -34,6 +30,9 @@ def test_files(tmp_path: Path):
     write(points, plan)
     assert before == {path: path.read_bytes() for path in files}
     assert str(tmp_path) not in svg
+    table = rows(files[0])
+    assert [(row["way"], row["shot"]) for row in table[:3]] == [("5", "1"), ("5", "5"), ("2", "1")]
+    assert (table[-1]["accuracy"], table[-1]["note"]) == ("", "made for 5 classes")
 
 
 def test_curves():
@@ -43,14 +42,6 @@ def test_curves():
     assert rounded == [(1, 51.0), (5, 55.0)]
     assert [x for x, *_ in curve_of(points, "a", "ways", plan)] == [2, 5]
     assert [x for x, *_ in curve_of(points, "b", "ways", plan)] == [5]
-
-
-def test_numbers_behind_it():
-    """Catches a point that is left out without a word."""
-    _, points = arranged(Path("out"))
-    read = list(csv.DictReader(io.StringIO(spreadsheet(points))))
-    assert [(row["way"], row["shot"]) for row in read[:3]] == [("5", "1"), ("5", "5"), ("2", "1")]
-    assert (read[-1]["accuracy"], read[-1]["note"]) == ("", "made for 5 classes")
 
 
 def test_twenty_lines_are_told_apart():

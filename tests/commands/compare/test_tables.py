@@ -1,25 +1,29 @@
 """The table in its formats."""
 
-import csv
 import io
 import re
+from pathlib import Path
 
 import pytest
+import scipy.stats
 import torch
 from rich.console import Console
 
 from leo_lightning.commands.compare.evaluation import Result
 from leo_lightning.commands.compare.tables import (
+    COLUMNS,
     Entry,
     Row,
     duration,
     latex,
+    leaders,
     markdown,
     rows,
-    spreadsheet,
     terminal,
     without_folders,
+    write_csv,
 )
+from tests.tiny_run import rows as read_rows
 
 HEADER = "5-way 1-shot"
 
@@ -43,28 +47,41 @@ def table() -> list[Row]:
 
 def test_differences_are_to_the_reference(table: list[Row]):
     """Catches a difference of the other sign, and a reference that is compared with itself."""
-    assert table[0].difference is None
-    assert table[1].difference is not None
-    assert table[1].difference.mean == pytest.approx(-0.4)
-    assert [row.leads for row in table] == [True, False, False]
-    assert table[1].calibration_error == pytest.approx(0.1)
+    assert table[0]["difference"] is None
+    assert table[1]["difference"] == pytest.approx(-0.4)
+    assert [row["leads"] for row in table] == [1, 0, 0]
+    assert table[1]["calibration_error"] == pytest.approx(0.1)
 
 
 def test_table_without_its_reference():
     """Catches a crash where the reference has no result, as after `--only`."""
-    assert rows([Entry("b", result(0.1, 0.2))], "a")[0].difference is None
+    assert rows([Entry("b", result(0.1, 0.2))], "a")[0]["difference"] is None
 
 
-def test_csv_reads_back(table: list[Row]):
+def test_a_difference_is_paired():
+    """Catches a difference of means with independent intervals: 0.01 between methods, 0.1 between tasks."""
+    generator = torch.Generator().manual_seed(2)
+    tasks = 0.6 + 0.1 * torch.randn(100, dtype=torch.float64, generator=generator)
+    other = tasks + 0.01 + 0.001 * torch.randn(100, dtype=torch.float64, generator=generator)
+    row = rows([Entry("a", result(*tasks.tolist())), Entry("b", result(*other.tolist()))], "a")[1]
+    low, high = scipy.stats.norm.interval(0.95, (other - tasks).mean(), scipy.stats.sem(other - tasks))
+    assert row["difference"] == pytest.approx((low + high) / 2, rel=1e-4)
+    assert row["difference_ci95"] == pytest.approx((high - low) / 2, rel=1e-4)
+    assert leaders({"a": tasks, "b": other}) == {"b"}
+    assert leaders({"a": tasks, "b": other, "c": other - 1e-4 * tasks.sub(0.6).sign()}) == {"b", "c"}
+    assert leaders({}) == set()
+
+
+def test_csv_reads_back(table: list[Row], tmp_path: Path):
     """Catches columns out of step with their names, and rounded numbers."""
-    read = list(csv.DictReader(io.StringIO(spreadsheet(table))))
-    assert [row["method"] for row in read] == ["LEO_1 & 50%", "a|b", "broken"]
-    assert float(read[1]["difference"]) == pytest.approx(-0.4)
-    assert table[1].accuracy is not None
-    assert float(read[1]["accuracy"]) == table[1].accuracy.mean
-    assert (read[0]["parameters"], read[0]["best_step"], read[0]["leads"]) == ("1234", "20", "1")
-    assert read[0]["steps"] == read[0]["training_seconds"] == read[2]["accuracy"] == ""
-    assert read[2]["note"] == "failed: x.safetensors: is cut short"
+    write_csv(tmp_path / "table.csv", COLUMNS, table)
+    lines = read_rows(tmp_path / "table.csv")
+    assert [line["method"] for line in lines] == ["LEO_1 & 50%", "a|b", "broken"]
+    assert float(lines[1]["difference"]) == pytest.approx(-0.4)
+    assert float(lines[1]["accuracy"]) == table[1]["accuracy"]
+    assert (lines[0]["parameters"], lines[0]["best_step"], lines[0]["leads"]) == ("1234", "20", "1")
+    assert lines[0]["steps"] == lines[0]["training_seconds"] == lines[2]["accuracy"] == ""
+    assert lines[2]["note"] == "failed: x.safetensors: is cut short"
 
 
 def test_latex_is_escaped(table: list[Row]):

@@ -49,7 +49,7 @@ FIGURES = {
     "no such checkpoint": Case("figures latents --ckpt_path x.ckpt --out out", "no such checkpoint"),
     "checkpoint of text": Case(
         "figures latents --ckpt_path x.ckpt --out out",
-        "is no whole file of torch",
+        "is not a whole torch file",
         text("x.ckpt", "weights"),
     ),
     "checkpoint of another program": Case(

@@ -19,7 +19,7 @@ def good(world: World) -> None:
 
 
 def but(change: Callable[[World], object]) -> Callable[[World], object]:
-    """The same, changed."""
+    """Good input with a change."""
 
     def arrange(world: World) -> None:
         good(world)
@@ -47,7 +47,7 @@ def augment(transform: str) -> str:
 
 
 PRETRAINING = {
-    "no such command": Case("pretrain train", "unknown command train"),
+    "no such command": Case("pretrain train", "name a command, fit or validate"),
     "no command": Case("pretrain --data.root=images", "name a command, fit or validate, before the flags"),
     "no images": Case(FIT, "data.root"),
     "no such folder": Case(f"{FIT} --data.root=images", "no such folder of images"),
@@ -92,7 +92,7 @@ PRETRAINING = {
         f"data.augment turns an image into (1, 8, 8), but (1, {SIZE}, {SIZE}) is needed",
     ),
     "augmentation that config.yaml cannot hold": flags(
-        augment("RandomRotation, init_args: {degrees: 3}"), "degrees 3"
+        augment("RandomRotation, init_args: {degrees: 3}"), "cannot be written to config.yaml"
     ),
     "another checkpoint": Case(
         f"{FIT} --data.root=images --ckpt_path=a.ckpt", "a.ckpt: is n", but(text("a.ckpt", "a"))

@@ -82,7 +82,7 @@ def test_validation_is_the_nearest_centroid_on_the_validation_classes(images: Pa
     ids=["conv-4", "resnet-12"],
 )
 def test_a_run_in_two_parts_is_the_run_in_one(images: Path, tmp_path: Path, network: list[str]):
-    """Catches a lost place in the epoch, order, augmentation, dropout or DropBlock's own count of steps."""
+    """Catches a lost position in the epoch, order, augmentation, dropout or DropBlock's count of steps."""
     steps = 14 if network is CONV4 else 4
     fixed = ["--model.schedule=constant", f"--data.batch_size={8 if network is CONV4 else 4}"]
     small = [*fixed, "--trainer.limit_val_batches=0"]
@@ -102,11 +102,11 @@ def test_a_run_that_was_stopped_continues_unchanged(
     long = ["--trainer.max_epochs=6", "--run.checkpoint_every=5", "--data.num_workers=1"]
     assert run(images, tmp_path / "one", *long) == 0
     child = start("pretrain", *arguments(images, tmp_path / "two", *long))
-    wait_for(child, tmp_path / "two", "tiny/*/metrics.csv", 30)
+    wait_for(child, tmp_path / "two", "tiny/*/metrics.csv", 20)
     child.send_signal(number)
     said, _ = child.communicate()
     if number == signal.SIGINT:
-        assert "go on with: python -m leo_lightning pretrain fit --ckpt_path" in said
+        assert "continue with: python -m leo_lightning pretrain fit --ckpt_path" in said
     assert main(["fit", "--resume=auto", f"--run.root={tmp_path / 'two'}", "--run.name=tiny"]) == 0
     assert_equal_weights(folders(tmp_path / "one")[0], folders(tmp_path / "two")[0])
     whole, stopped = (
@@ -207,7 +207,7 @@ def test_dropblock_counts_training_steps():
 
 
 def test_quiet_prints_nothing(images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    """Catches a banner, a line or Lightning's table of a validation that quiet lets through."""
+    """Catches a banner, a line or Lightning's validation table in a quiet run."""
     assert run(images, tmp_path, "--trainer.max_epochs=1", "--run.quiet=true") == 0
     best = folders(tmp_path)[0] / "checkpoints" / "best.ckpt"
     assert main(["validate", f"--ckpt_path={best}", "--run.quiet=true", f"--run.root={tmp_path}"]) == 0

@@ -1,21 +1,21 @@
-"""Trials that end early, some at a time, for so many steps; and the test at the end of a search."""
+"""Trials that end early, several jobs, trials of some length, and the final test, on pretended trainings."""
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from optuna.trial import FrozenTrial
 
+from leo_lightning.commands import child_runs
 from leo_lightning.commands.sweep import final_test, search
-from leo_lightning.commands.sweep.command import main
-from leo_lightning.commands.sweep.search import open_search
+from leo_lightning.commands.sweep.search import Search, open_search
 from leo_lightning.commands.sweep.sweep_file import read_sweep
-from leo_lightning.commands.sweep.trial import run_command, validations
-from tests.commands.sweep.sweeps import COMMAND, ROOT, TINY, tiny_sweep, write
-from tests.tiny_run import rows
+from tests.commands.sweep.sweeps import COMMAND, ROOT, tiny_sweep, write
+from tests.tiny_run import main, rows
 
 DROPOUT = {"model.learner.dropout": {"values": [0.1, 0.2, 0.3, 0.4, 0.5]}}
 CURVES = {
@@ -33,15 +33,15 @@ def flag(arguments: list[str], name: str) -> str:
     return [word.partition("=")[2] for word in arguments if word.startswith(f"--{name}=")][-1]
 
 
-def pretended(
-    arguments: list[str], output: Path, errors: Path, over: Callable[[], bool] = lambda: False
-) -> int:
-    """A training that takes no time: its validations are those of `CURVES`."""
-    folder = Path(flag(arguments, "run.root"), flag(arguments, "run.name"), "2026")
+def pretended(words: list[str], output: Path, errors: Path, over: Callable[[], bool] = lambda: False) -> int:
+    """Pretend a training, with the validations of `CURVES`."""
+    if words[-1].startswith("--print_config"):
+        return child_runs.run_child(words, output, errors)
+    folder = Path(flag(words, "run.root"), flag(words, "run.name"), "2026")
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "best.ckpt").touch()
     lines = ["step,epoch,val/accuracy", "4,0,"]
-    for number, value in enumerate(CURVES[float(flag(arguments, "model.learner.dropout"))], 1):
+    for number, value in enumerate(CURVES[float(flag(words, "model.learner.dropout"))], 1):
         lines.append(f"{10 * number - 1},0,{value}")
         (folder / "metrics.csv").write_text("\n".join(lines))
         if over():
@@ -61,7 +61,7 @@ def pretended_search(
     folder: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., int] = pretended, jobs: int = 1
 ) -> list[FrozenTrial]:
     """The trials of `grid`."""
-    monkeypatch.setattr(search, "run_command", run)
+    monkeypatch.setattr(search, "run_child", run)
     with open_search(read_sweep(grid(folder)), folder / "out", [], 0) as opened:
         opened.run(5, lambda trial: None, jobs)
         return opened.trials()
@@ -95,16 +95,16 @@ def test_the_base_configuration_is_let_finish(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(CURVES, 0.1, [0.1, 0.1, 0.1, 0.1])
     others = threading.Event()
 
-    def base_last(arguments: list[str], *paths: Path, over: Callable[[], bool] = lambda: False) -> int:
-        if flag(arguments, "model.learner.dropout") == "0.1":
+    def base_last(words: list[str], output: Path, errors: Path, over: Callable[[], bool] = bool) -> int:
+        if words[-1].startswith("--print_config"):
+            return pretended(words, output, errors)
+        if flag(words, "model.learner.dropout") == "0.1":
             assert others.wait(30)
-        code = pretended(arguments, *paths, over=over)
+        code = pretended(words, output, errors, over)
         others.set()
         return code
 
-    first = pretended_search(
-        tmp_path, monkeypatch, lambda words, out, err, over: base_last(words, out, err, over=over), jobs=2
-    )[0]
+    first = pretended_search(tmp_path, monkeypatch, base_last, jobs=2)[0]
     assert (first.params["model.learner.dropout"], first.state.name) == (0.1, "COMPLETE")
 
 
@@ -112,28 +112,39 @@ def test_jobs_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches jobs that wait for each other, a trial that two of them run, and one too many."""
     together, running = threading.Barrier(2, timeout=30), []
 
-    def meets(arguments: list[str], *rest: object) -> int:
-        running.append(flag(arguments, "run.name"))
-        if len(running) <= 2:
-            together.wait()
-        return pretended(arguments, Path(), Path())
+    def meets(words: list[str], output: Path, errors: Path, over: Callable[[], bool] = bool) -> int:
+        if not words[-1].startswith("--print_config"):
+            running.append(flag(words, "run.name"))
+            if len(running) <= 2:
+                together.wait()
+        return pretended(words, output, errors)
 
     trials = pretended_search(tmp_path, monkeypatch, meets, jobs=2)
     assert sorted(running) == [f"trial-{number:04d}" for number in range(5)]
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 5
 
 
-def test_a_run_that_is_ended_stops_cleanly(tmp_path: Path):
-    """Catches a process that is killed where it could save, or that goes on."""
-    arguments = ["fit", "--config", str(ROOT / "configs" / "quickstart.yaml"), *TINY]
-    arguments += ["--trainer.max_steps=1000000", f"--run.root={tmp_path}", "--run.name=a"]
+def test_a_trial_that_completes_just_now_keeps_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Catches the best checkpoint deleted by another job, which looked for the best before it was there."""
+    study = optuna.create_study(direction="maximize")
+    opened = Search(read_sweep(grid(tmp_path)), tmp_path, study, [], {}, {}, 0)
+    worse, best = study.ask(), study.ask()
+    for trial in (worse, best):
+        (opened.folder(trial) / "2026" / "checkpoints").mkdir(parents=True)
+    study.tell(worse, 0.1)
+    look = Search.completed
 
-    def seen() -> bool:
-        return any(len(validations(run, "val/accuracy")) >= 2 for run in tmp_path.glob("a/*/"))
+    def late(self: Search) -> list[FrozenTrial]:
+        completed = look(self)
+        if len(completed) == 1:
+            study.tell(best, 0.9)
+        return completed
 
-    assert run_command(arguments, tmp_path / "output.txt", tmp_path / "errors.txt", seen) == 143
-    assert "SIGTERM: stopped; saved at step" in (tmp_path / "output.txt").read_text()
-    assert len(list(tmp_path.glob("a/*/checkpoints/last.ckpt"))) == 1
+    monkeypatch.setattr(Search, "completed", late)
+    opened._drop_checkpoints()
+    assert (opened.folder(best) / "2026" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(("end", "expected"), [(12000, 30), (500, 500)])
@@ -158,7 +169,7 @@ def test_the_best_is_tested_against_the_base(
     """By hand. Catches a test of other weights, settings or tasks, and one that is made again."""
     tested = []
 
-    def tests(arguments: list[str], output: Path, errors: Path) -> int:
+    def tests(arguments: list[str], *paths: Path) -> int:
         folder = Path(flag(arguments, "run.root"), flag(arguments, "run.name"), "2026")
         folder.mkdir(parents=True)
         dropout = float(flag(arguments, "model.learner.dropout"))
@@ -169,11 +180,11 @@ def test_the_best_is_tested_against_the_base(
         )
         return 0
 
-    monkeypatch.setattr(search, "run_command", pretended)
-    monkeypatch.setattr(final_test, "run_command", tests)
+    monkeypatch.setattr(search, "run_child", pretended)
+    monkeypatch.setattr(final_test, "run_child", tests)
     out = tmp_path / "out"
     arguments = ["--config", str(grid(tmp_path)), "--trials", "5", "--out", str(out)]
-    assert main(arguments) == 0
+    assert main(["sweep", *arguments]) == 0
     numbers = {float(row["model.learner.dropout"]): int(row["trial"]) for row in rows(out / "trials.csv")}
     places = {name: out / "runs" / f"trial-{number:04d}" / "2026" for name, number in numbers.items()}
     assert tested == [
@@ -186,7 +197,7 @@ def test_the_best_is_tested_against_the_base(
     header = (out / "best.yaml").read_text()
     assert line in header
     assert "2 completed, 0 failed, 3 ended early" in header
-    assert main(arguments) == 0
+    assert main(["sweep", *arguments]) == 0
     assert line in capsys.readouterr().out
     assert len(tested) == 2
 

@@ -1,11 +1,11 @@
 """The command `python -m leo_lightning sweep`: trials, resumption, failures, and what it leaves."""
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
@@ -13,13 +13,12 @@ import pytest
 import yaml
 
 from leo_lightning.commands import train as cli
-from leo_lightning.commands.sweep.command import main
-from leo_lightning.commands.sweep.search import Search, is_locked
+from leo_lightning.commands.sweep.search import Search
 from leo_lightning.commands.sweep.sweep_file import read_sweep
 from leo_lightning.data.splits import save_splits
 from tests.commands.sweep.sweeps import COMMAND, ROOT, tiny_sweep, write
 from tests.data.banks import make_bank
-from tests.tiny_run import files, rows
+from tests.tiny_run import files, main, rows
 
 SPACE = {
     "model.learner.dropout": {"min": 0.0, "max": 0.5},
@@ -48,7 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, features: Path) -> tuple[Path
     """A sweep file, and the folder of its search of three trials."""
     folder = tmp_path_factory.mktemp("sweep")
     path, out = sweep(folder, features), folder / "out"
-    assert main(["--config", path, "--trials", "3", "--out", str(out)]) == 0
+    assert main(["sweep", "--config", path, "--trials", "3", "--out", str(out)]) == 0
     return Path(path), out
 
 
@@ -116,13 +115,13 @@ def test_what_is_not_trained_is_validated(tmp_path: Path, features: Path, capsys
     ]
     command = [*COMMAND[:3], "validate", base, *sizes, "${args}"]
     path = write(tmp_path, {"model.learner.C": {"values": [1.0, 10.0]}}, method="grid", command=command)
-    assert main(["--config", str(path), "--trials", "3", "--out", str(tmp_path / "out")]) == 0
+    assert main(["sweep", "--config", str(path), "--trials", "3", "--out", str(tmp_path / "out")]) == 0
     found, best = rows(tmp_path / "out" / "trials.csv"), (tmp_path / "out" / "best.yaml").read_text()
     assert {row["model.learner.C"] for row in found} == {"1.0", "10.0"}
     assert [row["step"] for row in found] == ["0", "0"]
     header = best.partition("seed_everything")[0]
     said = capsys.readouterr().out
-    assert "3 trials without training, validated on 8 tasks; grid" in said
+    assert "3, each without training, validated on 8 tasks; grid" in said
     for text in (said, header):
         assert "at step" not in text
         assert "steps" not in text.lower()
@@ -142,7 +141,7 @@ def test_a_search_for_the_least_error(tmp_path: Path, capsys: pytest.CaptureFixt
         metric={"name": "val/mse", "goal": "minimize"},
         command=[*COMMAND[:4], *base, cosine, "${args}"],
     )
-    assert main(["--config", str(path), "--trials", "3", "--out", str(tmp_path / "out")]) == 0
+    assert main(["sweep", "--config", str(path), "--trials", "3", "--out", str(tmp_path / "out")]) == 0
     best = min(rows(tmp_path / "out" / "trials.csv"), key=lambda row: float(row["val_mse"]))
     header, found, config = (tmp_path / "out" / "best.yaml").read_text().partition("seed_everything")
     assert f"val mse {float(best['val_mse']):.4f}" in header
@@ -156,16 +155,13 @@ def test_a_search_for_the_least_error(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_search_goes_on_as_if_it_had_never_ended(
     done: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Against the same trials in one go. Catches trials run twice, or a sampler that begins anew.
-
-    So is one that was killed: its trial, left running without a lock, is begun anew.
-    """
+    """Against the same trials in one go. Catches trials run twice, or a sampler that begins anew."""
     path, whole = done
     out = ["--config", str(path), "--out", str(tmp_path / "out")]
-    assert main([*out, "--trials", "2"]) == 0
+    assert main(["sweep", *out, "--trials", "2"]) == 0
     before = [file for file in files(tmp_path / "out") if file.name == "metrics.csv"]
     written = [file.stat().st_mtime_ns for file in before]
-    assert main([*out, "--trials", "3"]) == 0
+    assert main(["sweep", *out, "--trials", "3"]) == 0
     assert [file.stat().st_mtime_ns for file in before] == written
     columns = ["trial", "state", "val_accuracy", "step", *VALUES]
     parts, at_once = rows(tmp_path / "out" / "trials.csv"), rows(whole / "trials.csv")
@@ -174,8 +170,8 @@ def test_search_goes_on_as_if_it_had_never_ended(
     ]
     capsys.readouterr()
     start = time.monotonic()
-    assert main([*out, "--trials", "3"]) == 0
-    assert "3 trials are there already" in capsys.readouterr().out
+    assert main(["sweep", *out, "--trials", "3"]) == 0
+    assert "holds 3 of the trials already" in capsys.readouterr().out
     assert rows(tmp_path / "out" / "trials.csv") == parts
     assert time.monotonic() - start < 30
 
@@ -185,10 +181,10 @@ def test_another_search_is_refused(
 ):
     """Catches scores of other budgets, or of another space, that are compared with each other."""
     out = ["--trials", "4", "--out", str(done[1])]
-    assert main(["--config", str(done[0]), "--steps", "10", *out]) == 2
+    assert main(["sweep", "--config", str(done[0]), "--steps", "10", *out]) == 2
     assert "holds a search with other" in capsys.readouterr().err
     other = sweep(tmp_path, features, {**SPACE, "data.normalize": {"values": ["l2", "none"]}})
-    assert main(["--config", other, *out]) == 2
+    assert main(["sweep", "--config", other, *out]) == 2
     assert "holds a search with other" in capsys.readouterr().err
     assert len(rows(done[1] / "trials.csv")) == 3
 
@@ -196,84 +192,90 @@ def test_another_search_is_refused(
 def test_failed_trials_are_recorded(tmp_path: Path, features: Path):
     """A grid, of which one point is refused. Catches a search that one bad trial ends, or that hides it."""
     path = sweep(tmp_path, features, {"model.learner.dropout": {"values": [2.0, 0.1, 0.2]}}, method="grid")
-    assert main(["--config", path, "--trials", "9", "--out", str(tmp_path / "out")]) == 0
+    assert main(["sweep", "--config", path, "--trials", "9", "--out", str(tmp_path / "out")]) == 0
     found = rows(tmp_path / "out" / "trials.csv")
     assert [row["model.learner.dropout"] for row in found] == ["0.1", "2.0", "0.2"]
     assert [row["state"] for row in found] == ["complete", "fail", "complete"]
     assert "dropout is 2.0" in found[1]["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_trial_is_begun_anew(number: int, tmp_path: Path, features: Path):
+def test_an_interrupted_search_is_continued(number: int, tmp_path: Path, features: Path):
     """Catches a trial that is lost, counted though it never ended, or that goes on without its search."""
-    path = sweep(tmp_path, features, SPACE, "--trainer.max_steps=1000000")
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "leo_lightning", "sweep", "--config", path, "--trials", "1"]
+    path, out = sweep(tmp_path, features, SPACE, "--trainer.max_steps=500"), tmp_path / "out"
+    arguments = ["--config", path, "--trials", "1", "--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--out", str(out)],
+        [sys.executable, "-m", "leo_lightning", "sweep", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         # where the tests run in the background, Ctrl-C is ignored, and children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(out.glob("runs/trial-0000/*/metrics.csv")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(number)
+    # Ctrl-C reaches all processes of a terminal
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     _, errors = process.communicate(timeout=60)
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert errors.startswith("interrupted; continue with: python -m leo_lightning sweep --config")
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{out / 'study.db'}")
-    states = [trial.state.name for trial in study.get_trials()]
+    assert [trial.state.name for trial in study.get_trials()] == ["RUNNING"]
     study._storage.remove_session()
-    if number == signal.SIGINT:
-        assert process.returncode == 130
-        assert errors.startswith("interrupted; go on with: python -m leo_lightning sweep")
-        assert states == ["FAIL", "WAITING"]
-        assert not (out / "runs" / "trial-0000").exists()
-    else:
-        assert states == ["RUNNING"]
-        assert not is_locked(out / "runs" / "trial-0000" / ".lock")
-        (metrics,) = out.glob("runs/trial-0000/*/metrics.csv")
-        time.sleep(0.5)
-        size = metrics.stat().st_size
-        time.sleep(1)
-        assert metrics.stat().st_size == size
+    [metrics] = out.glob("runs/trial-0000/*/metrics.csv")
+    time.sleep(0.5)
+    size = metrics.stat().st_size
+    time.sleep(1)
+    assert metrics.stat().st_size == size
+    assert main(["sweep", *arguments]) == 0
+    [row] = rows(out / "trials.csv")
+    assert (row["trial"], row["state"]) == ("0", "complete")
+    assert len(list(out.glob("runs/trial-0000/*/"))) == 1
 
 
-def test_only_trials_without_a_process_are_begun_anew(tmp_path: Path):
-    """Catches a trial of another process that is run twice, and one of a killed process that is lost."""
-    space = {"a": {"min": 0.0, "max": 1.0}}
-    path = write(tmp_path, space)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    search = Search(read_sweep(path), tmp_path, study, [], {}, {"a": 0.5}, 0)
-    study.enqueue_trial({"a": 0.5})
-    first, second = search._begin(2), search._begin(2)
-    assert first is not None
-    assert second is not None
-    assert search._begin(2) is None
-    first[1].close()
-    again = search._begin(2)
-    assert again is not None
-    assert again[0].params == {"a": 0.5}
-    assert search._begin(2) is None
-    states = [trial.state.name for trial in study.get_trials()]
-    assert states == ["FAIL", "RUNNING", "RUNNING"]
-    assert [trial.number for trial in search.trials()] == [1, 2]
-    study.tell(again[0], 0.7)
-    base = search.base_trial()
-    assert base is not None
-    assert base.number == 2
-    second[1].close()
-    again[1].close()
+def test_a_trial_without_a_process_is_run_again(tmp_path: Path):
+    """Catches a trial of another process that is run twice, a lost one, and other values after a kill."""
+    path = write(tmp_path, {"a": {"min": 0.0, "max": 1.0}})
+
+    def begun(folder: Path) -> Search:
+        study = optuna.create_study(direction="maximize")
+        study.enqueue_trial({"a": 0.5})
+        return Search(read_sweep(path), folder, study, [], {}, {"a": 0.5}, 0)
+
+    search, undisturbed = begun(tmp_path / "a"), begun(tmp_path / "b")
+    with ExitStack() as left, ExitStack() as other:
+        for one in (search, undisturbed):
+            one.out.mkdir()
+        first = left.enter_context(search._next_trial(3))
+        second = other.enter_context(search._next_trial(3))
+        assert first is not None
+        assert second is not None
+        left.close()
+        with search._next_trial(3) as again, search._next_trial(3) as third, search._next_trial(3) as none:
+            assert again is not None
+            assert third is not None
+            assert none is None
+            assert (again.number, again.params) == (first.number, first.params)
+            assert third.number == 2
+    for _ in range(3):
+        with undisturbed._next_trial(3) as trial:
+            assert trial is not None
+            undisturbed.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    values = [[trial.params for trial in one.trials()] for one in (search, undisturbed)]
+    assert values[0] == values[1]
 
 
-def test_a_lock_is_seen_by_others(tmp_path: Path):
-    """Catches a running trial that is taken for a dead one, and so run twice."""
-    path = tmp_path / ".lock"
-    assert not is_locked(path)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert is_locked(path)
-    assert not is_locked(path)
-    assert os.path.getsize(path) == 0
+def test_a_trial_that_was_killed_while_it_drew_gets_all_its_values(tmp_path: Path):
+    """Catches a trial with the base configuration's values in place of its own."""
+    path = write(tmp_path, {"a": {"min": 0.0, "max": 1.0}, "b": {"min": 0.0, "max": 1.0}})
+    study = optuna.create_study(direction="maximize")
+    search = Search(read_sweep(path), tmp_path, study, [], {}, {}, 0)
+    study.ask({"a": search.sweep.space["a"]})
+    with search._next_trial(1) as trial:
+        assert trial is not None
+        assert list(trial.params) == ["a", "b"]

@@ -98,6 +98,7 @@ def test_the_command_of_wandbs_agent_is_accepted(
         assert base_value(config, name) == value
 
 
+@pytest.mark.slow
 def test_an_agent_of_wandbs_runs_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """By W&B's agent, offline. Catches a run under another id than the agent's, or without its score."""
     agents = pytest.importorskip("wandb.wandb_agent")

@@ -17,7 +17,7 @@ def conv4(seed: int = 0, **changes: Any) -> Backbone:
 
 
 def random_backbone(recipe: Recipe, seed: int = 0) -> Backbone:
-    """Random weights, and statistics of batches that are not those of a fresh network."""
+    """A backbone with random weights and batch statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         backbone = Backbone(recipe)

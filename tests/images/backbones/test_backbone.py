@@ -54,7 +54,7 @@ def test_final_layer_is_learn2learns(name: str, reference: str, options: dict[st
 
 
 def test_few_shot_networks_take_other_images_and_options():
-    """Catches learn2learn's last pooling, which is for 84 × 84 pixels, and options that do not arrive."""
+    """Catches learn2learn's last pooling, which fits 84 × 84 pixels only, and ignored options."""
     resnet = {"wider": False, "dropblock_size": 1}
     for name, options in (("resnet-12", resnet), ("conv-4", {"hidden_size": 8}), ("wrn-28-10", {})):
         recipe = Recipe(name, options, channels=1, image_size=28, resize=28, mean=(0.5,), std=(0.5,))
@@ -105,7 +105,7 @@ TIMM = {
 
 @pytest.mark.parametrize("name", TIMM)
 def test_final_layer_is_timms_pooling(name: str):
-    """Catches features before their norm, or pooled otherwise than the model does before its classifier."""
+    """Catches features before their norm, or pooled in another way than for the model's classifier."""
     size = TIMM[name].get("img_size", 64)
     recipe = Recipe(name, TIMM[name], image_size=size, resize=size)
     backbone = random_backbone(recipe)
@@ -142,7 +142,7 @@ def test_layers_are_timms_intermediates(name: str, layer: str, index: int):
 @pytest.mark.parametrize(("width", "height"), [(300, 200), (170, 260)])
 @pytest.mark.parametrize("name", ["test_resnet.r160_in1k", "test_vit.r160_in1k"])
 def test_images_are_prepared_as_timm_does(name: str, width: int, height: int, tmp_path: Path):
-    """Catches another filter, crop or normalisation than the weights were trained with."""
+    """Catches another filter, crop or normalization than the weights were trained with."""
     recipe = known_recipe(name, "pretrained")
     picture(5, width, height).save(tmp_path / "a.png")
     backbone = random_backbone(recipe)

@@ -1,4 +1,4 @@
-"""Recipes survive being stored, and refuse what is not one."""
+"""Recipes survive being stored; other content is refused."""
 
 import json
 from dataclasses import asdict

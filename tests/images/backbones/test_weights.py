@@ -39,7 +39,7 @@ from tests.images.backbones.networks import conv4, images, random_backbone
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where downloads go."""
+    """The folder for downloads."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("TORCH_HOME", str(folder))
     monkeypatch.setenv("no_proxy", "*")
@@ -127,7 +127,7 @@ def checkpoint(backbone: Backbone) -> dict[str, Any]:
 
 
 def test_pretraining_checkpoint_has_its_recipe(backbone: Backbone, tmp_path: Path):
-    """Catches a run whose settings have to be repeated by hand."""
+    """Catches a checkpoint whose settings must be typed again."""
     torch.save(checkpoint(backbone), tmp_path / "best.ckpt")
     recipe = known_recipe(None, str(tmp_path / "best.ckpt"))
     assert recipe == backbone.recipe
@@ -166,7 +166,7 @@ def test_safetensors_of_others(backbone: Backbone, tmp_path: Path):
 
 
 def test_timms_own_state_dicts(tmp_path: Path):
-    """Catches a classifier that is in the way."""
+    """Catches weights refused because of their classifier."""
     recipe = Recipe("test_resnet", image_size=64, resize=64)
     model = timm.create_model("test_resnet", num_classes=10)
     torch.save(model.state_dict(), tmp_path / "a.pth")
@@ -285,7 +285,7 @@ Published = tuple[Backbone, bytes]
 
 
 def test_learn2learns_weights(published: Published, address: Callable[[Behaviour], str], cache: Path):
-    """Catches other weights, images prepared otherwise than for them, and a second download."""
+    """Catches other weights, another preparation of images, and a second download."""
     behaviour = Behaviour(published[1])
     address(behaviour)
     loaded = learn2learns()
@@ -361,7 +361,7 @@ def test_no_such_weights_of_learn2learns(weights: str):
 
 
 def test_learn2learns_images_of_imagenet():
-    """Catches images that are prepared otherwise than learn2learn's benchmark does."""
+    """Catches images that are prepared in another way than in learn2learn's benchmark."""
     recipe = known_recipe("wrn-28-10", "pretrained:mini-imagenet")
     assert (recipe.image_size, recipe.resize) == (84, 84)
     assert recipe.mean == pytest.approx((0.4721, 0.4533, 0.4100), abs=1e-4)
@@ -370,7 +370,7 @@ def test_learn2learns_images_of_imagenet():
 
 @pytest.fixture
 def timm_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have timm look elsewhere for the weights of test_resnet."""
+    """Make timm look elsewhere for the weights of test_resnet."""
 
     def use(**changes: str) -> None:
         for name in ("test_resnet", "test_resnet.r160_in1k"):
@@ -422,9 +422,13 @@ def test_timms_weights_over_the_network(timm_weights: Callable[..., None], cache
     ("name", "weights", "line"),
     [
         (None, "pretrained", "pretrained: does not say which network it belongs to; add --backbone NAME"),
-        ("test_resnett", "pretrained", "timm has no pretrained weights test_resnett (known: none)"),
-        ("test_vit4", "pretrained", "timm has no pretrained weights test_vit4 (known: none)"),
-        ("test_vit.x", "pretrained", "timm has no pretrained weights test_vit.x (known: test_vit.r160_in1k)"),
+        (
+            "test_resnett",
+            "pretrained",
+            "timm has no pretrained weights of test_resnett; did you mean test_resnet?",
+        ),
+        ("test_vit4", "pretrained", "timm has no pretrained weights of test_vit4; did you mean "),
+        ("test_vit.x", "pretrained", "timm has no weights test_vit.x; it has test_vit.r160_in1k"),
         (
             "test_vit",
             "pretrained:mini-imagenet",

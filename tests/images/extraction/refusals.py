@@ -31,7 +31,7 @@ def good(world: World) -> None:
 
 
 def but(change: Callable[[World], object]) -> Callable[[World], object]:
-    """The same, changed."""
+    """Good input with a change."""
 
     def arrange(world: World) -> None:
         good(world)
@@ -150,9 +150,11 @@ EXTRACTION = {
         "no such folder of images",
         lambda world: save_backbone(conv4(), world.folder / BACKBONE_FILE),
     ),
-    "no splits": images("images/train: has neither folders", lambda world: None, "--images images/train"),
+    "no splits": images(
+        "images/train: must have either folders train, val, test", lambda world: None, "--images images/train"
+    ),
     "folders and tables": images(
-        "images: has both tables ('val') and folders", text("images/val.csv", "filename,label\n")
+        "images: must have either folders train, val, test", text("images/val.csv", "filename,label\n")
     ),
     "images without a class": images(
         "images/train: has no class folders",
@@ -290,11 +292,13 @@ EXTRACTION = {
         published(Behaviour(b"<html>")),
     ),
     "timm has none": Case(
-        f"{PRETRAINED} --backbone test_vit4", "timm has no pretrained weights test_vit4 (known: none)", good
+        f"{PRETRAINED} --backbone test_vit4",
+        "timm has no pretrained weights of test_vit4; did you mean test_vit",
+        good,
     ),
     "timm has others": Case(
         f"{PRETRAINED} --backbone test_vit.mine",
-        "timm has no pretrained weights test_vit.mine (known: test_vit.r160_in1k)",
+        "timm has no weights test_vit.mine; it has test_vit.r160_in1k",
         good,
     ),
     "timm's weights of a data set": Case(

@@ -63,7 +63,7 @@ def test_flags_change_the_stored_recipe(flags: str, changes: dict[str, Any]):
 
 
 def test_checkpoint_to_features(here: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches ignored flags, a table without the files, and a run whose network must be named."""
+    """Catches ignored flags, output without the files, and a run whose network must be named."""
     backbone = conv4(3)
     weights = {f"backbone.network.{name}": value for name, value in backbone.network.state_dict().items()}
     settings = {"recipe": asdict(backbone.recipe)}
@@ -75,9 +75,8 @@ def test_checkpoint_to_features(here: Path, capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr()
     assert printed.err == ""
     for split, classes, images in (("train", 2, 7), ("val", 1, 2), ("test", 1, 3)):
-        row = next(line for line in printed.out.splitlines() if f"│ {split} " in line)
-        cells = [cell.strip() for cell in row.split("│")[1:7]]
-        assert cells == [split, str(classes), str(images), "8", "float16", f"a/out/{split}.safetensors"]
+        line = next(line for line in printed.out.splitlines() if f"a/out/{split}.safetensors: " in line)
+        assert all(word in line for word in (f"{classes} class", f"{images} images", "8", "float16")), line
     bank = load_split(here / "a" / "out", "test")
     assert (bank.provenance["weights"], bank.provenance["dataset"]) == ("best.ckpt", "images")
     paths = [here / "images" / "test" / name for name in bank.image_names or ()]

@@ -13,7 +13,7 @@ KEY = "0" * 40
 
 @dataclass
 class FakeRun:
-    """What the server has of a run."""
+    """The server's copy of a run."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -21,7 +21,7 @@ class FakeRun:
     """The variables of the last request that made or changed it."""
     uploaded: set[str] = field(default_factory=set)
     offsets: list[int] = field(default_factory=list)
-    """Where rows were put."""
+    """Positions at which rows were put."""
 
 
 @dataclass

@@ -1,0 +1,59 @@
+"""The lock of a file, between processes and between threads."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from leo_lightning.common.errors import InputError
+from leo_lightning.common.file_lock import file_lock
+from tests.places import ROOT
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from leo_lightning.common.file_lock import file_lock
+with file_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_releases_its_lock(tmp_path: Path):
+    """Catches a lock that nobody heeds, and one that a kill leaves behind."""
+    path = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, path], cwd=ROOT, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=r"^in use$"), file_lock(path, "in use"):
+            pass
+        holder.kill()
+    with file_lock(path, "in use"):
+        pass
+
+
+def test_a_lock_is_waited_for(tmp_path: Path):
+    """Catches two threads that both hold it, and a wait that never ends."""
+    path, held, order = tmp_path / "lock", threading.Event(), []
+
+    def second() -> None:
+        held.wait()
+        with file_lock(path):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with file_lock(path):
+        held.set()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]
+
+
+def test_an_error_of_the_work_is_not_taken_for_a_held_lock(tmp_path: Path):
+    """Catches a BlockingIOError of the caller's own that becomes "in use"."""
+    with pytest.raises(BlockingIOError), file_lock(tmp_path / "lock", "in use"):
+        raise BlockingIOError
