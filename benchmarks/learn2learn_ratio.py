@@ -23,22 +23,19 @@ def rows(sizes: Sizes, budget: float) -> dict[str, list[Row]]:
     shape = (sizes.tasks, sizes.way)
     support, query = (torch.randn(*shape, images, sizes.embedding_size) for images in (1, sizes.query))
     episode = Episode(*(torch.nn.functional.normalize(each, dim=-1) for each in (support, query)))
-    pairs: dict[str, tuple[type[Learner], type[Learner], bool]] = {
-        "MAML": (MAML, Learn2LearnMAML, False),
-        "first-order MAML": (MAML, Learn2LearnMAML, True),
-        "Meta-SGD": (MetaSGD, Learn2LearnMetaSGD, False),
+    E, first_order = sizes.embedding_size, {"first_order": True}
+    pairs: dict[str, tuple[Learner, Learner]] = {
+        "MAML": (MAML(E), Learn2LearnMAML(E)),
+        "first-order MAML": (MAML(E, **first_order), Learn2LearnMAML(E, **first_order)),
+        "Meta-SGD": (MetaSGD(E), Learn2LearnMetaSGD(E)),
     }
-    rows_of = {}
-    for name, (ours, theirs, first_order) in pairs.items():
-        learners = {
-            "ours": ours(sizes.embedding_size, first_order=first_order),
-            "learn2learn": theirs(sizes.embedding_size, first_order=first_order),
-        }
-        rows_of[name] = [
-            Row(who, f"{name}, {who}", Repeated(partial(step, learner, episode), budget), sizes.tasks)
-            for who, learner in learners.items()
+    return {
+        name: [
+            Row(library, f"{name}, {library}", Repeated(partial(step, learner, episode), budget), sizes.tasks)
+            for library, learner in zip(("ours", "learn2learn"), learners, strict=True)
         ]
-    return rows_of
+        for name, learners in pairs.items()
+    }
 
 
 def step(learner: Learner, episode: Episode) -> None:

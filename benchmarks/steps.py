@@ -29,8 +29,8 @@ def learner(sizes: Sizes) -> LEO:
 
 
 def naive_row(name: str, shot: int, data: EpisodeDataModule, sizes: Sizes, budget: float) -> Row:
-    """Noise, loss, backward, clipping and Adam of NaiveLEO."""
-    model = naive.NaiveLEO.like(learner(sizes))
+    """Noise, loss, backward, clipping and Adam of the reference LEO."""
+    model = naive.reference_of(learner(sizes))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     episode = _episode(data, shot, sizes)
     step = partial(naive.train_step, model, optimizer, episode.support, episode.query)

@@ -1,13 +1,14 @@
-"""Compare this LEO with numbers that the authors' own code produced.
+"""Compare LEO and the reference LEO with numbers that the authors' own code produced.
 
     python tests/parity.py tests/fixtures/*.npz
 
-prints the largest absolute difference of every quantity of each fixture, and exits with 1 if one is above its
-tolerance. `tests/fixtures/README.md` describes the format; sizes, steps and weights of the penalties are all
-read from the file.
+prints the largest absolute difference of every quantity of each fixture for both, and exits with 1 if one is
+above its tolerance. `tests/fixtures/README.md` describes the format; sizes, steps and weights of the
+penalties are all read from the file.
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +16,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from leo_lightning.data.episode import Episode
-from leo_lightning.learners.leo import LEO, NO_NOISE, Adaptation, Noise
+from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.parts import objectives
+from leo_lightning.learners.parts.noise import NO_NOISE, Noise
+from leo_lightning.learners.reference.leo import ReferenceLEO
 from leo_lightning.training.clipping import clip_
 
 ADAM_RATE = 1e-3
+KINDS = {"LEO": LEO, "reference LEO": ReferenceLEO}
+Either = LEO | ReferenceLEO
 
 RATES = ("inner_lr", "finetuning_lr")
 VARIABLES = ("w_encoder", "w_relation_0", "w_relation_1", "w_relation_2", "w_decoder", *RATES)
@@ -112,13 +117,13 @@ class Fixture:
     def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(self.arrays[name]).to(dtype)
 
-    def learner(self, dtype: torch.dtype) -> LEO:
+    def learner(self, dtype: torch.dtype, kind: type[Either] = LEO) -> Either:
         """A LEO that holds the fixture's weights."""
         cfg = {
             key.removeprefix("cfg_"): self.arrays[key].item() for key in self.arrays if key.startswith("cfg_")
         }
         embedding_size, num_latents = self.arrays["w_encoder"].shape
-        leo = LEO(
+        leo = kind(
             embedding_size=embedding_size,
             num_latents=num_latents,
             latent_steps=self.latent_steps,
@@ -164,13 +169,14 @@ class Fixture:
         return self.training and bool((np.exp(raw) - 1 < objectives.MIN_STD).any())
 
 
-def variables(leo: LEO) -> dict[str, Tensor]:
-    """Our parameters under the authors' names."""
+def variables(leo: Either) -> dict[str, Tensor]:
+    """Our parameters under the authors' names, but for a rate that no step uses."""
+    layers = [module for module in leo.relation_net.modules() if isinstance(module, nn.Linear)]
     named = {"w_encoder": leo.encoder.weight, "w_decoder": leo.decoder.weight}
-    named |= {f"w_relation_{i}": layer.weight for i, layer in enumerate(leo.relation_net.layers)}
-    if leo.alpha is not None:
+    named |= {f"w_relation_{i}": layer.weight for i, layer in enumerate(layers)}
+    if leo.latent_steps:
         named["inner_lr"] = leo.alpha
-    if leo.eta is not None:
+    if leo.finetuning_steps:
         named["finetuning_lr"] = leo.eta
     return named
 
@@ -184,87 +190,114 @@ def theirs(tensor: Tensor) -> Tensor:
     return tensor.reshape(1, 1, -1) if tensor.ndim == 1 else tensor.T
 
 
+def forward_values(fixture: Fixture, leo: Either, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor]:
+    """All values of the fixture that a forward pass holds, and the meta-loss with its graph."""
+    episode, noise = fixture.episode(dtype), fixture.noise(dtype)
+    if isinstance(leo, ReferenceLEO):
+        values, loss = reference_values(leo, episode, noise)
+    else:
+        values, loss = leo_values(leo, episode, noise)
+    N, T = episode.support.shape[1], leo.latent_steps
+    masks = fixture.masks("mask_support", dtype)
+    masks = torch.ones(1, 1 + T + 1 + leo.finetuning_steps, 1, 1, 1) if masks is None else masks
+
+    def support_losses(copies: Tensor, masks: Tensor) -> Tensor:
+        images = episode.support[:, None] * masks[:, : copies.shape[1]]
+        logits = torch.einsum("bsnke,bsme->bsnkm", images, copies.mean(3))
+        return -logits.log_softmax(-1).diagonal(dim1=2, dim2=4).transpose(2, 3)
+
+    logits, latents, decoded = values["val_logits"], values["latents_steps"], values["decoder_weights_steps"]
+    tuned, regularisers = values["finetune_weights_steps"], values["l2_term"] + values["orthogonality_term"]
+    nll = -logits.log_softmax(-1).diagonal(dim1=1, dim2=3).transpose(1, 2)
+    total = values["val_ce"] + leo.kl_weight * values["kl"] + regularisers
+    total = total + leo.encoder_penalty_weight * values["encoder_penalty"]
+    hits = (logits.argmax(-1) == torch.arange(N)[:, None]).to(dtype).flatten(1).mean(1)
+    values |= {
+        "latents_init": latents[:, 0],
+        "latents_adapted": latents[:, -1],
+        "inner_loss_steps": support_losses(decoded, masks),
+        "classifier_weights_latent": decoded[:, -1],
+        "finetune_loss_steps": support_losses(tuned, masks[:, T:]),
+        "classifier_weights_final": tuned[:, -1],
+        "val_ce_per_example": nll,
+        "total_loss": total,
+        "accuracy": hits,
+        "meta_loss": loss,
+        "runner_loss": total.mean(),
+        "runner_accuracy": hits.mean(),
+    }
+    return {name: value.detach() for name, value in values.items()}, loss
+
+
+def reference_values(leo: ReferenceLEO, episode: Episode, noise: Noise) -> tuple[dict[str, Tensor], Tensor]:
+    """Values of the reference LEO, which keeps all copies of codes and classifiers."""
+    outcome = leo(episode.support, episode.query, noise)
+    values = {
+        "code_params": outcome.code,
+        "latents_steps": torch.stack(outcome.latents, 1),
+        "decoder_weights_steps": torch.stack(outcome.decoded, 1),
+        "finetune_weights_steps": torch.stack(outcome.weights, 1),
+        "val_logits": outcome.logits,
+        "val_ce": outcome.task_terms["cross_entropy"],
+        "kl": outcome.task_terms["kl"],
+        "encoder_penalty": outcome.task_terms["encoder_penalty"],
+        "l2_term": outcome.regularisers["l2_penalty"],
+        "orthogonality_term": outcome.regularisers["orthogonality_penalty"],
+    }
+    return values, outcome.loss
+
+
+def leo_values(leo: LEO, episode: Episode, noise: Noise) -> tuple[dict[str, Tensor], Tensor]:
+    """Values of LEO, and the copies that it does without."""
+    K = episode.support.shape[2]
+    adaptation, outcome = leo.adaptation(episode.support, noise), leo.outcome(episode, noise)
+    code = leo.relation_net(
+        leo.encoder(episode.support if noise.encoder_mask is None else episode.support * noise.encoder_mask)
+    )
+    latents = torch.stack(adaptation.latents, 1).expand(-1, -1, -1, K, -1)
+    mean, raw = F.linear(latents, leo.decoder.weight).chunk(2, -1)
+    copies = mean
+    if noise.weights is not None:
+        std = objectives.std_from_raw(raw, (2 / (mean.shape[2] + mean.shape[-1])) ** 0.5)
+        copies = mean + noise.weights.transpose(0, 1) * std
+    tuned = [fine_tuned(leo, episode, noise, steps) for steps in range(leo.finetuning_steps + 1)]
+    tuned = torch.stack(tuned, 1)
+    ce = objectives.query_cross_entropy(outcome.logits, None)
+    kl = penalty = torch.zeros_like(ce)
+    if noise.latents is not None:
+        z = adaptation.latents[0]
+        kl = objectives.kl_divergence(noise.latents, adaptation.code_std[:, :, None].expand_as(z), z)
+        penalty = objectives.encoder_penalty(z, adaptation.latents[-1])
+    regularisers = leo.regularisers()
+    values = {
+        "code_params": code[:, :, None].expand(-1, -1, K, -1),
+        "latents_steps": latents,
+        "decoder_weights_steps": copies,
+        # all copies take the same steps
+        "finetune_weights_steps": copies[:, -1:] + (tuned - tuned[:, :1])[:, :, :, None],
+        "val_logits": outcome.logits,
+        "val_ce": ce,
+        "kl": kl,
+        "encoder_penalty": penalty,
+        "l2_term": regularisers["l2_penalty"],
+        "orthogonality_term": regularisers["orthogonality_penalty"],
+    }
+    return values, outcome.loss
+
+
 def fine_tuned(leo: LEO, episode: Episode, noise: Noise, steps: int) -> Tensor:
-    """The classifier after so many fine-tuning steps; without dropout they leave only the last one behind."""
+    """The classifier after so many fine-tuning steps; without dropout LEO keeps only the last one."""
     all_steps, leo.finetuning_steps = leo.finetuning_steps, steps
+    masks = noise.support_masks
+    if masks is not None:
+        noise = noise._replace(support_masks=masks[: leo.latent_steps + steps])
     try:
         return leo.adaptation(episode.support, noise).weights[-1]
     finally:
         leo.finetuning_steps = all_steps
 
 
-def forward_values(fixture: Fixture, leo: LEO, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor]:
-    """All values of the fixture that a forward pass holds, and the meta-loss with its graph."""
-    episode, noise = fixture.episode(dtype), fixture.noise(dtype)
-    K, T = episode.support.shape[2], leo.latent_steps
-    found: Adaptation = leo.adaptation(episode.support, noise)
-    outcome = leo.outcome(episode, noise)
-
-    encoded = leo.encoder(
-        episode.support if noise.encoder_mask is None else episode.support * noise.encoder_mask
-    )
-    code = leo.relation_net(encoded)
-    latents = torch.stack(found.latents, 1).expand(-1, -1, -1, K, -1)
-    mean, raw = F.linear(latents, leo.decoder.weight).chunk(2, -1)
-    copies = mean
-    if noise.weights is not None:
-        std, _ = objectives.std_from_raw(raw, (2 / (mean.shape[2] + mean.shape[-1])) ** 0.5)
-        copies = mean + noise.weights.transpose(0, 1) * std
-    tuned = torch.stack(
-        [fine_tuned(leo, episode, noise, steps) for steps in range(leo.finetuning_steps + 1)], 1
-    )
-    tuned_copies = copies[:, -1:] + (tuned - tuned[:, :1])[:, :, :, None]  # all copies take the same steps
-
-    all_masks = fixture.masks("mask_support", dtype)
-
-    def support_losses(weights: list[Tensor], first_mask: int) -> Tensor:
-        losses = []
-        for i, weight in enumerate(weights):
-            images = episode.support if all_masks is None else episode.support * all_masks[:, first_mask + i]
-            logits = torch.einsum("bnke,bme->bnkm", images, weight)
-            losses.append(-logits.log_softmax(-1).diagonal(dim1=1, dim2=3).transpose(1, 2))
-        return torch.stack(losses, 1)
-
-    logits = outcome.logits
-    nll = -logits.log_softmax(-1).diagonal(dim1=1, dim2=3).transpose(1, 2)
-    ce = objectives.query_cross_entropy(logits, None)
-    regularisers = leo.regularisers()
-    kl = penalty = torch.zeros_like(ce)
-    if noise.latents is not None:
-        z = found.latents[0]
-        kl = objectives.kl_divergence(noise.latents, found.code_std[:, :, None].expand_as(z), z)
-        penalty = objectives.encoder_penalty(z, found.latents[-1])
-    total = ce + leo.kl_weight * kl + leo.encoder_penalty_weight * penalty + sum(regularisers.values())
-    labels = torch.arange(logits.shape[1])[:, None]
-    hits = (logits.argmax(-1) == labels).to(dtype).flatten(1).mean(1)
-    values = {
-        "code_params": code[:, :, None].expand(-1, -1, K, -1),
-        "latents_init": latents[:, 0],
-        "latents_adapted": latents[:, -1],
-        "latents_steps": latents,
-        "inner_loss_steps": support_losses(list(copies.mean(3).unbind(1)), 0),
-        "decoder_weights_steps": copies,
-        "classifier_weights_latent": copies[:, -1],
-        "finetune_weights_steps": tuned_copies,
-        "finetune_loss_steps": support_losses(list(tuned.unbind(1)), T),
-        "classifier_weights_final": tuned_copies[:, -1],
-        "val_logits": logits,
-        "val_ce_per_example": nll,
-        "val_ce": ce,
-        "kl": kl,
-        "encoder_penalty": penalty,
-        "l2_term": regularisers["l2_penalty"],
-        "orthogonality_term": regularisers["orthogonality_penalty"],
-        "total_loss": total,
-        "accuracy": hits,
-        "meta_loss": outcome.loss,
-        "runner_loss": total.mean(),
-        "runner_accuracy": hits.mean(),
-    }
-    return {name: value.detach() for name, value in values.items()}, outcome.loss
-
-
-def gradient_values(fixture: Fixture, leo: LEO, dtype: torch.dtype) -> dict[str, Tensor]:
+def gradient_values(fixture: Fixture, leo: Either, dtype: torch.dtype) -> dict[str, Tensor]:
     """Every gradient before and after clipping, and the weights after 1, 2, 3 steps of TensorFlow's Adam."""
     values, moments = {}, {}
     for step in (1, 2, 3):
@@ -312,26 +345,26 @@ def difference(mine: Tensor, expected: np.ndarray) -> float:
     return float(np.abs(a[both] - b[both]).max(initial=0.0))
 
 
-def compare(path: Path) -> list[Row]:
+def compare(path: Path, kind: type[Either] = LEO) -> list[Row]:
     """Every quantity of one fixture."""
     fixture = Fixture.read(path)
     values: dict[str, Tensor] = {}
     expected = fixture.arrays
     if fixture.single:
-        values |= forward_values(fixture, fixture.learner(torch.float32), torch.float32)[0]
-        double, _ = forward_values(fixture, fixture.learner(torch.float64), torch.float64)
+        values |= forward_values(fixture, fixture.learner(torch.float32, kind), torch.float32)[0]
+        double, _ = forward_values(fixture, fixture.learner(torch.float64, kind), torch.float64)
         values |= {f"f64_{name}": value for name, value in double.items()}
     else:
-        values |= forward_values(fixture, fixture.learner(torch.float64), torch.float64)[0]
+        values |= forward_values(fixture, fixture.learner(torch.float64, kind), torch.float64)[0]
         if fixture.training and fixture.finite:
-            values |= gradient_values(fixture, fixture.learner(torch.float64), torch.float64)
+            values |= gradient_values(fixture, fixture.learner(torch.float64, kind), torch.float64)
     rows = []
     for name in dict.fromkeys([*expected, *fixture.required_results()]):
         if name in values and name in expected:
             rows.append(Row(name, difference(values[name], expected[name]), tolerance(name, fixture)))
         elif name not in expected or is_result(name, fixture):
             rows.append(Row(name, float("nan"), tolerance(name, fixture)))
-    if not fixture.finite:
+    if not fixture.finite and kind is LEO:
         rows.append(Row("bad step leaves all weights as they were", bad_step_change(fixture), 0.0))
     return rows
 
@@ -351,7 +384,7 @@ def bad_step_change(fixture: Fixture) -> float:
     """Largest change of a weight by one training step on the fixture's non-finite batch."""
     from leo_lightning.training.meta_learner import MetaLearner
 
-    leo = fixture.learner(torch.float64)
+    leo = fixture.learner(torch.float64, LEO)
     before = {name: weight.detach().clone() for name, weight in variables(leo).items()}
     system = MetaLearner(leo)
     optimizer = system.configure_optimizers()
@@ -364,14 +397,14 @@ def bad_step_change(fixture: Fixture) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a table per fixture; 1 if anything is out of tolerance."""
-    parser = argparse.ArgumentParser(description="Compare LEO with numbers of the authors' code.")
+    """Print a table per fixture and LEO; 1 if anything is out of tolerance."""
+    parser = argparse.ArgumentParser(description="Compare both LEOs with numbers of the authors' code.")
     parser.add_argument("fixtures", nargs="+", type=Path, metavar="FIXTURE")
     failures = 0
-    for path in parser.parse_args(argv).fixtures:
-        print(path.name)
+    for path, name in itertools.product(parser.parse_args(argv).fixtures, KINDS):
+        print(f"{path.name}, {name}")
         try:
-            rows = compare(path)
+            rows = compare(path, KINDS[name])
         except ValueError as error:
             print(f"  FAIL  {error}")
             failures += 1

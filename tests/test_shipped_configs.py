@@ -1,4 +1,4 @@
-"""The YAML files in configs/: what is shipped must parse, and say how it is used."""
+"""The YAML files in configs/ parse, build, and say how they are used."""
 
 import importlib
 from dataclasses import replace
@@ -10,6 +10,7 @@ import yaml
 from leo_lightning.commands.compare.entrants import enter
 from leo_lightning.commands.compare.plan import read_plan
 from leo_lightning.commands.sweep.sweep_file import read_sweep
+from leo_lightning.learners.centroid_leo import CentroidLEO
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
 
@@ -43,6 +44,21 @@ def test_learn2learn_runs_with_our_settings(theirs: str, ours: str):
     for config in configs:
         del config["run"]
     assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("shot", [1, 5])
+def test_a_centroid_leo_keeps_the_settings_below_it(shot: int, tmp_path: Path):
+    """Catches an overlay of another class that throws the published hyperparameters away."""
+    base, overlay = CONFIGS / f"miniimagenet_5way_{shot}shot.yaml", CONFIGS / f"leo_centroid_{shot}shot.yaml"
+    (tmp_path / "plan.yaml").write_text(f"root: null\nmethods: {{method: [{base}, {overlay}]}}\n")
+    plan = read_plan(tmp_path / "plan.yaml", out=tmp_path)
+    built = enter(plan.methods[0], plan, "features").learner
+    arguments = [
+        yaml.safe_load(path.read_text())["model"]["learner"]["init_args"] for path in (base, overlay)
+    ]
+    assert isinstance(built, CentroidLEO)
+    expected = {name: float(value) for name, value in (arguments[0] | arguments[1]).items()}
+    assert {name: built.init_args()[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 
@@ -47,6 +48,17 @@ def check_least(least: int, values: Mapping[str, int | float | None]) -> None:
     for name, value in values.items():
         if value is not None and not value >= least:
             raise InputError(f"{name} is {value}: it must be at least {least}")
+
+
+def check_positive(values: Mapping[str, float | None]) -> None:
+    """Check that settings are finite and above 0; one that is None is not set.
+
+    Raises:
+        InputError: names the first that is not.
+    """
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} is {value}: it must be a number above 0")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -1,1 +1,52 @@
-"""Few-shot learning methods. Plain torch: no Lightning, no configuration, no logger."""
+"""The few-shot methods, one file for each; what they share is in `parts`.
+
+`from leo_lightning.learners import LEO` imports LEO alone, and what it needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leo_lightning.learners.anil import ANIL
+    from leo_lightning.learners.centroid import NearestCentroid
+    from leo_lightning.learners.centroid_leo import CentroidLEO
+    from leo_lightning.learners.gaussian_process import GaussianProcess
+    from leo_lightning.learners.general_leo import GeneralLEO
+    from leo_lightning.learners.knn import NearestNeighbors
+    from leo_lightning.learners.learn2learn_methods import Learn2LearnMAML, Learn2LearnMetaSGD
+    from leo_lightning.learners.learner import Learner
+    from leo_lightning.learners.leo import LEO
+    from leo_lightning.learners.linear_svm import LinearSVM
+    from leo_lightning.learners.logistic_regression import LogisticRegression
+    from leo_lightning.learners.maml import MAML
+    from leo_lightning.learners.maml_regression import MAMLRegression
+    from leo_lightning.learners.matching import MatchingNetworks
+    from leo_lightning.learners.meta_lstm import MetaLSTM
+    from leo_lightning.learners.meta_sgd import MetaSGD
+    from leo_lightning.learners.prototypical import PrototypicalNetworks
+    from leo_lightning.learners.reference.leo import ReferenceLEO
+    from leo_lightning.learners.relation import RelationNetworks
+    from leo_lightning.learners.reptile import Reptile
+
+__all__ = [
+    "ANIL", "LEO", "MAML", "CentroidLEO", "GaussianProcess", "GeneralLEO", "Learn2LearnMAML",
+    "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression", "MatchingNetworks",
+    "MetaLSTM", "MetaSGD", "NearestCentroid", "NearestNeighbors", "PrototypicalNetworks", "ReferenceLEO",
+    "RelationNetworks", "Reptile",
+]  # fmt: skip
+_MODULES = {
+    "ANIL": "anil", "LEO": "leo", "MAML": "maml", "CentroidLEO": "centroid_leo",
+    "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
+    "Learn2LearnMAML": "learn2learn_methods", "Learn2LearnMetaSGD": "learn2learn_methods",
+    "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",
+    "MAMLRegression": "maml_regression", "MatchingNetworks": "matching", "MetaLSTM": "meta_lstm",
+    "MetaSGD": "meta_sgd", "NearestCentroid": "centroid", "NearestNeighbors": "knn",
+    "PrototypicalNetworks": "prototypical", "ReferenceLEO": "reference.leo", "RelationNetworks": "relation",
+    "Reptile": "reptile",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,23 +6,20 @@ Few-Shot Learning. arXiv:1911.04623. The centroids are those of Prototypical Net
 2017, Eq. 1) without an embedding of their own.
 """
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from leo_lightning.learners.learner import LinearClassifier
-from leo_lightning.learners.parts.not_trained import NotTrained
-from leo_lightning.learners.parts.unequal_shots import class_mean
+from leo_lightning.learners.learner import Learner, LinearClassifier
+from leo_lightning.learners.parts.unequal_shots import Shots, class_mean
 
 
-class NearestCentroid(NotTrained):
+class NearestCentroid(Learner):
     """Classify by the squared Euclidean distance to the mean of a class's support."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    trained = False
+    unequal_shots = True
 
-    def stages(
-        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
-    ) -> dict[str, LinearClassifier]:
-        """See `Learner.stages`. -‖x - c‖² = 2x·c - ‖c‖² - ‖x‖², and ‖x‖² is the same for all classes."""
+    def stages(self, support: Float[Tensor, "B N K E"], shots: Shots = None) -> dict[str, LinearClassifier]:
+        """A linear classifier: -‖x - c‖² = 2x·c - ‖c‖² - ‖x‖², and ‖x‖² is the same for all classes."""
         centroids = class_mean(support, shots)
         return {"final": LinearClassifier(2 * centroids, -centroids.square().sum(-1))}

@@ -1,4 +1,4 @@
-"""Gaussian process regression: what the points of one task say by themselves, without meta-learning.
+"""Gaussian process regression of each task's points alone, without meta-learning.
 
 Rasmussen, Williams: Gaussian Processes for Machine Learning. MIT Press 2006, Chapters 2 and 5.
 """
@@ -15,31 +15,33 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from torch import Tensor
 
-from leo_lightning.common.errors import InputError
+from leo_lightning.common.errors import check_least
 from leo_lightning.data.episode import Episode
-from leo_lightning.learners.learner import Classifier, Learner, Outcome
+from leo_lightning.learners.learner import Classifier, Learner
 from leo_lightning.learners.parts.normal_mixture import Predictive
 
 
 class Processes(NamedTuple):
-    """A fitted process for each task."""
+    """A process for each task, fitted to its points."""
 
     fitted: Sequence[GaussianProcessRegressor]
 
     def __call__(self, query: Float[Tensor, "#B *points E"]) -> Float[Tensor, "B *points 1"]:
-        """See `Classifier`. The means."""
+        """Means of the processes at the queries."""
         mean, _ = self.at(query.flatten(1, -2)[..., :-1])
         return mean.unflatten(1, query.shape[1:-1])[..., None]
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "Processes":
-        """See `Classifier`."""
+        """The processes of some of the tasks."""
         return Processes([self.fitted[task] for task in tasks.tolist()])
 
     def at(self, inputs: Float[Tensor, "#B M _inputs"]) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
-        """Mean and standard deviation, that of the noise included."""
-        each = inputs.expand(len(self.fitted), -1, -1).detach().cpu().double().numpy()
-        found = [process.predict(x, return_std=True) for process, x in zip(self.fitted, each, strict=True)]
-        mean, std = (torch.from_numpy(np.stack(part)).to(inputs) for part in zip(*found, strict=True))
+        """Mean and standard deviation, which includes the noise."""
+        points = inputs.expand(len(self.fitted), -1, -1).detach().cpu().double().numpy()
+        answers = [
+            process.predict(x, return_std=True) for process, x in zip(self.fitted, points, strict=True)
+        ]
+        mean, std = (torch.from_numpy(np.stack(part)).to(inputs) for part in zip(*answers, strict=True))
         return mean, std
 
 
@@ -55,30 +57,20 @@ class GaussianProcess(Learner):
 
     predicts = "values"
     trained = False
+    compilable = False
 
     def __init__(self, restarts: int = 1) -> None:
         super().__init__()
-        if restarts < 0:
-            raise InputError(f"restarts is {restarts}: it must be at least 0")
+        check_least(0, {"restarts": restarts})
         self.restarts = restarts
 
-    def check_compilable(self) -> None:
-        """See `Learner.check_compilable`. scikit-learn is no graph of torch's."""
-        raise InputError("model.compile cannot compile GaussianProcess; leave one of the two out")
-
     def stages(self, support: Float[Tensor, "B 1 K E"]) -> dict[str, Processes]:
-        """See `Learner.stages`."""
+        """A process fitted to the points of every task."""
         points = support[:, 0].detach().cpu().double().numpy()
         return {"final": Processes([self._fitted(task[:, :-1], task[:, -1]) for task in points])}
 
-    def outcome(self, episode: Episode, noise: None) -> Outcome:
-        """See `Learner.outcome`."""
-        answer = self.adapt(episode.support)(episode.query)
-        loss = (answer - episode.query[..., -1:]).square().mean()
-        return Outcome(loss, {"query_loss": loss}, answer, {})
-
     def predictive(self, episode: Episode, final: Classifier) -> Predictive:
-        """See `Regressor`. Normal."""
+        """A normal distribution at each point."""
         assert isinstance(final, Processes)
         mean, std = final.at(episode.query[:, 0, :, :-1])
         return Predictive(torch.ones_like(mean[:, :1]), mean[:, None], std[:, None])

@@ -1,54 +1,28 @@
 """LEO in its general form: any base learner, whose parameters are decoded from one latent code or several.
 
-Rusu et al.: Meta-Learning with Latent Embedding Optimization. ICLR 2019, arXiv:1807.05960: Section 2.3 and
-Algorithm 1; with `MLPRegressor` the regression of Section 4.1, for which the authors published no code. `LEO`
-is the same for a linear softmax, as fast as could be made, and with the details of the authors' code. Two
-things differ here: a standard deviation is exp(u) times an initial one, which neither vanishes nor stops to
-learn, and the step sizes are learned as multiples of their initial values, which for squared errors are so
-small that an optimiser's usual steps would toss them about.
+Rusu et al., ICLR 2019, arXiv:1807.05960: Section 2.3 and Algorithm 1; with `MLPRegressor` the regression of
+Section 4.1, for which the authors published no code. `LEO` is the same for a linear softmax, several times
+faster, and with the details of the authors' code. Two things differ here: a standard deviation is exp(u)
+times an initial one, which neither vanishes nor stops learning, and step sizes are learned as multiples of
+their initial values, which for squared errors are so small that an optimiser's steps would toss them about.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leo_lightning.common.errors import check_least
+from leo_lightning.common.errors import check_least, check_positive
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.learner import Classifier, Learner, Outcome
+from leo_lightning.learners.leo import Adaptation
 from leo_lightning.learners.parts import objectives
 from leo_lightning.learners.parts.base_learner import BaseLearner
-from leo_lightning.learners.parts.inner_loop import adapt, check_clip, shortened
+from leo_lightning.learners.parts.inner_loop import adapt, shortened
 from leo_lightning.learners.parts.networks import Perceptron, RelationNet
-from leo_lightning.learners.parts.noise import divided, draw
+from leo_lightning.learners.parts.noise import NO_NOISE, Noise, draw
 from leo_lightning.learners.parts.normal_mixture import Predictive, of_samples
-
-
-class CodeNoise(NamedTuple):
-    """All random numbers of a training step, standard normal; None: the means in their place."""
-
-    latents: Float[Tensor, "B N H"] | None = None
-    weights: Float[Tensor, "decodes B N D"] | None = None
-    """Anew for each of the T + 1 decodes."""
-
-
-MEANS = CodeNoise()
-
-
-class CodeAdaptation(NamedTuple):
-    """The inner loop of a meta-batch, step by step."""
-
-    code_mean: Float[Tensor, "B N H"]
-    code_std: Float[Tensor, "B N H"]
-    latents: list[Float[Tensor, "B N H"]]
-    """z before and after each of the T latent steps."""
-    decoded: list[Float[Tensor, "B N D"]]
-    """θ of each of the T + 1 decodes."""
-    theta: list[Float[Tensor, "B N D"]]
-    """θ before and after each of the F fine-tuning steps."""
 
 
 class GeneralLEO(Learner):
@@ -71,8 +45,8 @@ class GeneralLEO(Learner):
         l2_penalty_weight: λ1, weight of half the squared weights of encoder, relation net and decoder.
         orthogonality_penalty_weight: λ2, weight of the correlation between the latent dimensions in the
             decoder's first layer.
-        gradient_clip: largest length that the gradient of θ may have in the inner loop; null: any. That of
-            squared errors of a deep network has no bound. Not in the paper.
+        gradient_clip: largest length of the inner loop's gradient of θ, which squared errors of a deep
+            network do not bound; null: any. Not in the paper.
         predictive_samples: samples of (z, θ) that make a predictive distribution; 0: the means of both alone.
     """
 
@@ -99,17 +73,10 @@ class GeneralLEO(Learner):
         super().__init__()
         sizes = (num_latents, *encoder_sizes, *decoder_sizes)
         check_least(1, {"num_latents, encoder_sizes and decoder_sizes": min(sizes)})
-        check_clip(gradient_clip)
-        not_negative = {
-            "latent_steps": latent_steps, "finetuning_steps": finetuning_steps,
-            "latent_lr": latent_lr, "finetuning_lr": finetuning_lr,
-            "code_std": code_std, "parameter_std": parameter_std,
-            "kl_weight": kl_weight, "encoder_penalty_weight": encoder_penalty_weight,
-            "l2_penalty_weight": l2_penalty_weight,
-            "orthogonality_penalty_weight": orthogonality_penalty_weight,
-            "predictive_samples": predictive_samples,
-        }  # fmt: skip
-        check_least(0, not_negative)
+        check_positive({"gradient_clip": gradient_clip})
+        check_least(0, {"latent_steps": latent_steps, "finetuning_steps": finetuning_steps})
+        check_least(0, {"latent_lr": latent_lr, "finetuning_lr": finetuning_lr, "code_std": code_std})
+        check_least(0, {"parameter_std": parameter_std, "predictive_samples": predictive_samples})
         self.embedding_size = embedding_size
         self.base = base
         self.predicts = base.predicts
@@ -128,27 +95,28 @@ class GeneralLEO(Learner):
         self.orthogonality_penalty_weight = orthogonality_penalty_weight
         self.gradient_clip = gradient_clip
         self.predictive_samples = predictive_samples
-        beginning = base.initial(embedding_size)
+        initial = base.initial(embedding_size)
         self.encoder = Perceptron([embedding_size, *encoder_sizes, num_latents])
         self.relation_net = RelationNet(num_latents)
-        self.decoder = Perceptron([num_latents, *decoder_sizes, 2 * len(beginning)])
+        self.decoder = Perceptron([num_latents, *decoder_sizes, 2 * len(initial)])
+        last = self.decoder.linears()[-1]
         with torch.no_grad():
-            self.decoder.last.bias[: len(beginning)] = beginning
-            self.decoder.last.weight[len(beginning) :] = 0.0
+            last.bias[: len(initial)] = initial
+            last.weight[len(initial) :] = 0.0
         # a rate that no step uses would be a parameter without gradient, which DDP refuses
         self.alpha = nn.Parameter(torch.ones(num_latents)) if latent_steps else None
-        self.eta = nn.Parameter(torch.ones(len(beginning))) if finetuning_steps else None
+        self.eta = nn.Parameter(torch.ones(len(initial))) if finetuning_steps else None
 
-    def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> CodeNoise:
-        """See `Learner.draw_noise`."""
-        return self._noise(episode.support, seeds) if self.training else MEANS
+    def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Noise:
+        """Normal numbers of z and θ; none in evaluation."""
+        return self._noise(episode.support, seeds) if self.training else NO_NOISE
 
-    def outcome(self, episode: Episode, noise: CodeNoise) -> Outcome:
-        """See `Learner.outcome`."""
+    def outcome(self, episode: Episode, noise: Noise) -> Outcome:
+        """Outer loss (Eq. 7 and 8) of the adapted networks."""
         adaptation = self.adaptation(episode.support, noise)
         with torch.autocast(episode.support.device.type, enabled=False):
-            prediction = self.base.predictor(adaptation.theta[-1])(episode.query)
-            terms = {"query_loss": self.base.query_loss(prediction, episode.query, episode.valid).mean()}
+            prediction = self.base.predictor(adaptation.weights[-1])(episode.query)
+            terms = {"query_loss": self.base.query_loss(prediction, episode).mean()}
             if self.training:
                 z = adaptation.latents[0]
                 if noise.latents is not None:
@@ -156,96 +124,70 @@ class GeneralLEO(Learner):
                     terms["kl"] = self.kl_weight * kl.mean()
                 penalty = objectives.encoder_penalty(z, adaptation.latents[-1])
                 terms["encoder_penalty"] = self.encoder_penalty_weight * penalty.mean()
-            terms |= self._regularisers()
-            loss = torch.stack(list(terms.values())).sum()
-        return Outcome(loss, terms, prediction, {})
+            networks = (self.encoder, self.relation_net, self.decoder)
+            weights = [weight for network in networks for weight in network.parameters()]
+            l2, orthogonality = self.l2_penalty_weight, self.orthogonality_penalty_weight
+            terms |= objectives.regularisers(l2, weights, orthogonality, self.decoder.linears()[0].weight)
+            return Outcome.of(terms, prediction, {})
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> Mapping[str, Classifier]:
-        """See `Learner.stages`."""
-        adaptation = self.adaptation(support, MEANS)
-        thetas = {
-            "before_adaptation": adaptation.decoded[0],
-            "after_latent_steps": adaptation.decoded[-1],
-            "final": adaptation.theta[-1],
-        }
-        return {stage: self.base.predictor(theta) for stage, theta in thetas.items()}
+        """Networks before adaptation, after the latent steps and after fine-tuning."""
+        stages = self.adaptation(support, NO_NOISE).stages()
+        return {name: self.base.predictor(theta) for name, (theta, _) in stages.items()}
 
     def samples(self, support: Float[Tensor, "B N K E"], count: int) -> Iterator[Classifier]:
-        """Networks of the given number of samples of (z, θ), each adapted by itself: the same in every call.
-
-        The noise of a sample is the same for all tasks.
-        """
+        """Networks of `count` samples of (z, θ), with the same noise for all tasks and in every call."""
         for seed in range(count):
-            noise = self._noise(support[:1], [seed])
-            assert noise.latents is not None
-            assert noise.weights is not None
-            tasks = len(support)
-            spread = CodeNoise(noise.latents.expand(tasks, -1, -1), noise.weights.expand(-1, tasks, -1, -1))
-            yield self.base.predictor(self.adaptation(support, spread).theta[-1])
+            yield self.base.predictor(self.adaptation(support, self._noise(support[:1], [seed])).weights[-1])
 
     def predictive(self, episode: Episode, final: Classifier) -> Predictive:
-        """See `Regressor`. A mixture of `predictive_samples` functions."""
+        """A mixture of `predictive_samples` functions."""
         count = self.predictive_samples
-        sampled = self.samples(episode.support, count) if count else [final]
-        means = [each(episode.query)[:, 0, :, 0] for each in sampled]
+        functions = self.samples(episode.support, count) if count else [final]
+        means = [function(episode.query)[:, 0, :, 0] for function in functions]
         return of_samples(torch.stack(means, dim=1), episode.noise)
 
-    def adaptation(self, support: Float[Tensor, "B N K E"], noise: CodeNoise) -> CodeAdaptation:
-        """Algorithm 1, lines 4-15: encode, adapt the code, decode, fine-tune."""
-        code = self.relation_net(self.encoder(support))
+    def adaptation(self, support: Float[Tensor, "B N K E"], noise: Noise) -> Adaptation:
+        """Adapt to B tasks at once (Algorithm 1, lines 6-13), then fine-tune."""
+        code = self.relation_net(self.encoder(support))  # line 6
         with torch.autocast(support.device.type, enabled=False):
             mean, raw_std = code.to(support.dtype).chunk(2, dim=-1)
             std = self.code_std * raw_std.exp()
             z = mean if noise.latents is None else mean + noise.latents * std
             decoded: list[Tensor] = []
 
-            def theta_of(z: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-                """θ, its derivative by the raw standard deviation, what the decoder's layers were given."""
-                found = self.decoder.activations(z)
-                theta, raw = found[-1].chunk(2, dim=-1)
+            def decode(z: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+                """θ, its derivative by the raw standard deviation, and the decoder's activations."""
+                inputs = self.decoder.activations(z)
+                theta, raw = inputs[-1].chunk(2, dim=-1)
                 by_raw = torch.zeros_like(raw)
                 if noise.weights is not None:
                     by_raw = noise.weights[len(decoded)] * self.parameter_std * raw.exp()
                     theta = theta + by_raw
                 decoded.append(theta)
-                return theta, by_raw, found
+                return theta, by_raw, inputs
+
+            def support_gradient(theta: Tensor, step: int) -> Tensor:
+                return shortened(self.base.support_gradient(theta, support), self.gradient_clip)
 
             def gradient(z: Tensor, step: int) -> Tensor:
-                theta, by_raw, found = theta_of(z)
-                by_theta = self._support_gradient(theta, support)
-                return self.decoder.pulled_back(torch.cat([by_theta, by_theta * by_raw], dim=-1), found)
+                theta, by_raw, inputs = decode(z)
+                by_theta = support_gradient(theta, step)
+                return self.decoder.pulled_back(torch.cat([by_theta, by_theta * by_raw], dim=-1), inputs)
 
+            # lines 7-13
             latents = adapt(z, gradient, self._rate(self.alpha, self.latent_lr, z), self.latent_steps)
-            theta, _, _ = theta_of(latents[-1])
-            weights = adapt(
-                theta,
-                lambda theta, step: self._support_gradient(theta, support),
-                self._rate(self.eta, self.finetuning_lr, theta),
-                self.finetuning_steps,
-            )
-        return CodeAdaptation(mean, std, latents, decoded, weights)
+            theta, _, _ = decode(latents[-1])
+            rate = self._rate(self.eta, self.finetuning_lr, theta)
+            weights = adapt(theta, support_gradient, rate, self.finetuning_steps)
+        return Adaptation(mean, std, latents, decoded, weights)
 
     @staticmethod
     def _rate(multiple: Tensor | None, initial: float, like: Float[Tensor, "B N D"]) -> Float[Tensor, " D"]:
         return torch.zeros_like(like[0, 0]) if multiple is None else initial * multiple
 
-    def _support_gradient(
-        self, theta: Float[Tensor, "B N D"], support: Float[Tensor, "B N K E"]
-    ) -> Float[Tensor, "B N D"]:
-        return shortened(self.base.support_gradient(theta, support), self.gradient_clip)
-
-    def _noise(self, support: Float[Tensor, "B N K E"], seeds: Sequence[int] | None) -> CodeNoise:
-        N, parameters = support.shape[1], len(self.decoder.last.bias) // 2
-        shapes = [(N, self.num_latents), (self.latent_steps + 1, N, parameters)]
-        normal, _ = draw(support, seeds, sum(map(math.prod, shapes)), 0, 0.0)
-        latents, weights = divided(normal, shapes)
-        return CodeNoise(latents, weights.transpose(0, 1))
-
-    def _regularisers(self) -> dict[str, Float[Tensor, ""]]:
-        networks = (self.encoder, self.relation_net, self.decoder)
-        l2 = objectives.l2_penalty(w for network in networks for w in network.parameters())
-        orthogonality = objectives.orthogonality_penalty(self.decoder.first_weight.T)
-        return {
-            "l2_penalty": self.l2_penalty_weight * l2,
-            "orthogonality_penalty": self.orthogonality_penalty_weight * orthogonality,
-        }
+    def _noise(self, support: Float[Tensor, "B N K E"], seeds: Sequence[int] | None) -> Noise:
+        N, parameters = support.shape[1], len(self.decoder.linears()[-1].bias) // 2
+        shapes = {"latents": (N, self.num_latents), "weights": (self.latent_steps + 1, N, parameters)}
+        drawn = draw(support, seeds, shapes)
+        return Noise(drawn["latents"], drawn["weights"].transpose(0, 1))

@@ -1,4 +1,4 @@
-"""Learner: the one interface that all methods share."""
+"""Learner: the one interface of all methods."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -11,31 +11,35 @@ from torch import Tensor, nn
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
-from leo_lightning.learners.parts.unequal_shots import packed
+from leo_lightning.learners.parts.noise import Masks, draw
+from leo_lightning.learners.parts.objectives import query_cross_entropy
+from leo_lightning.learners.parts.unequal_shots import Shots, packed
 
 
 class Outcome(NamedTuple):
-    """What a learner makes of a meta-batch."""
+    """Result of a learner for a meta-batch."""
 
     loss: Float[Tensor, ""]
     """The outer loss, mean over tasks."""
     terms: dict[str, Float[Tensor, ""]]
-    """The parts of the loss, as they enter it: they add up to `loss`."""
+    """The parts of the loss, with their weights: they add up to `loss`."""
     logits: Float[Tensor, "B N Q N"]
     """Query logits of the adapted classifiers."""
     diagnostics: dict[str, Float[Tensor, ""]]
     """Signs of health of the inner loop, for the log only."""
 
+    @classmethod
+    def of(cls, terms: dict[str, Tensor], logits: Tensor, diagnostics: dict[str, Tensor]) -> "Outcome":
+        """An outcome with the sum of the terms as its loss."""
+        return cls(torch.stack(list(terms.values())).sum(), terms, logits, diagnostics)
+
 
 @runtime_checkable
 class Classifier(Protocol):
-    """What adaptation makes of the support of B tasks."""
+    """Result of adaptation to the support of B tasks."""
 
     def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
-        """Logits of the N classes for each query, whatever the arrangement of the queries of a task.
-
-        One task of queries may stand for all B: the same images, put to each classifier.
-        """
+        """Logits of the N classes for each query, in any arrangement; one task may stand for all B."""
         ...
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "Classifier":
@@ -50,7 +54,7 @@ class LinearClassifier(NamedTuple):
     bias: Float[Tensor, "B N"] | None = None
 
     def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
-        """See `Classifier`."""
+        """Logits of the queries."""
         # classes before images: the backward pass then makes a contiguous gradient of the weight
         logits = self.weight @ query.flatten(1, -2).transpose(1, 2)
         if self.bias is not None:
@@ -58,23 +62,23 @@ class LinearClassifier(NamedTuple):
         return logits.transpose(1, 2).unflatten(1, query.shape[1:-1])
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "LinearClassifier":
-        """See `Classifier`."""
+        """The classifiers of some of the tasks."""
         return LinearClassifier(self.weight[tasks], None if self.bias is None else self.bias[tasks])
 
 
 def arguments_of(built: object) -> dict[str, Any]:
-    """Arguments of `__init__`, each out of the attribute of its name; an object among them as its own."""
-    found = {name: getattr(built, name) for name in inspect.signature(type(built)).parameters}
+    """Arguments of `__init__`, each read from the attribute of its name; an object as its own arguments."""
+    values = {name: getattr(built, name) for name in inspect.signature(type(built)).parameters}
     return {
         name: value
         if isinstance(value, bool | int | float | str | list | None)
         else {"class_path": class_path(value), "init_args": arguments_of(value)}
-        for name, value in found.items()
+        for name, value in values.items()
     }
 
 
 def class_path(built: object) -> str:
-    """What configurations and checkpoints call the class of a learner, or of a part of one."""
+    """Name of the class of a learner, or of a part of one, in configurations and checkpoints."""
     return f"{type(built).__module__}.{type(built).__qualname__}"
 
 
@@ -82,81 +86,85 @@ class Learner(nn.Module, ABC):
     """A few-shot learning method.
 
     In training mode `forward` may draw random numbers, those of a task from its seed; in evaluation mode a
-    learner is deterministic. Both work under `torch.no_grad` and `torch.inference_mode`.
-
-    As in scikit-learn, every argument of `__init__` is kept in an attribute of its name.
+    learner is deterministic. Both work under `torch.no_grad` and `torch.inference_mode`. As in scikit-learn,
+    every argument of `__init__` is kept in an attribute of its name.
     """
 
     predicts: Literal["classes", "values"] = "classes"
-    """What the answers are: logits of the N classes, or, with N = 1, the value at each point (regression)."""
+    """Kind of answers: logits of the N classes, or, with N = 1, the value at each point (regression)."""
     trained: ClassVar[bool] = True
     """False for a method that has no parameters, and so is tested without a checkpoint."""
     unequal_shots: ClassVar[bool] = False
     """Whether `stages` takes `shots`: classes of unequal numbers of images."""
+    compilable: ClassVar[bool] = True
+    """False for a method that torch.compile cannot trace."""
+    dropout: float = 0.0
+    """Dropout rate of embeddings in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def init_args(self) -> dict[str, Any]:
         """The arguments that build this learner, as plain types; a part's, with its class path."""
         return arguments_of(self)
 
     def check_compilable(self) -> None:
-        """Check that `compile` will work.
-
-        Raises:
-            InputError: says what to do without.
-        """
+        """Raise an InputError that names what `compile` cannot compile."""
+        if not self.compilable:
+            raise InputError(f"model.compile cannot compile {type(self).__name__}; leave one of the two out")
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """`torch.compile` for all that comes after the drawing of random numbers; its arguments."""
+        """Compile all that comes after the drawing of random numbers; arguments as for `torch.compile`."""
         for name in ("outcome", "stages"):
             setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
     def forward(self, episode: Episode, seeds: Sequence[int] | None = None) -> Outcome:
-        """Adapt to every task's support set and answer its queries.
+        """Adapt to the support of B tasks and answer their queries; N, K and Q may differ from call to call.
 
-        Args:
-            episode: B tasks; N, K and Q may differ from call to call.
-            seeds: one for each task, whose random numbers are a function of it alone: a meta-batch may be
-                divided. None: torch's own generator.
+        A task's random numbers are a function of its seed alone. None: seeds from torch's own generator.
         """
         return self.outcome(episode, self.draw_noise(episode, seeds))
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Any:
-        """All random numbers of a training step; nothing for a learner that has none, or in evaluation.
+        """All random numbers of a training step, those of a task from its seed: dropout masks."""
+        if not (self.training and self.dropout):
+            return Masks()
+        shapes = {"support": tuple(episode.support.shape[1:]), "query": tuple(episode.query.shape[1:])}
+        return Masks(**draw(episode.support, seeds, {}, shapes, self.dropout))
 
-        Those of a task depend on its seed alone.
-        """
-        return None
-
-    @abstractmethod
     def outcome(self, episode: Episode, noise: Any) -> Outcome:
-        """What `forward` returns, with the given random numbers."""
+        """Result of `forward` with the given random numbers."""
+        episode = noise.on(episode)
+        with torch.autocast(episode.support.device.type, enabled=False):
+            logits = self.adapt(episode.support)(episode.query)
+            terms = self.terms(logits, episode)
+            with torch.no_grad():
+                diagnostics = self.diagnostics()
+            return Outcome.of(terms, logits, diagnostics)
+
+    def terms(self, logits: Float[Tensor, "B N Q N"], episode: Episode) -> dict[str, Float[Tensor, ""]]:
+        """The parts of the outer loss."""
+        if self.predicts == "values":
+            return {"query_loss": (logits - episode.query[..., -1:]).square().flatten(1).mean(1).mean()}
+        return {"cross_entropy": query_cross_entropy(logits, episode.valid).mean()}
+
+    def diagnostics(self) -> dict[str, Float[Tensor, ""]]:
+        """Numbers to log of the learner's own parameters."""
+        return {}
 
     @abstractmethod
-    def stages(
-        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
-    ) -> Mapping[str, Classifier]:
-        """Classifiers for new classes by stage of adaptation, in order; the last one is `final`.
-
-        Deterministic: call `.eval()` first.
-
-        Args:
-            support: the images of each class.
-            shots: how many each class has, where that differs: the first of its row, which is zeros behind
-                them (`adapt` sees to it). None: K.
-        """
+    def stages(self, support: Float[Tensor, "B N K E"], shots: Shots = None) -> Mapping[str, Classifier]:
+        """Classifiers by stage of adaptation, in order; the last one is `final`. Call `.eval()` first."""
 
     def adapt(
         self, support: Float[Tensor, "B N K E"], valid: Bool[Tensor, "B N K"] | None = None
     ) -> Classifier:
         """Classifiers for new classes, for use after training (call `.eval()` first).
 
-        Args:
-            support: the images of each class.
-            valid: False where there is none: classes may have unequal numbers of images, and what stands in
-                the place of others has no influence. None: all are images.
+        Classes may have unequal numbers of images: `valid` is False for padding, which has no influence.
 
         Raises:
-            InputError: a class has no image, or their numbers differ and the method cannot do with that.
+            InputError: a class has no image, or their numbers differ and the method needs equal ones.
         """
         images, shots = packed(support, valid)
         if shots is None:

@@ -1,9 +1,10 @@
 """Linear softmax classifier: the base learner of the paper's classification, one weight vector per class."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from leo_lightning.data.episode import Episode
 from leo_lightning.learners.learner import LinearClassifier
 from leo_lightning.learners.parts import objectives
 from leo_lightning.learners.parts.base_learner import BaseLearner
@@ -15,24 +16,19 @@ class LinearSoftmax(BaseLearner):
     predicts = "classes"
 
     def initial(self, embedding_size: int) -> Float[Tensor, " D"]:
-        """See `BaseLearner`. Zeros: all classes are as likely."""
+        """Zeros: all classes are as likely."""
         return torch.zeros(embedding_size)
 
     def predictor(self, theta: Float[Tensor, "B N D"]) -> LinearClassifier:
-        """See `BaseLearner`."""
+        """The classifiers with these weights."""
         return LinearClassifier(theta)
 
     def support_gradient(
         self, theta: Float[Tensor, "B N D"], support: Float[Tensor, "B N K E"]
     ) -> Float[Tensor, "B N D"]:
-        """See `BaseLearner`."""
+        """Gradient of the summed cross-entropy."""
         return objectives.support_gradient(support, theta)
 
-    def query_loss(
-        self,
-        prediction: Float[Tensor, "B N Q outputs"],
-        query: Float[Tensor, "B N Q E"],
-        valid: Bool[Tensor, "B N Q"] | None,
-    ) -> Float[Tensor, " B"]:
-        """See `BaseLearner`."""
-        return objectives.query_cross_entropy(prediction, valid)
+    def query_loss(self, prediction: Float[Tensor, "B N Q outputs"], episode: Episode) -> Float[Tensor, " B"]:
+        """Mean cross-entropy."""
+        return objectives.query_cross_entropy(prediction, episode.valid)

@@ -1,21 +1,20 @@
-"""MAML for regression: gradient descent on all parameters of a base learner, from a meta-learned beginning.
+"""MAML for regression: gradient descent on all parameters of a network, from a meta-learned initialisation.
 
 Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017,
 arXiv:1703.03400, Section 5.1.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leo_lightning.common.errors import check_least
+from leo_lightning.common.errors import check_least, check_positive
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.generated_mlp import Function, MLPRegressor
-from leo_lightning.learners.learner import Classifier, Learner, Outcome
-from leo_lightning.learners.parts.inner_loop import adapt, check_clip, shortened
+from leo_lightning.learners.learner import Classifier, Learner
+from leo_lightning.learners.parts.inner_loop import adapt, shortened
 from leo_lightning.learners.parts.normal_mixture import Predictive, of_samples
 
 
@@ -23,7 +22,7 @@ class MAMLRegression(Learner):
     """Model-agnostic meta-learning of a multilayer perceptron with one number as its output.
 
     Args:
-        embedding_size: E, numbers that a point has, the last to be predicted; taken from the data.
+        embedding_size: E, size of a point, whose last number is to be predicted; taken from the data.
         hidden_sizes: sizes of the hidden layers.
         inner_lr: initial value of α, step size of the inner loop.
         learn_rates: learn α, one for each parameter, as multiples of the initial value: Meta-SGD (Li et al.,
@@ -46,7 +45,7 @@ class MAMLRegression(Learner):
         super().__init__()
         check_least(1, {"steps": steps})
         check_least(0, {"inner_lr": inner_lr})
-        check_clip(gradient_clip)
+        check_positive({"gradient_clip": gradient_clip})
         self.embedding_size = embedding_size
         self.hidden_sizes = list(hidden_sizes)
         self.inner_lr = inner_lr
@@ -58,31 +57,22 @@ class MAMLRegression(Learner):
         self.alpha = nn.Parameter(torch.ones_like(self.theta)) if learn_rates else None
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, Function]:
-        """See `Learner.stages`."""
+        """Networks before adaptation and after it."""
         with torch.autocast(support.device.type, enabled=False):
             thetas = self._adapted(support)
-        return {
-            "before_adaptation": self.base.predictor(thetas[0]),
-            "final": self.base.predictor(thetas[-1]),
-        }
-
-    def outcome(self, episode: Episode, noise: Any) -> Outcome:
-        """See `Learner.outcome`."""
-        with torch.autocast(episode.support.device.type, enabled=False):
-            prediction = self.base.predictor(self._adapted(episode.support)[-1])(episode.query)
-            loss = self.base.query_loss(prediction, episode.query, episode.valid).mean()
-        return Outcome(loss, {"query_loss": loss}, prediction, {})
+        before, final = self.base.predictor(thetas[0]), self.base.predictor(thetas[-1])
+        return {"before_adaptation": before, "final": final}
 
     def predictive(self, episode: Episode, final: Classifier) -> Predictive:
-        """See `Regressor`. One function, without doubt."""
+        """One function, without doubt."""
         return of_samples(final(episode.query)[..., 0], episode.noise)
 
     def _adapted(self, support: Float[Tensor, "B 1 K E"]) -> list[Float[Tensor, "B 1 D"]]:
         """θ before and after each step."""
+
+        def gradient(theta: Tensor, step: int) -> Tensor:
+            return shortened(self.base.support_gradient(theta, support), self.gradient_clip)
+
         multiple = torch.ones_like(self.theta) if self.alpha is None else self.alpha
-        return adapt(
-            self.theta.expand(len(support), 1, -1),
-            lambda theta, step: shortened(self.base.support_gradient(theta, support), self.gradient_clip),
-            self.inner_lr * multiple,
-            self.steps,
-        )
+        start = self.theta.expand(len(support), 1, -1)
+        return adapt(start, gradient, self.inner_lr * multiple, self.steps)

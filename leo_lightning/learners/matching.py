@@ -13,36 +13,28 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from leo_lightning.common.errors import InputError, check_least
-from leo_lightning.learners.parts.embedding import Embedded
-from leo_lightning.learners.parts.metric_learner import MetricLearner
-from leo_lightning.learners.parts.unequal_shots import images_first, present
+from leo_lightning.common.errors import InputError, check_positive
+from leo_lightning.learners.parts.metric_learner import Embedded, MetricLearner
+from leo_lightning.learners.parts.unequal_shots import Shots, images_first, present_images
+
+PROCESSING_STEPS = 5
+"""How often a query reads the support."""
 
 
 class FullContext(nn.Module):
-    """Full context embeddings: those of images that have seen the whole support set (Appendix A).
+    """Full context embeddings: images are embedded in view of the whole support set S (Appendix A)."""
 
-    Args:
-        size: D, size of an embedding.
-        processing_steps: how often a query reads the support.
-    """
-
-    def __init__(self, size: int, processing_steps: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.processing_steps = processing_steps
         self.support_lstm = nn.LSTM(size, size, batch_first=True, bidirectional=True)
         self.query_lstm = nn.LSTMCell(2 * size, size)
 
     def support(
         self, images: Float[Tensor, "B N K D"], valid: Bool[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B N K D"]:
-        """g(x, S) (A.2): a bidirectional LSTM over the support, both outputs added to its input.
+        """g(x, S) from g'(x) (A.2): a bidirectional LSTM over the support, both outputs added to its input.
 
         It reads class by class, so that a class's place has an influence; the places of a task are drawn.
-
-        Args:
-            images: g'(x).
-            valid: False for what is no image, which it does not read; None: all are.
         """
         if valid is None:
             outputs, _ = self.support_lstm(images.flatten(1, 2))
@@ -61,21 +53,16 @@ class FullContext(nn.Module):
         self,
         images: Float[Tensor, "#B images D"],
         support: Float[Tensor, "B M D"],
-        valid: Bool[Tensor, "B M"] | None = None,
+        valid: Bool[Tensor, "B M"] | None,
     ) -> Float[Tensor, "B images D"]:
-        """f(x, S) (A.1): an LSTM that at each step sees the query, and what it reads from the support.
+        """f(x, S) from f'(x) and all g(x, S) (A.1): at each step an LSTM reads the support.
 
         The paper does not say where h begins. Here ĥ₀ is 0, and so h₀, with its connection past the LSTM,
         is f'(x): the first read is by the query's own embedding.
-
-        Args:
-            images: f'(x).
-            support: g(x, S) of all of a task's support images.
-            valid: see `support`.
         """
         images = images.expand(len(support), -1, -1)
         hidden, cell = images, torch.zeros_like(images).flatten(0, 1)
-        for _ in range(self.processing_steps):
+        for _ in range(PROCESSING_STEPS):
             read = _masked(hidden @ support.transpose(1, 2), valid).softmax(-1) @ support
             # the paper's LSTM takes x as its input and [h, r] as its state: the same sums as for [x, r] and h
             seen = torch.cat([images, read], dim=-1).flatten(0, 1)
@@ -84,10 +71,8 @@ class FullContext(nn.Module):
         return hidden
 
 
-def _masked(
-    similarity: Float[Tensor, "B images M"], valid: Bool[Tensor, "B M"] | None
-) -> Float[Tensor, "B images M"]:
-    """No attention to what is no image."""
+def _masked(similarity: Float[Tensor, "B images M"], valid: Bool[Tensor, "B M"] | None) -> Tensor:
+    """Similarities without attention to padding."""
     return similarity if valid is None else similarity.masked_fill(~valid[:, None], -torch.inf)
 
 
@@ -99,10 +84,10 @@ class AttentionClassifier(NamedTuple):
     temperature: Float[Tensor, ""]
     context: FullContext | None
     valid: Bool[Tensor, "B M"] | None = None
-    """False where `support`, class by class, is no image; None: nowhere."""
+    """False where `support`, class by class, is padding; None: nowhere."""
 
     def __call__(self, query: Float[Tensor, "#B *images D"]) -> Float[Tensor, "B *images N"]:
-        """See `Classifier`. Logarithm of the attention to a class's images, up to a constant."""
+        """Logarithm of the attention to a class's images, up to a constant."""
         images, support = query.flatten(1, -2), self.support.flatten(1, 2)
         if self.context is not None:
             images = self.context.query(images, support, self.valid)
@@ -112,7 +97,7 @@ class AttentionClassifier(NamedTuple):
         return logits.unflatten(1, query.shape[1:-1])
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "AttentionClassifier":
-        """See `Classifier`."""
+        """The classifiers of some of the tasks."""
         valid = None if self.valid is None else self.valid[tasks]
         return self._replace(support=self.support[tasks], valid=valid)
 
@@ -121,18 +106,13 @@ class MatchingNetworks(MetricLearner):
     """Classify by attention over the support images (Eq. 1 and 2).
 
     p(n | x) is the sum, over the support images of class n, of the softmax over all N·K of cos(f(x), g(xᵢ))
-    / τ. The paper has τ = 1, a nearly flat softmax; here it is learned, as the logarithm of a positive
-    number. f and g share the embedding; with full context they differ after it.
+    / τ. The paper has τ = 1, a nearly flat softmax; here log τ is learned. f and g share the embedding; with
+    full context they differ after it.
 
     Args:
-        embedding_size: E, size of an image's embedding; taken from the data.
-        size: D, size of the learned embedding; null: E.
-        hidden: width of the hidden layer beside the linear map of the embedding; 0: none.
-        dropout: dropout rate of embeddings in training, of support and query alike.
         temperature: initial value of τ, by which cosines are divided before the softmax; it is learned.
         full_context: let embeddings depend on the whole support (appendix A); answers then depend a little
             on the order of classes and images.
-        processing_steps: reads of the support by each query, with full_context.
     """
 
     def __init__(
@@ -143,32 +123,28 @@ class MatchingNetworks(MetricLearner):
         dropout: float = 0.0,
         temperature: float = 0.1,
         full_context: bool = False,
-        processing_steps: int = 5,
     ) -> None:
         super().__init__(embedding_size, size, hidden, dropout)
-        if not 0 < temperature < math.inf:
-            raise InputError(f"temperature is {temperature}: it must be a number above 0")
-        check_least(1, {"processing_steps": processing_steps})
+        check_positive({"temperature": temperature})
         self.temperature = temperature
         self.full_context = full_context
-        self.processing_steps = processing_steps
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.context = FullContext(size or embedding_size, processing_steps) if full_context else None
+        self.context = FullContext(size or embedding_size) if full_context else None
 
     def check_compilable(self) -> None:
-        """See `Learner.check_compilable`. torch.compile knows no LSTM."""
+        """Refuse full context: torch.compile does not support LSTMs."""
         if self.full_context:
             raise InputError("model.compile cannot compile full_context; leave one of the two out")
 
-    def classifier(self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None) -> Embedded:
-        """See `MetricLearner.classifier`."""
+    def classifier(self, support: Float[Tensor, "B N K E"], shots: Shots) -> Embedded:
+        """Attention to the embedded support."""
         embedded = self.embedding(support)
-        valid = None if shots is None else present(support, shots).flatten(1)
+        valid = present_images(support, shots)
         if self.context is not None:
             embedded = self.context.support(embedded, valid)
         attention = AttentionClassifier(embedded, self.log_temperature.exp(), self.context, valid)
         return Embedded(self.embedding, attention)
 
     def diagnostics(self) -> dict[str, Float[Tensor, ""]]:
-        """See `MetricLearner.diagnostics`."""
+        """The learned temperature."""
         return {"temperature": self.log_temperature.exp()}

@@ -8,30 +8,24 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from leo_lightning.common.errors import InputError, check_choice
+from leo_lightning.common.errors import check_choice, check_positive
 from leo_lightning.learners.learner import Classifier, LinearClassifier
-from leo_lightning.learners.parts.embedding import Embedded
-from leo_lightning.learners.parts.metric_learner import MetricLearner
-from leo_lightning.learners.parts.unequal_shots import class_mean
+from leo_lightning.learners.parts.metric_learner import Embedded, MetricLearner
+from leo_lightning.learners.parts.unequal_shots import Shots, class_mean
 
 
 class PrototypicalNetworks(MetricLearner):
     """Softmax over the distances of a query to the mean embedding of each class (Eq. 1 and 2).
 
     p(n | x) = softmax over n of -d(f(x), c_n) / τ, with d the squared Euclidean distance, or minus the
-    cosine. The paper has τ = 1; here it is learned, as the logarithm of a positive number: between features
-    of unit length squared distances are at most 4 and cosines at most 1, and a softmax of them is nearly
-    flat. A learned τ for cosines: Gidaris and Komodakis, Dynamic Few-Shot Visual Learning without
-    Forgetting, CVPR 2018.
+    cosine. The paper has τ = 1; here log τ is learned, as for cosines in Gidaris and Komodakis, Dynamic
+    Few-Shot Visual Learning without Forgetting, CVPR 2018: between features of unit length squared distances
+    are at most 4 and cosines at most 1, and a softmax of them is nearly flat.
 
     Args:
-        embedding_size: E, size of an image's embedding; taken from the data.
-        size: D, size of the learned embedding; null: E.
-        hidden: width of the hidden layer beside the linear map of the embedding; 0: none.
-        dropout: dropout rate of embeddings in training, of support and query alike.
         distance: euclidean (squared) or cosine.
         temperature: initial value of τ, by which distances are divided before the softmax; it is learned.
     """
@@ -47,14 +41,13 @@ class PrototypicalNetworks(MetricLearner):
     ) -> None:
         super().__init__(embedding_size, size, hidden, dropout)
         check_choice("distance", distance, ("euclidean", "cosine"))
-        if not 0 < temperature < math.inf:
-            raise InputError(f"temperature is {temperature}: it must be a number above 0")
+        check_positive({"temperature": temperature})
         self.distance = distance
         self.temperature = temperature
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
 
-    def classifier(self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None) -> Classifier:
-        """See `MetricLearner.classifier`.
+    def classifier(self, support: Float[Tensor, "B N K E"], shots: Shots) -> Classifier:
+        """Distances to the mean embeddings, as a linear classifier.
 
         -‖f - c‖² = 2 f·c - ‖c‖² - ‖f‖², and ‖f‖² is the same for all classes: linear in the embedding f of a
         query, and in the query itself if f is.
@@ -69,5 +62,5 @@ class PrototypicalNetworks(MetricLearner):
         return linear._replace(weight=linear.weight @ self.embedding.linear.weight)
 
     def diagnostics(self) -> dict[str, Float[Tensor, ""]]:
-        """See `MetricLearner.diagnostics`."""
+        """The learned temperature."""
         return {"temperature": self.log_temperature.exp()}

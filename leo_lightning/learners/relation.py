@@ -8,13 +8,13 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.common.errors import check_choice, check_least
-from leo_lightning.learners.parts.embedding import Embedded
-from leo_lightning.learners.parts.metric_learner import MetricLearner
-from leo_lightning.learners.parts.unequal_shots import class_sum
+from leo_lightning.data.episode import Episode
+from leo_lightning.learners.parts.metric_learner import Embedded, MetricLearner
+from leo_lightning.learners.parts.unequal_shots import Shots, class_sum
 
 
 class RelationModule(nn.Module):
@@ -24,10 +24,6 @@ class RelationModule(nn.Module):
     convolutions have batch normalisation; here either half of the input is scaled to length √D, so that its
     entries are about 1, without tasks that influence each other. The first layer acts on either half alone:
     it sees N + N·Q rows of a task in place of N·N·Q pairs.
-
-    Args:
-        size: D, size of an embedding.
-        relation_size: R, width of both hidden layers.
     """
 
     def __init__(self, size: int, relation_size: int) -> None:
@@ -36,21 +32,15 @@ class RelationModule(nn.Module):
         self.second = nn.Linear(relation_size, relation_size)
         self.last = nn.Linear(relation_size, 1)
 
-    def halves(
-        self, classes: Float[Tensor, "*classes D"], queries: Float[Tensor, "*queries D"]
-    ) -> tuple[Float[Tensor, "*classes R"], Float[Tensor, "*queries R"]]:
-        """What either half of a pair adds to the first layer."""
+    def forward(
+        self, classes: Float[Tensor, "B N D"], queries: Float[Tensor, "#B M D"]
+    ) -> Float[Tensor, "B M N"]:
+        """Relation of each query to each class, before the sigmoid."""
         D = classes.shape[-1]
         left, right = (D**0.5 * F.normalize(half, dim=-1) for half in (classes, queries))
-        return left @ self.first.weight[:, :D].T, right @ self.first.weight[:, D:].T + self.first.bias
-
-    def forward(self, sums: Float[Tensor, "*pairs R"]) -> Float[Tensor, "*pairs"]:
-        """The relation of each pair, before the sigmoid.
-
-        Args:
-            sums: of the two `halves` of a pair.
-        """
-        return self.last(self.second(sums.relu()).relu()).squeeze(-1)
+        left, right = left @ self.first.weight[:, :D].T, right @ self.first.weight[:, D:].T + self.first.bias
+        hidden = (left[:, None] + right[:, :, None]).relu()
+        return self.last(self.second(hidden).relu()).squeeze(-1)
 
 
 class RelationClassifier(NamedTuple):
@@ -61,28 +51,22 @@ class RelationClassifier(NamedTuple):
     relation: RelationModule
 
     def __call__(self, query: Float[Tensor, "#B *images D"]) -> Float[Tensor, "B *images N"]:
-        """See `Classifier`."""
-        left, right = self.relation.halves(self.prototypes, query.flatten(1, -2))
-        return self.relation(left[:, None] + right[:, :, None]).unflatten(1, query.shape[1:-1])
+        """Relation of each query to each class."""
+        return self.relation(self.prototypes, query.flatten(1, -2)).unflatten(1, query.shape[1:-1])
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "RelationClassifier":
-        """See `Classifier`."""
+        """The classifiers of some of the tasks."""
         return self._replace(prototypes=self.prototypes[tasks])
 
 
 class RelationNetworks(MetricLearner):
     """Classify by a learned relation score between a query and each class (Eq. 1).
 
-    The score is the sigmoid of the relation module's output, and that output is the logit: logits order
-    classes as scores r do, and their softmax divides each class's odds r / (1 - r) by the sum of all. The
-    embeddings of several shots are summed; K may differ between training and evaluation, because the
-    relation module scales the sum to one length.
+    The score is the sigmoid of the relation module's output, which is the logit: the softmax of logits
+    divides each class's odds r / (1 - r) by the sum of all. The embeddings of several shots are summed; K may
+    differ between training and evaluation, because the relation module scales the sum to one length.
 
     Args:
-        embedding_size: E, size of an image's embedding; taken from the data.
-        size: D, size of the learned embedding; null: E.
-        hidden: width of the hidden layer beside the linear map of the embedding; 0: none.
-        dropout: dropout rate of embeddings in training, of support and query alike.
         relation_size: R, width of both hidden layers of the relation module.
         loss: mse, of scores to 1 for a query's own class and 0 for the others (Eq. 2, as a mean over the
             pairs in place of a sum); or cross_entropy, of the softmax of the logits.
@@ -104,18 +88,16 @@ class RelationNetworks(MetricLearner):
         self.loss = loss
         self.relation = RelationModule(size or embedding_size, relation_size)
 
-    def classifier(self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None) -> Embedded:
-        """See `MetricLearner.classifier`."""
+    def classifier(self, support: Float[Tensor, "B N K E"], shots: Shots) -> Embedded:
+        """Relations to the summed embeddings of each class."""
         prototypes = class_sum(self.embedding(support), shots)
         return Embedded(self.embedding, RelationClassifier(prototypes, self.relation))
 
-    def terms(
-        self, logits: Float[Tensor, "B N Q N"], valid: Bool[Tensor, "B N Q"] | None
-    ) -> dict[str, Float[Tensor, ""]]:
-        """See `MetricLearner.terms`."""
+    def terms(self, logits: Float[Tensor, "B N Q N"], episode: Episode) -> dict[str, Float[Tensor, ""]]:
+        """Squared error of the scores, or cross-entropy."""
         if self.loss == "cross_entropy":
-            return super().terms(logits, valid)
+            return super().terms(logits, episode)
         own = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[:, None]
         error = (logits.sigmoid() - own).square().mean(-1)
-        counted = torch.ones_like(error) if valid is None else valid.to(error)
-        return {"mse": ((error * counted).flatten(1).sum(1) / counted.flatten(1).sum(1)).mean()}
+        weights = torch.ones_like(error) if episode.valid is None else episode.valid.to(error)
+        return {"mse": ((error * weights).flatten(1).sum(1) / weights.flatten(1).sum(1)).mean()}

@@ -16,9 +16,9 @@ from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.common.torch_files import load_torch
 from leo_lightning.learners.learner import Learner, class_path
 from leo_lightning.learners.parts.base_learner import BaseLearner
+from leo_lightning.training.earlier_releases import LEARNERS, modernized
 
 LIGHTNING = "pytorch-lightning_version"  # a key of every checkpoint
-LEARNERS = "leo_lightning.learners"
 _Base = TypeVar("_Base")
 
 
@@ -43,8 +43,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def stored_learner(checkpoint: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return class path and arguments of the learner in a checkpoint."""
-    learner = checkpoint["hyper_parameters"]["learner"]
+    """Return class path and arguments of the learner in a checkpoint, as this release names them.
+
+    Raises:
+        InputError: an argument that is gone has a value that this release does not have.
+    """
+    learner = modernized(checkpoint["hyper_parameters"]["learner"])
     return learner["class_path"], learner["init_args"]
 
 

@@ -18,8 +18,7 @@ from leo_lightning.common.errors import DivergedError, InputError, check_least
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.hashes import fold_tasks
 from leo_lightning.learners.learner import Learner, Outcome, class_path
-from leo_lightning.learners.parts.normal_mixture import Predictive
-from leo_lightning.learners.parts.regressor import Regressor
+from leo_lightning.learners.parts.normal_mixture import Predictive, Regressor
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.training.checkpoint import check_fits, load_learner, read_checkpoint
 from leo_lightning.training.classification import Classification

@@ -7,8 +7,7 @@ from torch import Tensor
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.functions import FAMILIES
 from leo_lightning.learners.learner import Learner, Outcome
-from leo_lightning.learners.parts.normal_mixture import Predictive
-from leo_lightning.learners.parts.regressor import Regressor
+from leo_lightning.learners.parts.normal_mixture import Predictive, Regressor
 from leo_lightning.training.evaluation import Evaluation
 from leo_lightning.training.ideal_observer import predict
 from leo_lightning.training.task_scores import TaskScores

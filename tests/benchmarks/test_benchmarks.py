@@ -1,4 +1,4 @@
-"""The benchmarks: the naive LEO is a LEO, and measuring leaves nothing but numbers. Nothing here is timed."""
+"""The benchmarks: their unit is a LEO, and measuring leaves nothing but numbers. Nothing here is timed."""
 
 import json
 import platform
@@ -16,10 +16,11 @@ from benchmarks import profile as breakdown
 from benchmarks.sizes import Effort, Sizes
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.splits import load_split
+from leo_lightning.learners.leo import LEO
+from leo_lightning.learners.reference.leo import ReferenceLEO
 from tests import parity
 from tests.places import FIXTURES
 
-FILES = sorted(FIXTURES.glob("*.npz"))
 TINY = Sizes(
     tasks=2, query=2, embedding_size=6, num_latents=3, latent_steps=2, finetuning_steps=2,
     eval_tasks=2, pool_tasks=2, classes=(6, 5, 5), images=9, large_classes=7,
@@ -32,67 +33,19 @@ ROWS = [
 ]
 
 
-def naive_twin(fixture: parity.Fixture) -> tuple[naive.NaiveLEO, dict[str, torch.nn.Parameter]]:
-    """A NaiveLEO with the fixture's weights, and its parameters under the authors' names."""
-    leo = fixture.learner(torch.float64)
-    model = naive.NaiveLEO.like(leo).double().train(fixture.training)
-    relation = {f"w_relation_{i}": model.relation_net[2 * i].weight for i in range(3)}
-    named = {"w_encoder": model.encoder.weight, **relation, "w_decoder": model.decoder.weight}
-    named |= {"inner_lr": model.alpha, "finetuning_lr": model.eta}
-    with torch.no_grad():
-        for name, weight in parity.variables(leo).items():
-            named[name].copy_(weight)
-    return model, named
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_naive_leo_computes_the_authors_numbers(path: Path):
+def test_the_naive_step_is_the_authors():
     """Catches a unit that is fast, or slow, because it computes something else."""
-    fixture = parity.Fixture.read(path)
-    model, named = naive_twin(fixture)
-    assert len(named) == len(list(model.parameters())) == len(parity.VARIABLES)
-    episode, noise = fixture.episode(torch.float64), fixture.noise(torch.float64)
-    loss, logits = model(episode.support, episode.query, noise)
-    prefix = "f64_" if fixture.single else ""
-    assert parity.difference(logits.detach(), fixture.arrays[f"{prefix}val_logits"]) <= 1e-9
-    expected = torch.from_numpy(fixture.arrays[f"{prefix}total_loss"]).mean()
-    assert loss.item() == pytest.approx(expected.item(), abs=1e-9, rel=0, nan_ok=True)
-    if not (fixture.training and fixture.finite):
-        return
-    loss.backward()
-    for kind in ("raw", "clipped"):
-        for name, parameter in named.items():
-            assert parameter.grad is not None
-            found, authors = parity.theirs(parameter.grad), fixture.arrays[f"grad_{kind}_{name}"]
-            assert parity.difference(found, authors) <= 1e-9, (kind, name)
-        naive.clip_(model.parameters())
-
-
-def test_the_naive_leo_draws_its_own_noise(monkeypatch: pytest.MonkeyPatch):
-    """Catches a unit that spares itself some of the random numbers, or evaluates with them."""
-    drawn = {"normal": 0, "dropout": 0}
-    randn_like, dropout = torch.randn_like, torch.nn.functional.dropout
-
-    def normal(like: torch.Tensor) -> torch.Tensor:
-        drawn["normal"] += like.numel()
-        return randn_like(like)
-
-    def dropped(x: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-        drawn["dropout"] += x.numel() * training
-        return dropout(x, rate, training)
-
-    monkeypatch.setattr(naive.torch, "randn_like", normal)
-    monkeypatch.setattr(naive.F, "dropout", dropped)
-    B, N, K, Q, E, H, T, F = 2, 5, 2, 3, 6, 4, 5, 5
-    model = naive.NaiveLEO(embedding_size=E, num_latents=H)
-    support, query = torch.ones(B, N, K, E), torch.ones(B, N, Q, E)
-    losses = [model(support, query)[0] for _ in range(2)]
-    assert losses[0] != losses[1]
-    assert drawn["normal"] == 2 * B * N * K * (H + (T + 1) * E)
-    assert drawn["dropout"] == 2 * B * N * E * (K * (1 + T + F) + Q)
-    model.eval()
-    assert model(support, query)[0] == model(support, query)[0]
-    assert drawn["normal"] == 2 * B * N * K * (H + (T + 1) * E)
+    leo = LEO(6, 3, latent_steps=1, finetuning_steps=2, dropout=0.0, latent_lr=0.5)
+    model = naive.reference_of(leo)
+    assert (model.latent_steps, model.finetuning_steps, model.dropout) == (1, 2, 0.0)
+    assert model.alpha.tolist() == [0.5] * 3
+    fixture = parity.Fixture.read(FIXTURES / "leo_train_noclamp_1shot.npz")
+    model, episode = fixture.learner(torch.float64, ReferenceLEO), fixture.episode(torch.float64)
+    model(episode.support, episode.query, fixture.noise(torch.float64)).loss.backward()
+    naive.clip_(model.parameters())
+    for name, parameter in parity.variables(model).items():
+        clipped = fixture.arrays[f"grad_clipped_{name}"]
+        assert parity.difference(parity.theirs(parameter.grad), clipped) <= 1e-9, name
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.naive import NaiveLEO
 from leo_lightning.learners.leo import LEO
+from leo_lightning.learners.reference.leo import ReferenceLEO
 from leo_lightning.training.meta_learner import MetaLearner
 from tests.places import ROOT
 from tests.tiny_run import TINY, folders, main, results, rows, tiny
@@ -238,7 +238,7 @@ def test_config_of_every_published_setting_is_complete():
         config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
         assert float(config["model"]["learning_rate"]) == rate
         given = set(config["model"]["learner"]["init_args"])
-        assert given == set(inspect.signature(NaiveLEO).parameters) - {"embedding_size"}
+        assert given == set(inspect.signature(ReferenceLEO).parameters) - {"embedding_size"}
 
 
 def test_help_shows_every_field(capsys: pytest.CaptureFixture[str]):

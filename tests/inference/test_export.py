@@ -18,6 +18,7 @@ from safetensors import safe_open
 from leo_lightning import LEOClassifier
 from leo_lightning.inference import export
 from leo_lightning.learners.centroid import NearestCentroid
+from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.matching import MatchingNetworks
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from tests.inference.test_leo_classifier import E, blobs, leo, save
@@ -60,7 +61,7 @@ def queries() -> ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "learner",
-    [leo(), leo(centroid_scale=0.0), NearestCentroid(), PrototypicalNetworks(E, temperature=1.0)],
+    [leo(), leo(kind=LEO), NearestCentroid(), PrototypicalNetworks(E, temperature=1.0)],
     ids=["LEO", "LEO without bias", "nearest centroid", "prototypes"],
 )
 def test_files_say_what_the_classifier_says(learner: Any, kind: str, tmp_path: Path):

@@ -24,6 +24,7 @@ from leo_lightning import LEOClassifier
 from leo_lightning.common.errors import InputError
 from leo_lightning.inference import adapted_classifier as adapted
 from leo_lightning.learners.centroid import NearestCentroid
+from leo_lightning.learners.centroid_leo import CentroidLEO
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
 from leo_lightning.training.checkpoint import LIGHTNING
@@ -48,12 +49,12 @@ def save(path: Path, learner: Learner, normalize: str = "l2", mean: torch.Tensor
     return path
 
 
-def leo(size: int = E, **changes: Any) -> LEO:
+def leo(size: int = E, kind: type[LEO] = CentroidLEO, **changes: Any) -> LEO:
     """A LEO with random weights whose inner steps change answers; beside a centroid, so that it is good."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        settings = {"num_latents": 4, "finetuning_lr": 0.1, "centroid_scale": 4.0} | changes
-        return LEO(size, **settings).eval()
+        scale = {"centroid_scale": 4.0} if kind is CentroidLEO else {}
+        return kind(size, **({"num_latents": 4, "finetuning_lr": 0.1} | scale | changes)).eval()
 
 
 def blobs(shots: int, seed: int = 0, classes: int = 3, size: int = E) -> tuple[ndarray, ndarray]:

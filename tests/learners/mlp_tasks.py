@@ -1,4 +1,4 @@
-"""Small tasks, and what every method that adapts a network must do."""
+"""Small tasks, and the promises of every method that adapts a network."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ def gradients(loss: Tensor, learner: Learner) -> dict[str, Tensor]:
 
 
 class Contract:
-    """What holds for each of these methods; a test class names `kind`."""
+    """Promises of each of these methods; a test class names `kind`."""
 
     kind: type[Learner]
     settings: ClassVar[dict[str, object]] = {}
@@ -166,15 +166,6 @@ class Contract:
         one = learner.adapt(episode.support[:1]).select(torch.tensor([0, 0]))
         torch.testing.assert_close(one(episode.query[:1]), expected[:1].expand(2, -1, -1, -1))
 
-    def test_test_steps_hold_in_evaluation_only(self):
-        """Catches a number of steps that is used in the wrong mode."""
-        episode = episode_of()
-        learner, longer = self.learner(steps=2, test_steps=4), self.learner(steps=4)
-        plain = self.learner(steps=2)
-        torch.testing.assert_close(learner(episode, [1, 2]).logits, plain(episode, [1, 2]).logits)
-        torch.testing.assert_close(learner.eval()(episode).logits, longer.eval()(episode).logits)
-        assert not torch.allclose(learner(episode).logits, plain.eval()(episode).logits)
-
     def test_autocast_leaves_the_inner_loop_alone(self):
         """Catches inner gradients in bfloat16."""
         learner, episode = self.learner().float(), episode_of()
@@ -205,7 +196,6 @@ def refuses(make: Callable[[], object], *words: str) -> None:
 
 BAD_SETTINGS: Sequence[dict[str, object]] = (
     {"steps": 0},
-    {"test_steps": 0},
     {"dropout": 1.0},
     {"dropout": -0.1},
 )

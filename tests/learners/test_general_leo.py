@@ -9,10 +9,12 @@ from torch import Tensor
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.functions import sample_points
-from leo_lightning.learners.general_leo import MEANS, GeneralLEO
+from leo_lightning.learners.general_leo import GeneralLEO
 from leo_lightning.learners.generated_mlp import MLPRegressor
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.linear_softmax import LinearSoftmax
+from leo_lightning.learners.parts.inner_loop import shortened
+from leo_lightning.learners.parts.noise import NO_NOISE
 from tests.learners.tasks import episode_of, moved
 from tests.oracles import regression_plain as oracle
 
@@ -50,16 +52,18 @@ def test_with_a_linear_softmax_it_is_leo():
         "orthogonality_penalty_weight": 0.2, **rates, **WEIGHTS,
     }  # fmt: skip
     torch.manual_seed(0)
-    leo = moved(LEO(6, dropout=0.0, one_latent_per_class=True, deterministic=True, **common))
+    leo = moved(LEO(6, dropout=0.0, deterministic=True, **common))
     general = GeneralLEO(6, LinearSoftmax(), encoder_sizes=(), decoder_sizes=(), **common).double()
     names = {"encoder.weight": "encoder.layers.0.weight", "decoder.weight": "decoder.layers.0.weight"}
-    initial = {"alpha": rates["latent_lr"], "eta": rates["finetuning_lr"]}
+    # LEO has rates for the mean over K copies of a code, of which the general form has one
+    K = 2
+    initial = {"alpha": K * rates["latent_lr"], "eta": K * rates["finetuning_lr"]}
     stored = {names.get(name, name): x / initial.get(name, 1.0) for name, x in leo.state_dict().items()}
     lacking, unknown = general.load_state_dict(stored, strict=False)
     assert set(lacking) == {"encoder.layers.0.bias", "decoder.layers.0.bias"}
     assert not unknown
-    episode = episode_of()
-    ours, theirs = general.outcome(episode, MEANS), leo.outcome(episode, leo.draw_noise(episode, [1, 2]))
+    episode = episode_of(K=K)
+    ours, theirs = general.outcome(episode, NO_NOISE), leo.outcome(episode, leo.draw_noise(episode, [1, 2]))
     torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-12, atol=1e-12)
     found, wanted = gradients(general, ours.loss), gradients(leo, theirs.loss)
@@ -92,7 +96,7 @@ def test_regression_is_that_of_the_paper():
     outcome = learner.outcome(episode, noise)
     loss = torch.stack(losses).mean()
     torch.testing.assert_close(outcome.loss, loss, rtol=1e-10, atol=1e-12)
-    theta = learner.adaptation(episode.support, noise).theta[-1][:, 0]
+    theta = learner.adaptation(episode.support, noise).weights[-1][:, 0]
     torch.testing.assert_close(theta, torch.stack(thetas), rtol=1e-10, atol=1e-12)
     wanted = gradients(learner, loss)
     for name, gradient in gradients(learner, outcome.loss).items():
@@ -138,10 +142,10 @@ def test_samples_are_the_same_in_every_call_and_differ():
 def test_a_gradient_without_bound_is_clipped():
     """Catches a clip of the whole meta-batch in place of a task's, and one that shrinks small gradients."""
     learner, episode = regression(gradient_clip=2.0), points()
-    theta = learner.adaptation(episode.support, MEANS).decoded[0]
+    theta = learner.adaptation(episode.support, NO_NOISE).decoded[0]
     theta = torch.cat([0.0 * theta[:1], 5 * theta[1:]])
     plain = learner.base.support_gradient(theta, episode.support)
-    clipped = learner._support_gradient(theta, episode.support)
+    clipped = shortened(plain, learner.gradient_clip)
     lengths = plain.norm(dim=-1, keepdim=True)
     assert lengths.max() > 2
     torch.testing.assert_close(clipped, torch.where(lengths > 2, 2 * plain / lengths, plain))
@@ -171,7 +175,7 @@ def test_rates_that_no_step_uses_are_no_parameters():
     [
         ({"num_latents": 0}, "num_latents, encoder_sizes and decoder_sizes is 0: it must be at least 1"),
         ({"latent_lr": -1.0}, "latent_lr is -1.0: it must be at least 0"),
-        ({"gradient_clip": 0.0}, "gradient_clip is 0.0: it must be above 0, or null"),
+        ({"gradient_clip": 0.0}, "gradient_clip is 0.0: it must be a number above 0"),
         ({"embedding_size": 3}, "inputs is 1, and a point of the data has 2"),
     ],
 )

@@ -1,7 +1,6 @@
 """Logistic regression against the optimality of its own objective."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from sklearn.linear_model import LogisticRegression as Reference
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.learners.logistic_regression import LogisticRegression
-from leo_lightning.learners.parts.sklearn_fit import fit_each
 from tests.learners.tasks import episode_of
 
 
@@ -50,12 +48,13 @@ def test_probabilities_are_scikit_learns(N: int):
         torch.testing.assert_close(probabilities, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_fits_converge_or_say_so():
+def test_fits_converge_or_say_so(monkeypatch: pytest.MonkeyPatch):
     """Catches warnings in ordinary use, which here would be errors, and real ones that are swallowed."""
     support = episode_of(5, 5, E=30, spread=3.0).support
     LogisticRegression(1e4).adapt(support)
+    monkeypatch.setattr(LogisticRegression, "estimator", lambda self: Reference(C=1e4, max_iter=1))
     with pytest.warns(ConvergenceWarning):
-        fit_each(support, partial(Reference, C=1e4, max_iter=1), pair=(-0.5, 0.5))
+        LogisticRegression().adapt(support)
 
 
 @pytest.mark.parametrize("C", [0.0, -1.0, math.nan, math.inf])

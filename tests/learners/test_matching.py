@@ -8,6 +8,7 @@ import torch
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
+from leo_lightning.learners import matching
 from leo_lightning.learners.knn import NearestNeighbors
 from leo_lightning.learners.matching import MatchingNetworks
 from tests.learners.tasks import episode_of, moved
@@ -17,10 +18,13 @@ from tests.oracles import metric_numpy as oracle
 @pytest.mark.parametrize("steps", [None, 1, 3])
 @pytest.mark.parametrize(("size", "hidden"), [(None, 0), (4, 5)])
 @pytest.mark.parametrize("K", [1, 3])
-def test_probabilities_are_the_papers(K: int, size: int | None, hidden: int, steps: int | None):
+def test_probabilities_are_the_papers(
+    K: int, size: int | None, hidden: int, steps: int | None, monkeypatch: pytest.MonkeyPatch
+):
     """Catches attention within a class, a dot product for the cosine, a wrong LSTM, read or connection."""
-    context = {} if steps is None else {"full_context": True, "processing_steps": steps}
-    learner = moved(MatchingNetworks(6, size, hidden, temperature=0.5, **context)).eval()
+    monkeypatch.setattr(matching, "PROCESSING_STEPS", steps)
+    learner = MatchingNetworks(6, size, hidden, temperature=0.5, full_context=steps is not None)
+    learner = moved(learner).eval()
     weights = {name: value.numpy() for name, value in learner.state_dict().items()}
     episode = episode_of(N=3, K=K, Q=2)
     found = learner(episode).logits.softmax(-1).detach().numpy()
@@ -58,7 +62,6 @@ def test_full_context_is_not_compiled():
     [
         ({"temperature": 0.0}, "temperature is 0.0: it must be a number above 0"),
         ({"temperature": math.nan}, "temperature is nan: it must be a number above 0"),
-        ({"processing_steps": 0}, "processing_steps is 0: it must be at least 1"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict, message: str):

@@ -78,7 +78,6 @@ def stages(
     weights: dict[str, Tensor],
     support: list[Tensor],
     steps: tuple[int, int],
-    one_copy: bool = False,
     eps_z: list[Tensor] | None = None,
     eps_w: list[list[Tensor]] | None = None,
 ) -> list[Copies]:
@@ -88,12 +87,11 @@ def stages(
         weights: a learner's parameters by name.
         support: the images of each class (k, E).
         steps: latent and fine-tuning ones.
-        one_copy: one code for a class, whatever its images; its rates are not divided.
         eps_z: noise of each class's copies (k, H); None: the means.
         eps_w: noise of each decode, for each class (k, E); None: the means.
     """
     N, E = len(support), support[0].shape[1]
-    counts = [1] * N if one_copy else [len(own) for own in support]
+    counts = [len(own) for own in support]
     divisor = sum(counts) / N
     z: Copies = []
     for n, (mean, std) in enumerate(encode(weights, support)):

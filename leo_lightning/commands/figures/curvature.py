@@ -109,7 +109,7 @@ def _curves(subject: Subject, tasks: int) -> list[_Curve]:
     if not isinstance(learner, LEO):
         return [_curve("c", "θ", steps)]
     in_z, in_theta = (torch.cat(space) for space in zip(*spectra, strict=True))
-    expansion = torch.linalg.svdvals(learner.decoder.mean_weight)[None]
+    expansion = torch.linalg.svdvals(learner.decoder.weight[: learner.embedding_size])[None]
     T = learner.latent_steps
     return [
         _curve("a", "z", in_z),

@@ -25,7 +25,7 @@ def curvature(
     steps = leo.every_step(support)
     images = support.flatten(1, 2)
     logits = LinearClassifier(steps.decoded[0], steps.bias)(images)
-    return spectrum(images @ leo.decoder.mean_weight, logits), spectrum(images, logits)
+    return spectrum(images @ leo.decoder.weight[: leo.embedding_size], logits), spectrum(images, logits)
 
 
 def spectrum(

@@ -1,15 +1,16 @@
 """Base learner: the network that LEO generates for a task, and the loss that it is adapted with.
 
 It holds no parameters of its own: all of them, θ, are decoded from a latent code. Algorithm 1 needs no more
-of it than what is here, so that another one is a small file.
+than these methods, so another base learner is a small file.
 """
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from leo_lightning.data.episode import Episode
 from leo_lightning.learners.learner import Classifier
 
 
@@ -20,15 +21,11 @@ class BaseLearner(ABC):
     """
 
     predicts: ClassVar[Literal["classes", "values"]]
-    """See `Learner.predicts`."""
+    """Kind of answers, as in `Learner.predicts`."""
 
     @abstractmethod
     def initial(self, embedding_size: int) -> Float[Tensor, " D"]:
-        """The parameters that training begins with, whatever the code.
-
-        Args:
-            embedding_size: E, numbers that an example has.
-        """
+        """The parameters that training begins with, whatever the code; E numbers are an example."""
 
     @abstractmethod
     def predictor(self, theta: Float[Tensor, "B N D"]) -> Classifier:
@@ -41,10 +38,5 @@ class BaseLearner(ABC):
         """Gradient of each task's loss, *summed* over its support: an ordinary tensor expression."""
 
     @abstractmethod
-    def query_loss(
-        self,
-        prediction: Float[Tensor, "B N Q outputs"],
-        query: Float[Tensor, "B N Q E"],
-        valid: Bool[Tensor, "B N Q"] | None,
-    ) -> Float[Tensor, " B"]:
+    def query_loss(self, prediction: Float[Tensor, "B N Q outputs"], episode: Episode) -> Float[Tensor, " B"]:
         """Mean loss of each task's queries."""

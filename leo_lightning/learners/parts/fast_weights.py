@@ -1,8 +1,7 @@
 """A multilayer perceptron whose weights are a task's own, and gradient descent on them.
 
-Tasks are a batch dimension, and the gradient of the inner loss is written out layer by layer. So the inner
-loop needs no autograd and also runs under `inference_mode`, and the outer gradient through it, of second
-order, is an ordinary backward pass.
+Tasks are a batch dimension, and the gradient of the inner loss is written out layer by layer: the inner loop
+also runs under `inference_mode`, and the outer gradient, of second order, is an ordinary backward pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,44 +34,39 @@ class MLPClassifier(NamedTuple):
     layers: Sequence[Layer]
 
     def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
-        """See `Classifier`."""
+        """Outputs of the networks."""
         outputs = activations(self.layers, query.flatten(1, -2))[-1]
         return outputs.unflatten(1, query.shape[1:-1])
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "MLPClassifier":
-        """See `Classifier`."""
-        *body, head = self.layers
-        # what all tasks share stays shared
-        body = [layer if len(layer.weight) == 1 else _rows(layer, tasks) for layer in body]
-        return MLPClassifier([*body, _rows(head, tasks)])
+        """The networks of some of the tasks."""
+
+        def chosen(layer: Layer) -> Layer:
+            return Layer(layer.weight[tasks], layer.bias[tasks])
+
+        # a layer that all tasks share stays shared
+        body = [layer if len(layer.weight) == 1 else chosen(layer) for layer in self.layers[:-1]]
+        return type(self)([*body, chosen(self.layers[-1])])
 
 
-def activations(
-    layers: Sequence[Layer], images: Float[Tensor, "#B M inputs"]
-) -> list[Float[Tensor, "#B M _width"]]:
-    """What each layer is given (the images, then ReLU of the layer before), and last the outputs."""
-    found = [images]
+def activations(layers: Sequence[Layer], images: Float[Tensor, "#B M inputs"]) -> list[Tensor]:
+    """Inputs of each layer (the images, then ReLU of the layer before), and last the outputs."""
+    inputs = [images]
     for layer in layers[:-1]:
-        found.append(_linear(found[-1], layer).relu())
-    return [*found, _linear(found[-1], layers[-1])]
+        inputs.append(_linear(inputs[-1], layer).relu())
+    return [*inputs, _linear(inputs[-1], layers[-1])]
 
 
 def gradient(
-    layers: Sequence[Layer], found: Sequence[Float[Tensor, "B M _width"]], slope: Float[Tensor, "B M outputs"]
+    layers: Sequence[Layer], inputs: list[Tensor], slope: Float[Tensor, "B M outputs"]
 ) -> list[Layer]:
-    """Gradient of each task's loss with respect to all its layers.
-
-    Args:
-        layers: at which the gradient is taken.
-        found: their `activations` for each task's images.
-        slope: gradient of the loss with respect to the outputs.
-    """
+    """Gradient of each task's loss by all layers, from the `activations` and the gradient by the outputs."""
     gradients = []
-    for layer, inputs in zip(reversed(layers), reversed(found[:-1]), strict=True):
-        gradients.append(Layer(slope.transpose(1, 2) @ inputs, slope.sum(1)))
+    for layer, x in zip(reversed(layers), reversed(inputs[:-1]), strict=True):
+        gradients.append(Layer(slope.transpose(1, 2) @ x, slope.sum(1)))
         if len(gradients) < len(layers):
             weight = layer.weight[0] if len(layer.weight) == 1 else layer.weight
-            slope = (slope @ weight) * (inputs > 0)
+            slope = (slope @ weight) * (x > 0)
     return gradients[::-1]
 
 
@@ -86,21 +80,16 @@ def descend(
 ) -> list[Layer]:
     """Adapt the layers to every task: θ ← θ − rate ⊙ ∇L(θ), `steps` times.
 
-    Args:
-        layers: before adaptation.
-        images: each task's inputs.
-        loss_slope: gradient of each task's loss with respect to the outputs.
-        rates: step sizes of each layer.
-        steps: number of updates.
-        first_order: take the gradients of L for constants in the outer gradient.
+    `loss_slope` maps outputs to the gradient of each task's loss by them. With `first_order`, gradients of L
+    are constants in the outer gradient.
     """
     for _ in range(steps):
         with torch.no_grad() if first_order else nullcontext():
-            found = activations(layers, images)
-            gradients = gradient(layers, found, loss_slope(found[-1]))
+            inputs = activations(layers, images)
+            gradients = gradient(layers, inputs, loss_slope(inputs[-1]))
         layers = [
-            Layer(layer.weight - rate.weight * by.weight, layer.bias - rate.bias * by.bias)
-            for layer, rate, by in zip(layers, rates, gradients, strict=True)
+            Layer(layer.weight - rate.weight * slope.weight, layer.bias - rate.bias * slope.bias)
+            for layer, rate, slope in zip(layers, rates, gradients, strict=True)
         ]
     return list(layers)
 
@@ -113,7 +102,3 @@ def _linear(inputs: Float[Tensor, "#B M inputs"], layer: Layer) -> Float[Tensor,
         outputs = (weight.flatten(0, 1) @ inputs[0].T).unflatten(0, weight.shape[:2])
         return outputs.transpose(1, 2) + bias[:, None]
     return torch.baddbmm(bias[:, None], inputs, weight.transpose(1, 2))
-
-
-def _rows(layer: Layer, tasks: Int64[Tensor, " P"]) -> Layer:
-    return Layer(layer.weight[tasks], layer.bias[tasks])

@@ -1,18 +1,64 @@
-"""What the trained metric-based methods share: embed, compare, cross-entropy over the queries."""
+"""Base of the trained metric-based methods: embed, compare, cross-entropy over the queries."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
 from leo_lightning.common.errors import check_least
-from leo_lightning.data.episode import Episode
-from leo_lightning.learners.learner import Classifier, Learner, Outcome
-from leo_lightning.learners.parts.dropout import Masks, check_dropout, draw_masks
-from leo_lightning.learners.parts.embedding import Embedding
-from leo_lightning.learners.parts.objectives import query_cross_entropy
+from leo_lightning.learners.learner import Classifier, Learner
+from leo_lightning.learners.parts.noise import check_dropout
+from leo_lightning.learners.parts.unequal_shots import Shots
+
+
+class Embedding(nn.Module):
+    """Embedding to the space of a metric, E → D: A x, or A x + C relu(B x) with a hidden layer.
+
+    The papers train a convolutional network from pixels. Here that network has been trained before, and its
+    embeddings already tell new classes apart: so A begins as the identity, or as an orthogonal map if D
+    differs from E, and C at zero. No biases in A and C: they would drop out of all distances, and move the
+    origin of all cosines.
+    """
+
+    def __init__(self, embedding_size: int, size: int | None, hidden: int) -> None:
+        super().__init__()
+        size = size or embedding_size
+        self.linear = nn.Linear(embedding_size, size, bias=False)
+        if size == embedding_size:
+            nn.init.eye_(self.linear.weight)
+        else:
+            nn.init.orthogonal_(self.linear.weight)
+        self.branch = None
+        if hidden:
+            last = nn.Linear(hidden, size, bias=False)
+            nn.init.zeros_(last.weight)
+            self.branch = nn.Sequential(nn.Linear(embedding_size, hidden), nn.ReLU(), last)
+
+    def forward(self, images: Float[Tensor, "*images E"]) -> Float[Tensor, "*images D"]:
+        """Embeddings of images, in any arrangement."""
+        embedded = self.linear(images)
+        return embedded if self.branch is None else embedded + self.branch(images)
+
+
+class Embedded(NamedTuple):
+    """A classifier in the space of an embedding; queries that stand for all tasks are embedded once."""
+
+    embedding: Embedding
+    classifier: Classifier
+    unit: bool = False
+    """Whether embedded queries are scaled to length 1, for cosines."""
+
+    def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
+        """Logits of the embedded queries."""
+        embedded = self.embedding(query)
+        return self.classifier(F.normalize(embedded, dim=-1) if self.unit else embedded)
+
+    def select(self, tasks: Int64[Tensor, " P"]) -> "Embedded":
+        """The classifiers of some of the tasks."""
+        return self._replace(classifier=self.classifier.select(tasks))
 
 
 class MetricLearner(Learner):
@@ -41,37 +87,10 @@ class MetricLearner(Learner):
         self.embedding = Embedding(embedding_size, size, hidden)
 
     @abstractmethod
-    def classifier(self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None) -> Classifier:
+    def classifier(self, support: Float[Tensor, "B N K E"], shots: Shots) -> Classifier:
         """The classifiers of B tasks; shots as in `Learner.stages`."""
 
-    def terms(
-        self, logits: Float[Tensor, "B N Q N"], valid: Bool[Tensor, "B N Q"] | None
-    ) -> dict[str, Float[Tensor, ""]]:
-        """The parts of the loss."""
-        return {"cross_entropy": query_cross_entropy(logits, valid).mean()}
-
-    def diagnostics(self) -> dict[str, Float[Tensor, ""]]:
-        """What to log of the learner's own parameters."""
-        return {}
-
-    def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Masks:
-        """See `Learner.draw_noise`."""
-        return draw_masks(episode, seeds, self.dropout if self.training else 0.0)
-
-    def outcome(self, episode: Episode, noise: Masks) -> Outcome:
-        """See `Learner.outcome`."""
-        episode = noise.on(episode)
-        classifier = self.adapt(episode.support)
-        with torch.autocast(episode.support.device.type, enabled=False):
-            logits = classifier(episode.query)
-            terms = self.terms(logits, episode.valid)
-        with torch.no_grad():
-            diagnostics = self.diagnostics()
-        return Outcome(torch.stack(list(terms.values())).sum(), terms, logits, diagnostics)
-
-    def stages(
-        self, support: Float[Tensor, "B N K E"], shots: Int64[Tensor, "B N"] | None = None
-    ) -> dict[str, Classifier]:
-        """See `Learner.stages`. Not in half precision, in which distances hardly differ."""
+    def stages(self, support: Float[Tensor, "B N K E"], shots: Shots = None) -> dict[str, Classifier]:
+        """The one classifier. Not in half precision, in which distances hardly differ."""
         with torch.autocast(support.device.type, enabled=False):
             return {"final": self.classifier(support, shots)}

@@ -14,7 +14,7 @@ class SampledClassifier(NamedTuple):
     bias: Float[Tensor, "B N"] | None = None
 
     def __call__(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
-        """Logarithm of the mean of the samples' probabilities. See `Classifier`."""
+        """Logarithm of the mean of the samples' probabilities."""
         return self._log_probabilities(query).logsumexp(1) - math.log(self.weight.shape[1])
 
     def spread(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B *images N"]:
@@ -22,7 +22,7 @@ class SampledClassifier(NamedTuple):
         return self._log_probabilities(query).exp().std(1, correction=0)
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "SampledClassifier":
-        """See `Classifier`."""
+        """The classifiers of some of the tasks."""
         return SampledClassifier(self.weight[tasks], None if self.bias is None else self.bias[tasks])
 
     def _log_probabilities(self, query: Float[Tensor, "#B *images E"]) -> Float[Tensor, "B S *images N"]:

@@ -1,8 +1,9 @@
 """Support sets whose classes have unequal numbers of images, for use after training.
 
-Tasks stay a batch: each class has its images first in its row of the support, and zeros behind them. Zeros
-already drop out of much by themselves, such as the inner gradients of linear classifiers.
+Tasks stay a batch: each class has its images first in its row of the support, and zeros behind them.
 """
+
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -10,22 +11,16 @@ from torch import Tensor
 
 from leo_lightning.common.errors import InputError
 
+Shots: TypeAlias = Int64[Tensor, "B N"] | None
+"""Number of images of each class, the first in its row of the support; None: all have K."""
+
 
 def packed(
     support: Float[Tensor, "B N K E"], valid: Bool[Tensor, "B N K"] | None
-) -> tuple[Float[Tensor, "B N most E"], Int64[Tensor, "B N"] | None]:
+) -> tuple[Float[Tensor, "B N most E"], Shots]:
     """Move the images of each class to the front of its row, and put zeros behind them.
 
-    Args:
-        support: images and padding, in any order.
-        valid: False where a row is padding; None: nowhere.
-
-    Returns:
-        The support, no longer than its largest class, and how many images each class has; None if all have
-        as many.
-
-    Raises:
-        InputError: a class has no image.
+    The result is no longer than the largest class. A class without an image is an InputError.
     """
     if valid is None or valid.all():
         return support, None
@@ -41,22 +36,53 @@ def packed(
 
 
 def images_first(valid: Bool[Tensor, "*rows images"]) -> Int64[Tensor, "*rows images"]:
-    """Places of the images of each row in their order, then those of the padding."""
+    """Places of the images of each row in their order, then the places of the padding."""
     return valid.int().argsort(dim=-1, descending=True, stable=True)
 
 
 def present(images: Float[Tensor, "B N K D"], shots: Int64[Tensor, "B N"]) -> Bool[Tensor, "B N K"]:
-    """False behind the images of a class."""
+    """True for the images of a class, False for the padding behind them."""
     return torch.arange(images.shape[2], device=images.device) < shots[..., None]
 
 
-def class_sum(images: Float[Tensor, "B N K D"], shots: Int64[Tensor, "B N"] | None) -> Float[Tensor, "B N D"]:
-    """Sum over the images of each class; shots None: K of them."""
+def present_images(images: Float[Tensor, "B N K D"], shots: Shots) -> Bool[Tensor, "B M"] | None:
+    """`present` for the M = N·K rows of each task; None without padding."""
+    return None if shots is None else present(images, shots).flatten(1)
+
+
+def class_sum(images: Float[Tensor, "B N K D"], shots: Shots) -> Float[Tensor, "B N D"]:
+    """Sum over the images of each class."""
     return images.sum(2) if shots is None else images.where(present(images, shots)[..., None], 0.0).sum(2)
 
 
-def class_mean(
-    images: Float[Tensor, "B N K D"], shots: Int64[Tensor, "B N"] | None
-) -> Float[Tensor, "B N D"]:
-    """Mean over the images of each class; shots None: K of them."""
+def class_mean(images: Float[Tensor, "B N K D"], shots: Shots) -> Float[Tensor, "B N D"]:
+    """Mean over the images of each class."""
     return images.mean(2) if shots is None else class_sum(images, shots) / shots[..., None]
+
+
+class ShotWeights(NamedTuple):
+    """How much images, and copies of a class's code, weigh in the inner loop of LEO.
+
+    The paper has equal shots only: K copies of a class's code, whose classifiers are averaged, and a loss
+    that is a sum over images. Where shots differ, a class has as many copies as images. With C images per
+    class on average, rates are α / C and η / C, and an image of a class that has k weighs C / k: all classes
+    weigh the same. If all images weighed 1, adaptation would take their numbers for class frequencies.
+    """
+
+    copies: int | Float[Tensor, "B 1 1"]
+    """C. Each copy enters the logits through the mean over the copies: 1 / C of the gradient is its own."""
+    copy_weights: Float[Tensor, "B N C 1"] | None = None
+    """Weight of each copy in the mean over its class; None: 1 / C."""
+    image_weights: Float[Tensor, "B 1 M"] | None = None
+    """Weight of each image in the support loss; None: 1."""
+
+    @classmethod
+    def of(cls, support: Float[Tensor, "B N K E"], shots: Shots) -> "ShotWeights":
+        """Weights for a support set."""
+        K = support.shape[2]
+        if shots is None:
+            return cls(K)
+        counts = shots.to(support.dtype)[..., None]
+        average = counts.mean(1, keepdim=True)
+        image_weights = (average / counts).expand(-1, -1, K).flatten(1)[:, None]
+        return cls(average, (present(support, shots) / counts)[..., None], image_weights)

@@ -7,11 +7,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from leo_lightning.data.episode import Episode
-from leo_lightning.learners.general_leo import MEANS, GeneralLEO
+from leo_lightning.learners.general_leo import GeneralLEO
 from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.parts.adapted_mlp import AdaptedMLP
 from leo_lightning.learners.parts.fast_weights import MLPClassifier
+from leo_lightning.learners.parts.noise import NO_NOISE
 from leo_lightning.training.scoring import score
 
 
@@ -40,8 +41,8 @@ def every_step(learner: Learner, support: Float[Tensor, "B N K E"]) -> list[Step
         weights = [*adaptation.decoded, *adaptation.weights[1:]]
         return _named([LinearClassifier(weight, adaptation.bias) for weight in weights], learner)
     if isinstance(learner, GeneralLEO):
-        adaptation = learner.adaptation(support, MEANS)
-        thetas = [*adaptation.decoded, *adaptation.theta[1:]]
+        adaptation = learner.adaptation(support, NO_NOISE)
+        thetas = [*adaptation.decoded, *adaptation.weights[1:]]
         return _named([learner.base.predictor(theta) for theta in thetas], learner)
     if isinstance(learner, AdaptedMLP):
         with torch.autocast(support.device.type, enabled=False):
@@ -63,7 +64,7 @@ def codes(learner: Learner, support: Float[Tensor, "B N K E"]) -> Codes | None:
         adaptation = learner.every_step(support)
         return Codes(adaptation.code_mean, adaptation.latents[-1].mean(2))
     if isinstance(learner, GeneralLEO) and learner.latent_steps:
-        adaptation = learner.adaptation(support, MEANS)
+        adaptation = learner.adaptation(support, NO_NOISE)
         return Codes(adaptation.code_mean, adaptation.latents[-1])
     return None
 

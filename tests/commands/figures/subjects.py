@@ -11,6 +11,7 @@ from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.feature_file import save_bank
 from leo_lightning.data.splits import SPLITS
+from leo_lightning.learners.centroid_leo import CentroidLEO
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
 from tests.data.banks import make_bank
@@ -19,7 +20,7 @@ E = 6
 
 
 def small_leo(**settings: Any) -> LEO:
-    """A LEO in evaluation mode whose steps make a difference."""
+    """A LEO in evaluation mode whose steps make a difference; with a centroid's scale, a CentroidLEO."""
     defaults = {
         "num_latents": 4,
         "latent_steps": 2,
@@ -27,7 +28,8 @@ def small_leo(**settings: Any) -> LEO:
         "latent_lr": 0.3,
         "finetuning_lr": 0.1,
     }
-    return settled(LEO(**({"embedding_size": E} | defaults | settings)))
+    kind = CentroidLEO if "centroid_scale" in settings else LEO
+    return settled(kind(**({"embedding_size": E} | defaults | settings)))
 
 
 def settled(learner: Learner) -> Any:

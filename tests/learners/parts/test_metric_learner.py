@@ -1,4 +1,4 @@
-"""What all metric-based methods promise, each of them in turn."""
+"""Promises of all metric-based methods, each of them in turn."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode, EpisodeRows
 from leo_lightning.learners.matching import MatchingNetworks
-from leo_lightning.learners.parts.dropout import Masks
 from leo_lightning.learners.parts.metric_learner import MetricLearner
+from leo_lightning.learners.parts.noise import Masks
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.learners.relation import RelationNetworks
 from tests.learners.tasks import episode_of, moved
@@ -22,9 +22,7 @@ METHODS: dict[str, Callable[..., MetricLearner]] = {
     "euclidean": partial(PrototypicalNetworks, hidden=4, temperature=0.5),
     "cosine": partial(PrototypicalNetworks, size=5, distance="cosine"),
     "matching": partial(MatchingNetworks, temperature=0.5),
-    "full context": partial(
-        MatchingNetworks, hidden=4, temperature=0.5, full_context=True, processing_steps=2
-    ),
+    "full context": partial(MatchingNetworks, hidden=4, temperature=0.5, full_context=True),
     "relation": partial(RelationNetworks, relation_size=8),
     "relation by cross-entropy": partial(RelationNetworks, hidden=4, relation_size=8, loss="cross_entropy"),
 }

@@ -19,12 +19,19 @@ COUNT = 1 << 18
 WAYS = ["generators", "hashes"]
 
 
+def numbers_of(
+    like: Tensor, seeds: Sequence[int] | None, normals: int, factors: int, rate: float
+) -> tuple[Tensor, Tensor]:
+    drawn = noise.draw(like, seeds, {"normal": (normals,)}, {"factor": (factors,)}, rate)
+    return drawn["normal"], drawn["factor"]
+
+
 def draw(
     way: str, normals: int, factors: int, rate: float, seeds: Sequence[int] = (3,)
 ) -> tuple[Tensor, Tensor]:
     """Numbers of the tasks with these seeds, made in one of the two ways."""
     if way == "generators":
-        return noise.draw(torch.empty(len(seeds), 1), seeds, normals, factors, rate)
+        return numbers_of(torch.empty(len(seeds), 1), seeds, normals, factors, rate)
     keys = torch.from_numpy(np.asarray(seeds, np.uint64).view(np.int64))
     return noise._by_hashes(keys, normals, factors, round(rate * 2**16))
 
@@ -113,9 +120,9 @@ def test_hashes_are_those_of_the_sampler():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_any_dtype(dtype: torch.dtype):
     """Catches noise that changes the precision of what it is applied to, and masks that depend on it."""
-    normal, scales = noise.draw(torch.empty(1, dtype=dtype), [7], 50, 1000, 0.3)
+    normal, scales = numbers_of(torch.empty(1, dtype=dtype), [7], 50, 1000, 0.3)
     assert normal.dtype == scales.dtype == dtype
-    single = noise.draw(torch.empty(1), [7], 50, 1000, 0.3)[1]
+    single = numbers_of(torch.empty(1), [7], 50, 1000, 0.3)[1]
     assert torch.equal(scales == 0, single == 0)
     kept = scales[scales > 0].double()
     torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rounded(0.3))), rtol=2.0**-7, atol=0)
@@ -129,7 +136,7 @@ def test_no_dropout_keeps_everything(way: str):
 
 def test_a_rate_close_to_one_keeps_something():
     """Catches a rate that is rounded to 1, and factors that are then infinite."""
-    scales = noise.draw(torch.empty(1), [1], 0, COUNT, 1 - 1e-9)[1]
+    scales = numbers_of(torch.empty(1), [1], 0, COUNT, 1 - 1e-9)[1]
     assert scales.unique().tolist() == [0.0, 65536.0]
 
 
@@ -152,7 +159,17 @@ def test_without_seeds_the_draw_is_torchs_own():
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        draws.append(torch.cat(noise.draw(torch.empty(2, 1), None, 5, 64, 0.5), 1))
+        draws.append(torch.cat(numbers_of(torch.empty(2, 1), None, 5, 64, 0.5), 1))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0][0], draws[0][1])
+
+
+def test_shapes_are_cut_out_of_one_draw():
+    """Catches parts that overlap, or that depend on the shapes around them."""
+    shapes = {"z": (2, 3), "w": (4, 5)}
+    drawn = noise.draw(torch.empty(2, 1), [3, 4], shapes, {"mask": (7,)}, 0.5)
+    assert {name: x.shape for name, x in drawn.items()} == {"z": (2, 2, 3), "w": (2, 4, 5), "mask": (2, 7)}
+    normal, factors = numbers_of(torch.empty(2, 1), [3, 4], 26, 7, 0.5)
+    assert torch.equal(torch.cat([drawn["z"].flatten(1), drawn["w"].flatten(1)], 1), normal)
+    assert torch.equal(drawn["mask"], factors)

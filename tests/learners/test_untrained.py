@@ -1,4 +1,4 @@
-"""What all methods without parameters promise, each of them in turn."""
+"""Promises of all methods without parameters, each of them in turn."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.linear_svm import LinearSVM
 from leo_lightning.learners.logistic_regression import LogisticRegression
 from leo_lightning.learners.parts.objectives import query_cross_entropy
-from leo_lightning.learners.parts.sklearn_fit import TaskByTask
+from leo_lightning.learners.parts.sklearn_fit import SklearnClassifier
 from tests.learners.tasks import episode_of
 
 METHODS: dict[str, Callable[[], Learner]] = {
@@ -44,7 +44,7 @@ def test_there_is_nothing_to_train(method: str):
 def test_only_torch_is_compiled(method: str):
     """Catches a page of torch.compile's own words about scikit-learn at the first task."""
     learner = METHODS[method]()
-    if isinstance(learner, TaskByTask):
+    if isinstance(learner, SklearnClassifier):
         with pytest.raises(InputError, match=rf"model\.compile cannot compile {type(learner).__name__};"):
             learner.check_compilable()
     else:

@@ -1,0 +1,1 @@
+"""Methods written to be read, line by line beside their papers."""
