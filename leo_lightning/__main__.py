@@ -30,6 +30,8 @@ VERBS = {
 """Verb: its module below `commands`, and its line of help."""
 LIGHTNING = ("train", "pretrain.command")
 """Modules that import Lightning at once and read the verb themselves."""
+LARGE = ("features", "images", "pretrain")
+"""Verbs that run large networks, which use all cores."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"error: unknown command {verb}{nearest(verb, VERBS)}", 2)
     from leo_lightning.runs.process import prepare_lightning, prepare_process
 
-    prepare_process()
+    prepare_process(one_thread=verb not in LARGE)
     if VERBS[verb][0] in LIGHTNING:
         prepare_lightning()
     return run(verb, rest)

@@ -148,7 +148,7 @@ def _serve() -> None:
     """Fork a child for each line of stdin, and note how each one ends; at the end of stdin kill them all."""
     from leo_lightning.runs.process import prepare_lightning, prepare_process
 
-    prepare_process()
+    prepare_process(one_thread=True)
     prepare_lightning()
     for module in PRELOADED:
         import_module(module)

@@ -99,7 +99,7 @@ class Fixture:
         return bool(np.isfinite(self.arrays.get("meta_loss", 0.0)))
 
     def required_results(self) -> list[str]:
-        """What the fixture has to hold so that nothing goes unchecked."""
+        """Arrays that the fixture must hold so that nothing goes unchecked."""
         if self.single:
             return [prefix + name for prefix in ("", "f64_") for name in RESULTS]
         names = [*RESULTS, *STEPS]
@@ -322,7 +322,7 @@ def gradient_values(fixture: Fixture, leo: Either, dtype: torch.dtype) -> dict[s
 
 
 def tolerance(quantity: str, fixture: Fixture) -> float:
-    """What `tests/fixtures/README.md` grants; 1e-9 where it names nothing."""
+    """Tolerance that `tests/fixtures/README.md` grants; 1e-9 where it names none."""
     if quantity.startswith("f64_"):
         return 1e-10
     if fixture.single:

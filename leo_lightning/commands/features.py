@@ -111,7 +111,7 @@ def _info(arguments: argparse.Namespace) -> None:
     dst: Path = arguments.dst
     if dst.is_file():
         banks = {dst.stem: load_bank(dst)}
-    else:  # load_split says what is wrong with an empty folder
+    else:  # load_split explains an empty folder
         banks = {split: load_split(dst, split) for split in present_splits(dst) or ["train"]}
     _print_info(_console(), banks)
 

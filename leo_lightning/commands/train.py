@@ -132,7 +132,7 @@ def _is_trained(command: Command) -> bool:
 
 
 def _callbacks(run: Run, measure: Measure, out: Path | None) -> list[Callback]:
-    """What a training, a test or a prediction leaves."""
+    """Callbacks that write pictures, results or predictions."""
     command, callbacks = run.command, []
     if command.fitting and measure.validates and run.options.pictures_every:
         callbacks.append(Pictures(run.folder, run.options.pictures_every))

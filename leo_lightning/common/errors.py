@@ -44,18 +44,14 @@ def disk_line(error: OSError) -> str:
 
 
 def check_least(least: int, values: Mapping[str, int | float | None]) -> None:
-    """Raise an InputError that names the first setting below `least`; None means that it is not set."""
+    """Raise an InputError that names the first setting below `least`; None means not set."""
     for name, value in values.items():
         if value is not None and not value >= least:
             raise InputError(f"{name} is {value}: it must be at least {least}")
 
 
 def check_positive(values: Mapping[str, float | None]) -> None:
-    """Check that settings are finite and above 0; one that is None is not set.
-
-    Raises:
-        InputError: names the first that is not.
-    """
+    """Raise an InputError that names the first setting not above 0, or infinite; None means not set."""
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name} is {value}: it must be a number above 0")
@@ -68,11 +64,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_known(kind: str, name: object, known: Sequence[str]) -> None:
-    """Check that a name is known.
-
-    Raises:
-        InputError: suggests a similar name, or lists them all.
-    """
+    """Raise an InputError unless a name is known; it suggests a similar name, or lists them all."""
     if name not in known:
         hint = nearest(str(name), known, f"known are {', '.join(known)}")
         raise InputError(f"{kind} {name} is unknown{hint}")

@@ -45,7 +45,7 @@ def load_torch(path: Path) -> object:
 
 
 def _check_archive(path: Path) -> None:
-    """Check what torch does not when it maps a file: that nothing is compressed, and every checksum."""
+    """Check checksums and compression, which torch ignores when it maps a file."""
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ValueError("it is compressed")

@@ -44,7 +44,7 @@ def _check_bounds(text: str) -> None:
 
 
 def read_table(path: Path, example: str = "--print_config shows one") -> dict[str, Any]:
-    """Read a YAML file that holds a table of fields; the caller checks which fields it has.
+    """Read a table of fields; the caller checks which fields it has.
 
     Raises:
         InputError: names the file, which the parser's own messages do not, and `example`, a place to see one.

@@ -176,8 +176,6 @@ class EpisodeDataModule(TaskDataModule):
             pool = Pool(images, torch.from_numpy(bank.offsets))
         return Episode(embed(rows.support), embed(rows.query), rows, pool)
 
-    # The tasks
-
     def sampler(self, stage: str) -> Callable[[Sequence[int]], EpisodeRows]:
         """Return the function from task numbers to rows; it holds no embeddings, since workers get a copy."""
         split = SPLITS[stage]
@@ -244,8 +242,6 @@ class EpisodeDataModule(TaskDataModule):
                 f"{needed} ({shot} support + {needed - shot} query); lower --data.shot or the queries"
             )
 
-    # The features
-
     def _load(self, split: str) -> FeatureBank:
         """Return the features of a split; its file is opened once."""
         if split not in self._stored:
@@ -254,7 +250,7 @@ class EpisodeDataModule(TaskDataModule):
 
     def _available(self) -> dict[str, FeatureBank]:
         present = list(synthesize()) if self.root is None else present_splits(self.root)
-        # if there are none, train's error says what is missing
+        # in an empty folder, the error about train explains the rest
         return {split: self._load(split) for split in present or ["train"]}
 
     def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:

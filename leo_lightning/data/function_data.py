@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.common.errors import check_least, check_positive
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.functions import FAMILIES, sample_points
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
@@ -49,8 +49,7 @@ class FunctionDataModule(TaskDataModule):
             test_tasks, predict_tasks, num_workers, eval_seed, seed,
         )  # fmt: skip
         check_least(1, {"data.shot": shot, "data.query": query})
-        if not noise > 0:
-            raise InputError(f"data.noise is {noise}: it must be above 0")
+        check_positive({"data.noise": noise})
         self.shot, self.query, self.noise = shot, query, noise
 
     @property

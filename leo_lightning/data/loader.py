@@ -41,14 +41,13 @@ class Stream(IterableDataset, ABC):
 
 @dataclass(eq=False)
 class EpisodeStream(Stream):
-    """Meta-batches of consecutive tasks.
+    """Meta-batches of consecutive tasks, sampled by their numbers.
 
     Batch i of process r (of `world`) starts with task (i · world + r) · batch_size. It carries indices, never
     embeddings.
     """
 
     sample: Callable[[range], Any]
-    """Returns the batch of some tasks, by their numbers."""
     batch_size: int
     """Tasks per batch and process."""
     tasks: int | None = None

@@ -15,15 +15,12 @@ SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
 
 
 class TaskDataModule(StreamDataModule, ABC):
-    """Tasks of a train, a val and a test split, each a function of its number.
-
-    `EpisodeDataModule` explains the arguments.
-    """
+    """Tasks of three splits, each a function of its number; `EpisodeDataModule` explains the arguments."""
 
     train_on_val = False
     """Whether training uses the validation tasks, too, so that there are none to validate on."""
     asks: ClassVar[Literal["classes", "values"]]
-    """What learners predict of a query."""
+    """The prediction for a query: its class, or its value."""
     longer_test: ClassVar[str] = ""
     """Flags of a test by another protocol, after a space."""
 

@@ -7,8 +7,6 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, Resize
-from torchvision.transforms.functional import pil_to_tensor
 
 from leo_lightning.common.errors import InputError, one_line
 
@@ -47,6 +45,9 @@ def read_image(
     Raises:
         InputError: it cannot be read, is not an image, or is so long that resizing would fill the memory.
     """
+    from torchvision.transforms import InterpolationMode, Resize  # takes seconds
+    from torchvision.transforms.functional import pil_to_tensor
+
     image = open_image(path, channels)
     if max(image.size) > _MAX_ASPECT * min(image.size):
         raise InputError(f"{path}: has {image.width} × {image.height} pixels; crop it, or remove it")

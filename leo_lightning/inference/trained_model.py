@@ -12,8 +12,7 @@ from leo_lightning.data.new_classes import check_made_alike, check_size
 from leo_lightning.data.normalization import FeatureRecord
 from leo_lightning.inference.adapted_classifier import SAMPLES, AdaptedClassifier
 from leo_lightning.learners.learner import Learner
-from leo_lightning.training.checkpoint import read_checkpoint
-from leo_lightning.training.meta_learner import MetaLearner
+from leo_lightning.training.checkpoint import load_learner, read_checkpoint
 
 
 class TrainedModel(NamedTuple):
@@ -39,12 +38,7 @@ class TrainedModel(NamedTuple):
             InputError: the checkpoint is missing, damaged, or predicts values rather than classes.
         """
         checkpoint = read_checkpoint(path)
-        model = MetaLearner.load_from_checkpoint(path)
-        if any(weight.dtype == torch.float64 for weight in checkpoint["state_dict"].values()):
-            model.double().load_state_dict(
-                checkpoint["state_dict"]
-            )  # as float32 they have lost half their digits
-        learner = model.learner.eval()
+        learner = load_learner(checkpoint, path)
         if learner.predicts != "classes":
             raise InputError(
                 f"{path}: holds a {type(learner).__name__}, which predicts {learner.predicts}; name a "

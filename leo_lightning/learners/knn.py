@@ -21,7 +21,7 @@ class NeighborClassifier(NamedTuple):
     """Votes of the k support images nearest to a query."""
 
     support: Float[Tensor, "B N K E"]
-    """Of length 1."""
+    """Images of length 1."""
     k: int
     valid: Bool[Tensor, "B M"]
     """False where `support`, class by class, is padding."""

@@ -120,6 +120,9 @@ class LEO(Learner):
         check_least(1, {"num_latents": num_latents})
         check_least(0, {"latent_steps": latent_steps, "finetuning_steps": finetuning_steps})
         check_least(0, {"latent_lr": latent_lr, "finetuning_lr": finetuning_lr, "test_samples": test_samples})
+        check_least(0, {"kl_weight": kl_weight, "encoder_penalty_weight": encoder_penalty_weight})
+        check_least(0, {"l2_penalty_weight": l2_penalty_weight})
+        check_least(0, {"orthogonality_penalty_weight": orthogonality_penalty_weight})
         if deterministic and (random_prior or test_samples):
             raise InputError(
                 "deterministic: nothing is drawn; leave it out, or random_prior and test_samples"

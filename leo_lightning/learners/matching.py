@@ -18,7 +18,7 @@ from leo_lightning.learners.parts.metric_learner import Embedded, MetricLearner
 from leo_lightning.learners.parts.unequal_shots import Shots, images_first, present_images
 
 PROCESSING_STEPS = 5
-"""How often a query reads the support."""
+"""Reads of the support by each query."""
 
 
 class FullContext(nn.Module):

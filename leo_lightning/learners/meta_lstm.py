@@ -93,5 +93,5 @@ def _gate(value: float) -> nn.Linear:
 
 
 def _opened(gate: nn.Linear, output: Tensor, head: Tensor, last: Tensor) -> Float[Tensor, "B N numbers"]:
-    """How far a gate opens for each number of the head."""
+    """Value of a gate for each number of the head."""
     return gate(torch.cat([output, head[..., None], last[..., None]], dim=-1)).sigmoid().squeeze(-1)

@@ -126,6 +126,9 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
         [*(f"--config={path}" for path in typed.config), *flags, *rest], namespace=base
     )
     config.resume = typed.resume
+    for section in SECTIONS[1:]:
+        if not isinstance(config[section], Namespace):
+            raise InputError(f"{section}: expected fields, got {config[section]!r:.99}")
     return Command(program, verb, config, parser, path, checkpoint)
 
 

@@ -26,14 +26,11 @@ class Parser(ArgumentParser):
         Raises:
             InputError: always.
         """
-        text = " ".join(message.split())
+        text = one_line(message)
         if match := re.search(r"unrecognized arguments: (?:--)?([^ =]+)|[Oo]ption '([^']+)'", text):
             name = match[1] or match[2]
             raise InputError(f"unknown field {printable(name)}{nearest(name, self._fields())}")
-        text = re.sub(r"Does not validate against any of the Union subtypes .*? Errors: - ", "", text)
-        text = re.sub(r" Given value(?: type)?: .*", "", text)
-        text = re.sub(r"<class '([^']+)'>|typing\.(Literal)", r"\1\2", text)
-        raise InputError(printable(re.sub(r'Parser key "([^"]+)":', r"\1:", text)))
+        raise InputError(printable(text))
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # pyright: ignore
         """Parse flags, and complete what they say of classes.
@@ -65,6 +62,15 @@ class Parser(ArgumentParser):
     def _fields(self) -> set[str]:
         parsers = [self, *(_class_parser(name, path) for name, path in self._default_classes())]
         return {action.dest for parser in parsers for action in parser._actions}
+
+
+def one_line(message: str) -> str:
+    """jsonargparse's message on one line, without the types that it tried and the value that it quotes."""
+    text = " ".join(message.split())
+    text = re.sub(r"Does not validate against any of the Union subtypes .*? Errors: - ", "", text)
+    text = re.sub(r" Given value(?: type)?: .*", "", text)
+    text = re.sub(r"<class '([^']+)'>|typing\.(Literal)", r"\1\2", text)
+    return re.sub(r'Parser key "([^"]+)":', r"\1:", text)
 
 
 def _class_parser(name: str, path: str) -> ArgumentParser:

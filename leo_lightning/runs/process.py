@@ -15,10 +15,14 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.
 UNUSED = ("matplotlib", "scipy", "torchvision")
 
 
-def prepare_process() -> None:
-    """Set up a process for small tensors: one thread, memory that stays."""
-    # The matrices are small: a second thread saves a fifth on an idle machine, and ruins a busy one.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+def prepare_process(one_thread: bool) -> None:
+    """Set up a process: its threads, unless OMP_NUM_THREADS says otherwise, and memory that stays.
+
+    Args:
+        one_thread: for small tensors, a second thread saves a fifth on an idle machine and ruins a busy one.
+    """
+    if one_thread:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     keep_freed_memory()
 
 

@@ -1,5 +1,6 @@
 """Run: one run of a command, from its folder and banner to what it leaves."""
 
+import os
 import shlex
 import signal
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import yaml
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
@@ -17,9 +19,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from leo_lightning.common.errors import DivergedError, InputError, Interrupted, one_line
+from leo_lightning.common.errors import DivergedError, InputError, Interrupted, one_line, printable
 from leo_lightning.common.files import whole_file
 from leo_lightning.common.yaml_files import read_table
+from leo_lightning.runs import parser
 from leo_lightning.runs.callbacks.checkpoints import WholeCheckpoints
 from leo_lightning.runs.command_line import Command
 from leo_lightning.runs.folder import (
@@ -75,7 +78,7 @@ class Run:
             raise
         except Exception as error:  # whatever a class that was chosen makes of its arguments
             raise InputError(
-                f"model or data cannot be built with these settings: {one_line(error)}"
+                f"these settings build nothing: {printable(parser.one_line(str(error)))}"
             ) from None
         self.data, self.model = self.objects.data, self.objects.model
         self.wandb_lines: list[str] = []
@@ -110,6 +113,12 @@ class Run:
             self.trainer = pl.Trainer(**settings)
         except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
             raise InputError(f"trainer: {one_line(error).rstrip('.!')}; change the --trainer field") from None
+        # a slip of the key: each of them would be a process
+        devices, cores = self.trainer.num_devices, os.cpu_count() or 1
+        if isinstance(self.trainer.accelerator, CPUAccelerator) and devices > 4 * cores:
+            raise InputError(
+                f"trainer.devices is {devices}: too many processes for {cores} CPU cores; lower it"
+            )
         return self.trainer
 
     # Begin
@@ -212,6 +221,7 @@ class Run:
             raise
         except Exception as error:
             self._finish_wandb(1)
+            self._forget()
             restoring = self.trainer._checkpoint_connector._loaded_checkpoint  # empty once all is restored
             if isinstance(error, InputError | DivergedError) or not restoring:
                 raise
@@ -219,6 +229,12 @@ class Run:
                 f"{self.command.path}: cannot be restored ({one_line(error)}); use another checkpoint"
             ) from None
         self._finish_wandb(0)
+
+    @rank_zero_only
+    def _forget(self) -> None:
+        """Remove the folder of a run that failed before it left anything."""
+        if self._made and all(kind == "config" for kind, _ in written(self.folder)):
+            remove_folders(self._made)
 
     def end(self, next_commands: Sequence[str], elsewhere: Sequence[tuple[str, Path]] = ()) -> None:
         """Say what was written, and how to go on.

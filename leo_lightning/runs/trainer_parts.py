@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 
-from leo_lightning.common.errors import InputError
+from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.runs.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from leo_lightning.runs.callbacks.progress import RunProgress
 from leo_lightning.runs.callbacks.stop_signals import StopSignals
@@ -25,7 +25,7 @@ class Measure(NamedTuple):
     mode: Literal["max", "min"]
     """Whether a larger or a smaller score is better."""
     counted: str
-    """What a batch consists of: tasks or images."""
+    """Items of a batch: tasks or images."""
     validates: bool
     """Whether there is a validation."""
 
@@ -79,6 +79,10 @@ def check_flags(flags: Namespace, split: str) -> None:
             f"trainer.precision is {flags.precision}: inner loop, standard deviations and KL need float32; "
             "take bf16-mixed, 16-mixed, 32-true or 64-true"
         )
+    if any(word in str(flags.strategy) for word in ("spawn", "fork", "notebook")):
+        raise InputError(f"trainer.strategy is {flags.strategy}: its processes cannot share a run; take ddp")
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        check_least(1, {f"trainer.{name}": flags[name]})
     if any(each.class_path.endswith(".StochasticWeightAveraging") for each in listed(flags.callbacks)):
         raise InputError(
             "trainer.callbacks: StochasticWeightAveraging changes the weights after the last checkpoint; "

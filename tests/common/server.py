@@ -15,7 +15,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 @dataclass
 class Behaviour:
-    """How the server behaves, and the Range header of every request."""
+    """Behaviour of the server, and the Range header of every request."""
 
     content: bytes = CONTENT
     tag: str | None = '"one"'

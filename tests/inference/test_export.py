@@ -97,7 +97,7 @@ def test_files_say_what_they_are(kind: str, tmp_path: Path):
     digest = subprocess.run(["sha256sum", tmp_path / "x.ckpt"], capture_output=True, text=True, check=True)
     assert header["checkpoint_sha256"] == digest.stdout.split()[0]
     assert (header["format"], header["format_version"]) == ("leo-lightning classifier", "1")
-    assert (header["normalize"], header["learner"]) == (kind, "LEO")
+    assert (header["normalize"], header["learner"]) == (kind, "CentroidLEO")
     shapes = {"weight": (3, E), "bias": (3,)} | ({"mean": (E,)} if kind == "center_l2" else {})
     assert {name: tensor.shape for name, tensor in tensors.items()} == shapes
     assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(np.float32)}

@@ -1,4 +1,4 @@
-"""What all learners share."""
+"""The classifiers that all learners share."""
 
 import pytest
 import torch

@@ -11,7 +11,7 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 Images = Sequence[np.ndarray]
-"""Of each class (M, E); M may differ."""
+"""Images of each class (M, E); M may differ."""
 
 
 def logits_of(p: Arrays, x: np.ndarray) -> np.ndarray:

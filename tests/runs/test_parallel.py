@@ -174,9 +174,12 @@ def children(pid: int) -> list[int]:
 
 
 def test_a_signal_to_the_first_process_stops_all(tmp_path: Path):
-    """Catches processes that wait for each other for ever, and those that outlive the first."""
+    """Catches processes that wait for each other for ever or outlive the first, and another exit code.
+
+    Lightning kills the first process if another one is killed.
+    """
     options = ["--trainer.max_steps=1000000", "--trainer.log_every_n_steps=1"]
-    child = start(*command(tmp_path, "run", *options, processes=2))
+    child = start(*command(tmp_path, "run", *options, processes=2), target="tests.runs.impatient:main")
     wait_for(child, tmp_path, "run/*/metrics.csv", 20)
     others = children(child.pid)
     assert others

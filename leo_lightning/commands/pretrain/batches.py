@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import center_crop, pil_to_tensor
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.hashes import fold
@@ -66,6 +65,8 @@ class WholeSplit(Stream):
         return slice(start, start + self.batch_size)
 
     def _prepared(self, row: int) -> UInt8[Tensor, "channels S S"]:
+        from torchvision.transforms.functional import center_crop  # takes seconds
+
         image = read_image(self.images.path(row), self.preparation.channels, self.preparation.resize)
         return center_crop(image, [self.preparation.image_size] * 2)
 
@@ -109,6 +110,8 @@ class TrainingImages(WholeSplit):
         return self._collate(rows, partial(self._augmented, epoch) if self.augment else self._prepared)
 
     def _augmented(self, epoch: int, row: int) -> UInt8[Tensor, "channels S S"]:
+        from torchvision.transforms.functional import pil_to_tensor
+
         image: Any = open_image(self.images.path(row), self.preparation.channels)
         with _seeded(fold(self.seed, _AUGMENTATION, epoch, row)):
             for transform in self.augment:

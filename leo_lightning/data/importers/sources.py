@@ -36,12 +36,10 @@ class Arrays(NamedTuple):
 
 
 class Source(NamedTuple):
-    """One split in somebody's file."""
+    """One split in somebody's file: its name in messages, its name in the record, and its reader."""
 
     where: str
-    """The source's name in messages."""
     name: str
-    """The source's name in the record."""
     read: Callable[[], Arrays]
 
 

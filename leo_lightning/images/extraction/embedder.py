@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchvision.transforms.functional import center_crop, ten_crop
 
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.images.backbones.backbone import Backbone
@@ -151,6 +150,8 @@ class Embedder:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, path: Path) -> Tensor | InputError:
+        from torchvision.transforms.functional import center_crop, ten_crop  # takes seconds
+
         recipe = self.recipe
         square = [recipe.image_size] * 2
         try:

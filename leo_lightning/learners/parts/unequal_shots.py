@@ -61,7 +61,7 @@ def class_mean(images: Float[Tensor, "B N K D"], shots: Shots) -> Float[Tensor, 
 
 
 class ShotWeights(NamedTuple):
-    """How much images, and copies of a class's code, weigh in the inner loop of LEO.
+    """Weights of images, and of copies of a class's code, in the inner loop of LEO.
 
     The paper has equal shots only: K copies of a class's code, whose classifiers are averaged, and a loss
     that is a sum over images. Where shots differ, a class has as many copies as images. With C images per

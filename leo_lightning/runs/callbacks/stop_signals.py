@@ -26,7 +26,7 @@ class StopSignals(Callback):
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received = self._agreed = 0
         self.at_once = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -51,7 +51,8 @@ class StopSignals(Callback):
         if trainer.global_step % AGREE_EVERY and trainer.global_step != trainer.max_steps:
             return 0
         mine = torch.tensor(self.received, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(mine, reduce_op="max"))  # pyright: ignore[reportArgumentType]
+        self._agreed = int(trainer.strategy.reduce(mine, reduce_op="max"))  # pyright: ignore[reportArgumentType]
+        return self._agreed
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -62,7 +63,8 @@ class StopSignals(Callback):
             job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
             task = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
             subprocess.run(["scontrol", "requeue", task], check=False)
-        if trainer.strategy.launcher is not None:
+        # processes that have agreed to stop end by themselves; if one is killed, Lightning kills this one
+        if trainer.strategy.launcher is not None and not self._agreed:
             trainer.strategy.launcher.kill(signal.SIGKILL)
 
     def _listen(self, at_once: bool = False) -> None:

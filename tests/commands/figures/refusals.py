@@ -54,7 +54,7 @@ FIGURES = {
     ),
     "checkpoint of another program": Case(
         "figures latents --ckpt_path x.ckpt --out out",
-        "no checkpoint of this application",
+        "not a checkpoint of this application",
         saved({"weight": torch.ones(2)}),
     ),
     "checkpoint in no run folder": Case(

@@ -117,7 +117,7 @@ def test_lengths_of_leos_steps(name: str):
 def test_lengths_of_the_steps_of_an_adapted_head(kind: type):
     """Catches the hidden layer's steps, and steps in disorder."""
     learner, support = settled(kind(6, 5, steps=3)), support_of()
-    found = theta_steps(learner, support)
+    lengths = theta_steps(learner, support)
     heads = [with_steps(learner, steps=s).adapt(support).layers[-1].weight for s in range(1, 4)]
     start = (
         learner.initial_row.data[:-1].expand_as(heads[0]) if kind is MetaLSTM else torch.zeros_like(heads[0])

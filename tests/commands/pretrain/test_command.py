@@ -18,6 +18,7 @@ from leo_lightning.images.folder import find_splits
 from tests.child import start
 from tests.commands.pretrain.pictures import SIZE, tree
 from tests.commands.pretrain.tiny_pretraining import CONV4, arguments, main, run
+from tests.places import ROOT
 from tests.runs.long_run import wait_for
 from tests.tiny_run import folders, rows
 

@@ -158,4 +158,4 @@ BAD_SOURCES = {
     bad_pickle_call: "refused to load a pickle that calls 'posix.system'",
     bad_infinite: "test.npz: holds numbers that are not finite in 1 of 2 rows (1)",
 }
-"""What is wrong with a folder, and the words that say it."""
+"""Makers of bad folders, each with the words of its refusal."""

@@ -42,7 +42,7 @@ from tests.oracles import leo_ragged, meta_lstm_numpy, metric_numpy, mlp_numpy
 
 DOUBLE = torch.float64
 SHOTS = [[1, 4, 2], [3, 3, 1], [1, 1, 2]]
-"""Of the classes of three tasks, whose largest class differs."""
+"""Images of each class of three tasks, whose largest class differs."""
 Task = list[Tensor]
 """The images (k, E) of each class."""
 
