@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import wandb
 
 from benchmarks import logging
 from benchmarks.sizes import Sizes
@@ -15,6 +16,7 @@ def test_both_ways_of_logging_are_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     """Catches a benchmark that does not run, or measures one of the two only."""
+    wandb.teardown()  # it keeps the mode of the tests before
     monkeypatch.setattr(logging, "SEGMENT", 2)
     sizes = Sizes(tasks=2, query=2, embedding_size=6, num_latents=2, eval_tasks=4, images=5)
     logging.main(["--pairs", "2"], sizes)
