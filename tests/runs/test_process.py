@@ -39,3 +39,21 @@ def test_another_c_library_is_left_alone(error: type[Exception], monkeypatch: py
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     keep_freed_memory()
+
+
+@pytest.mark.parametrize("module", ["train", "compare.command", "features"])
+def test_a_module_of_a_verb_does_not_run_by_itself(module: str):
+    """Catches `python -m leo_lightning.commands.train fit`, which would do nothing and exit with 0."""
+    command = [sys.executable, "-m", f"leo_lightning.commands.{module}", "fit"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "python -m leo_lightning VERB" in done.stderr
+
+
+def test_public_names_are_the_classes_of_their_modules():
+    """Catches a name of the package's face that leads nowhere, or to another class."""
+    import leo_lightning
+
+    for name in leo_lightning.__all__:
+        value = getattr(leo_lightning, name)
+        assert name == "__version__" or (value.__name__ == name and value.__module__ != "leo_lightning")
