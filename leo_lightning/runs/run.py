@@ -77,9 +77,8 @@ class Run:
         except (InputError, OSError):
             raise
         except Exception as error:  # whatever a class that was chosen makes of its arguments
-            raise InputError(
-                f"these settings build nothing: {printable(parser.one_line(str(error)))}"
-            ) from None
+            reason = printable(parser.one_line(str(error)))
+            raise InputError(f"cannot build model and data from these settings: {reason}") from None
         self.data, self.model = self.objects.data, self.objects.model
         self.wandb_lines: list[str] = []
 
@@ -113,7 +112,7 @@ class Run:
             self.trainer = pl.Trainer(**settings)
         except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
             raise InputError(f"trainer: {one_line(error).rstrip('.!')}; change the --trainer field") from None
-        # a slip of the key: each of them would be a process
+        # a typing slip: each device is a process
         devices, cores = self.trainer.num_devices, os.cpu_count() or 1
         if isinstance(self.trainer.accelerator, CPUAccelerator) and devices > 4 * cores:
             raise InputError(
