@@ -220,7 +220,8 @@ class Run:
             raise
         except Exception as error:
             self._finish_wandb(1)
-            self._forget()
+            if not isinstance(error, DivergedError):
+                self._forget()
             restoring = self.trainer._checkpoint_connector._loaded_checkpoint  # empty once all is restored
             if isinstance(error, InputError | DivergedError) or not restoring:
                 raise
@@ -231,8 +232,8 @@ class Run:
 
     @rank_zero_only
     def _forget(self) -> None:
-        """Remove the folder of a run that failed before it left anything."""
-        if self._made and all(kind == "config" for kind, _ in written(self.folder)):
+        """Remove the folder of a run that failed before it left anything, here or for W&B."""
+        if self._made and not self._wandb() and all(kind == "config" for kind, _ in written(self.folder)):
             remove_folders(self._made)
 
     def end(self, next_commands: Sequence[str], elsewhere: Sequence[tuple[str, Path]] = ()) -> None:
