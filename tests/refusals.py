@@ -156,7 +156,15 @@ def saved(content: object) -> Callable[[World], object]:
 
 
 def config_of_run(content: str) -> Callable[[World], object]:
-    return lambda world: (finished(world) / "config.yaml").write_text(content)
+    """`done`: a run of an earlier release, whose configuration is in config.yaml alone."""
+
+    def arrange(world: World) -> None:
+        folder = finished(world)
+        (folder / "config.yaml").write_text(content)
+        path = folder / "checkpoints" / "best.ckpt"
+        torch.save({k: v for k, v in torch.load(path, weights_only=True).items() if k != "config"}, path)
+
+    return arrange
 
 
 class Hostile:
@@ -197,10 +205,10 @@ def disk_of(size: int, make: Callable[[World], object] = lambda world: None) -> 
 def full_disk(error: OSError) -> Callable[[World], object]:
     """A disk that fails when a configuration is written."""
 
-    def write_text(path: Path, *args: object, **kwargs: object) -> int:
+    def write_bytes(path: Path, *args: object, **kwargs: object) -> int:
         raise error
 
-    return lambda world: world.monkeypatch.setattr(Path, "write_text", write_text)
+    return lambda world: world.monkeypatch.setattr(Path, "write_bytes", write_bytes)
 
 
 def without(package: str) -> Callable[[World], object]:
@@ -422,7 +430,7 @@ CONFIGURATION = {
     ),
     "no such base learner": Case(
         f"fit --model.learner {GENERAL} --model.learner.base Foo",
-        "base: - Expected",
+        "base: Expected a dot import path string: Foo",
     ),
     "no such data module": Case(
         "fit --data torch.nn.Linear",
@@ -621,7 +629,7 @@ CHECKPOINTS = {
     ),
     "checkpoint that is a folder": Case(
         "test --ckpt_path a",
-        "is a folder",
+        "a: no run folder with a checkpoints/best.ckpt",
         folder("a"),
     ),
     "checkpoint beside a damaged configuration": Case(
@@ -631,8 +639,8 @@ CHECKPOINTS = {
     ),
     "checkpoint of pre-training": Case(
         "test --ckpt_path done/checkpoints/best.ckpt",
-        "unknown field backbone",
-        config_of_run("model: {backbone: conv-4}"),
+        "unknown field images",
+        config_of_run("data: {images: photos}"),
     ),
     "nothing to resume": Case(
         "fit --resume auto",

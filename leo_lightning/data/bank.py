@@ -1,5 +1,6 @@
 """FeatureBank: precomputed embeddings of the images of one split, sorted by class."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ Labels = Sequence[int] | Sequence[str] | np.ndarray | Tensor
 """The class of every row: whole numbers, which sort as numbers, or names, which sort as text."""
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_SAMPLED_ROWS = 256  # of a fingerprint
 _CHUNK = 2**22  # numbers checked at once: 16 MiB of float32
 
 
@@ -117,6 +119,15 @@ class FeatureBank:
     def counts(self) -> Int64[np.ndarray, " C"]:
         """Number of images of every class."""
         return np.bincount(self.labels.numpy(), minlength=self.num_classes).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of sizes, class names and some of the rows, enough to tell other features; reads little."""
+        digest = hashlib.sha256(repr((self.embeddings.shape, self.class_names)).encode())
+        digest.update(self.counts.tobytes())
+        rows = torch.linspace(0, len(self) - 1, min(len(self), _SAMPLED_ROWS)).long()
+        digest.update(self.embeddings[rows].float().numpy().tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def offsets(self) -> Int64[np.ndarray, " C"]:

@@ -40,8 +40,10 @@ def load_split(root: Path, split: str) -> FeatureBank:
     problem = f"has no split '{split}' (splits there: {', '.join(present) or 'none'})"
     command = f"{IMPORT_COMMAND} {root}"
     if not root.is_dir():
-        problem = "no such folder of features"
-    elif not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
+        raise InputError(
+            f"{root}: no such folder of features; name another with --data.root, or make it with `{command}`"
+        )
+    if not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
         problem, command = "holds images, not features", f"{EXTRACT_COMMAND} --images {root} --out …"
     elif not present and (root / UNFINISHED).is_dir():
         problem, command = "holds an unfinished extraction", f"{EXTRACT_COMMAND} … --out {root}"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from leo_lightning.common.errors import InputError, check_least
 
@@ -99,10 +99,34 @@ def find_checkpoint(root: Path, name: str, kind: str) -> Path:
     )
 
 
+def checkpoint_at(path: Path, wanted: Literal["best", "last"]) -> Path:
+    """Return the checkpoint at a path: the file, or the wanted one of a run folder, or else its other one.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_file():
+        return path
+    kinds = ("best", "last") if wanted == "best" else ("last", "best")
+    inside = [folder / f"{kind}.ckpt" for kind in kinds for folder in (path / CHECKPOINTS, path)]
+    if checkpoint := next((file for file in inside if file.is_file()), None):
+        return checkpoint
+    if path.is_dir():
+        raise InputError(
+            f"{path}: no run folder with a {CHECKPOINTS}/best.ckpt or last.ckpt; name a checkpoint"
+        )
+    others = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))
+    advice = f"its folder holds {others}" if others else "name a best.ckpt or last.ckpt of a run"
+    raise InputError(f"{path}: no such checkpoint; {advice}")
+
+
 def folder_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in; None if it lies elsewhere."""
-    folder = checkpoint.resolve().parent.parent
-    return folder if checkpoint.parent.name == CHECKPOINTS and (folder / CONFIG).is_file() else None
+    for path in (checkpoint.absolute(), checkpoint.resolve()):  # `checkpoints` may be a link
+        folder = path.parent.parent
+        if path.parent.name == CHECKPOINTS and (folder / CONFIG).is_file():
+            return folder
+    return None
 
 
 def git_commit() -> str | None:
@@ -118,16 +142,6 @@ def git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Settings of a saved configuration that have changed, with both values."""
-    for key, old in before.items():
-        new = after.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            yield f"{prefix}{key}: {old} → {new}"
 
 
 def written(folder: Path) -> Iterator[tuple[str, Path]]:

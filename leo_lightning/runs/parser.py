@@ -121,7 +121,7 @@ def run_parser(
     )
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="seed of everything random")
     parser.add_class_arguments(RunOptions, "run", instantiate=False, skip=set(unused))
-    parser.add_class_arguments(pl.Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True)
+    parser.add_class_arguments(pl.Trainer, "trainer", instantiate=False, fail_untyped=False)
     defaults = {"enable_model_summary": False, "num_sanity_val_steps": 0, **trainer_defaults}
     parser.set_defaults({f"trainer.{name}": value for name, value in defaults.items()})
     return parser

@@ -21,14 +21,12 @@ from rich.console import Console
 
 from leo_lightning.common.errors import DivergedError, InputError, Interrupted, one_line, printable
 from leo_lightning.common.files import whole_file
-from leo_lightning.common.yaml_files import read_table
 from leo_lightning.runs import parser
 from leo_lightning.runs.callbacks.checkpoints import WholeCheckpoints
-from leo_lightning.runs.command_line import Command
+from leo_lightning.runs.command_line import SECTIONS, Command
 from leo_lightning.runs.folder import (
     CONFIG,
     RunOptions,
-    differences,
     folder_of,
     fresh_folder,
     git_commit,
@@ -37,6 +35,7 @@ from leo_lightning.runs.folder import (
 )
 from leo_lightning.runs.loggers.choice import run_loggers
 from leo_lightning.runs.loggers.wandb_run import FALLBACK, WandbRun
+from leo_lightning.runs.recorded_config import differences, fields_of
 from leo_lightning.runs.trainer_parts import Measure, check_flags, listed, run_callbacks
 
 
@@ -95,7 +94,13 @@ class Run:
         flags, fitting = self.objects.trainer, self.command.fitting
         resumed_at = self.checkpoint["global_step"] if self.checkpoint and fitting else None
         every, self.last = run_callbacks(
-            measure, self.options, self.folder, self.console, fitting, flags.enable_progress_bar is not False
+            measure,
+            self.options,
+            self.folder,
+            self.config,
+            self.console,
+            fitting,
+            flags.enable_progress_bar is not False,
         )
         judged_by = (measure.score, measure.mode)
         settings: dict[str, Any] = flags.as_dict() | {
@@ -148,11 +153,9 @@ class Run:
             raise InputError(
                 f"{self.folder}: trained {steps} steps already; raise --trainer.max_steps to continue"
             )
-        changes: list[str] = []
-        if self.checkpoint and self.command.fitting and (self.folder / CONFIG).is_file():
-            before = self.command.program.stored_config(self.checkpoint, read_table(self.folder / CONFIG))
-            changes = list(differences(before, self.config))
-        self._write(steps if changes else None)
+        record = fields_of(self.command.record, SECTIONS if self.command.fitting else ("model", "data"))
+        changes = list(differences(record, self.config))
+        self._write(steps)
         self._start_loggers(shown_config or self.config, tags, provenance, bool(changes))
         if self.options.quiet:  # what was asked for and cannot be done is said all the same
             for line in (line for line in self.wandb_lines if line.startswith(FALLBACK)):
@@ -162,6 +165,7 @@ class Run:
             word = "resumed" if self.command.fitting else "model"
             lines.append(f"{word:8}{self.command.path}, step {steps}")
             lines += [f"changed {change}" for change in changes]
+            notes = [*notes, self.command.ignored] if self.command.ignored else notes
         elif self.command.config.resume:
             lines.append("resumed nothing: no run of this name has a checkpoint, so this is a new one")
         self.say("\n".join([*lines, *(f"note    {note}" for note in notes)]))
@@ -172,18 +176,18 @@ class Run:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @rank_zero_only
-    def _write(self, changed_at: int | None) -> None:
-        """Make the folder and its config.yaml; keep the old one if a resumed run changes it."""
+    def _write(self, step: int) -> None:
+        """Make the folder and its config.yaml; keep the old one if a run resumed at `step` changes it."""
         self._made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
-        path = self.folder / CONFIG
+        path, content = self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False).encode()
         try:
             self.folder.mkdir(parents=True, exist_ok=self.command.fitting and self.checkpoint is not None)
-            if changed_at is not None:
+            if path.is_file() and path.read_bytes() != content:
                 # copied, not renamed: a kill here would otherwise cost the run its settings
-                with whole_file(self.folder / f"config-until-step-{changed_at}.yaml") as part:
-                    part.write_text(path.read_text())
+                with whole_file(self.folder / f"config-until-step-{step}.yaml") as part:
+                    part.write_bytes(path.read_bytes())
             with whole_file(path) as part:
-                part.write_text(yaml.safe_dump(self.config, sort_keys=False))
+                part.write_bytes(content)
         except FileExistsError:
             raise InputError(f"{self.folder}: another run began here this second; run it again") from None
         except (InputError, OSError):

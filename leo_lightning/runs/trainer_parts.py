@@ -31,7 +31,13 @@ class Measure(NamedTuple):
 
 
 def run_callbacks(
-    measure: Measure, options: RunOptions, folder: Path, console: Console, fitting: bool, progress: bool
+    measure: Measure,
+    options: RunOptions,
+    folder: Path,
+    config: dict[str, Any],
+    console: Console,
+    fitting: bool,
+    progress: bool,
 ) -> tuple[list[Callback], LastCheckpoint | None]:
     """Callbacks of every run: signals, progress and, if it trains, throughput and checkpoints.
 
@@ -39,6 +45,7 @@ def run_callbacks(
         measure: how the run is measured.
         options: options of the run.
         folder: the run folder.
+        config: what its config.yaml holds.
         console: where progress is shown.
         fitting: whether it trains.
         progress: whether progress is shown.
@@ -57,7 +64,7 @@ def run_callbacks(
     if measure.validates:
         callbacks.append(BestCheckpoint(folder / CHECKPOINTS, measure.score, measure.mode))
     # after the best one, whose score it holds
-    last = LastCheckpoint(folder / CHECKPOINTS / "last.ckpt", options.checkpoint_every, signals)
+    last = LastCheckpoint(folder / CHECKPOINTS / "last.ckpt", options.checkpoint_every, signals, config)
     return [*callbacks, last], last
 
 

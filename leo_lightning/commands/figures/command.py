@@ -41,6 +41,8 @@ def main(argv: Sequence[str]) -> None:
 
     subject = Subject.load(path, root)
     print(f"{name:11} {subject.title()}")
+    for line in subject.data.other_features("test"):
+        print(f"{'note':11} {line}")
     with figure_style(), torch.inference_mode():
         figure, rows = import_module(f"leo_lightning.commands.figures.{name}").draw(subject, **options)
         out.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,8 @@ def _parser(verb: str) -> Parser:
     parser = run_parser(
         f"python -m leo_lightning pretrain {verb}", {"max_epochs": 100}, unused=frozenset({"pictures_every"})
     )
-    parser.add_class_arguments(Pretraining, "model", fail_untyped=False, sub_configs=True)
-    parser.add_class_arguments(ImageDataModule, "data", fail_untyped=False, sub_configs=True)
+    parser.add_class_arguments(Pretraining, "model", fail_untyped=False)
+    parser.add_class_arguments(ImageDataModule, "data", fail_untyped=False)
     parser.set_defaults({"run.name": "pretrain"})
     parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
     parser.link_arguments("data.preparation", "model.preparation", apply_on="instantiate")
@@ -48,7 +48,8 @@ PROGRAM = Program(
     fits=("fit",),
     parser=_parser,
     read_checkpoint=_read_checkpoint,
-    stored_config=lambda checkpoint, config: config,
+    evaluated=("seed_everything", "run.name", "run.root", "trainer.precision", "model", "data"),
+    completed=lambda config, checkpoint: config,
     start=None,
 )
 

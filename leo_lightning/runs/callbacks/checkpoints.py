@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from leo_lightning.common.errors import Interrupted
 from leo_lightning.common.files import whole_file
 from leo_lightning.runs.callbacks.stop_signals import StopSignals
+from leo_lightning.runs.recorded_config import KEY
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -39,8 +40,9 @@ class LastCheckpoint(Checkpoint):
     too early: a checkpoint that is saved in them lacks a validation that is due, and the log is ahead of it.
     """
 
-    def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
+    def __init__(self, path: Path, every: int, signals: StopSignals, config: dict[str, Any]) -> None:
         self.path = path
+        self.config = config
         self.every = every
         self.signals = signals
         self._seen = self.saved = 0
@@ -59,6 +61,12 @@ class LastCheckpoint(Checkpoint):
                     self._after_step(trainer)
 
             loop.on_advance_end = on_advance_end
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Record the configuration, in best.ckpt as well, so that a checkpoint can be moved."""
+        checkpoint[KEY] = self.config
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the step of the run."""
