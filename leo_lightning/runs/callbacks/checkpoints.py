@@ -9,10 +9,13 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
 from leo_lightning.common.errors import Interrupted
 from leo_lightning.common.files import whole_file
 from leo_lightning.runs.callbacks.stop_signals import StopSignals
+
+STOPPED = "stopped_early"  # a key of every checkpoint
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -35,8 +38,9 @@ class WholeCheckpoints(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Writes last.ckpt at regular steps, after each validation, at the end and on a signal.
 
-    It is written when its step is complete, with validation, best.ckpt and log lines. Lightning's hooks come
-    too early: a checkpoint that is saved in them lacks a validation that is due, and the log is ahead of it.
+    It is written when its step is complete, with validation, best.ckpt and log lines; at an epoch's end also
+    with all that callbacks and schedulers make of the epoch. Lightning's hooks come too early: a checkpoint
+    that is saved in them lacks a validation that is due, and the log is ahead of it.
     """
 
     def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
@@ -45,24 +49,47 @@ class LastCheckpoint(Checkpoint):
         self.signals = signals
         self._seen = self.saved = 0
         self._validated = False
+        self._metrics: dict[str, Tensor] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Add the missing hook to Lightning's loop."""
-        if stage == "fit":
-            loop = trainer.fit_loop.epoch_loop
-            advance_end = loop.on_advance_end
+        """Add the missing hooks to Lightning's loops."""
+        if stage != "fit":
+            return
+        epochs, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
+        epoch_end, step_end = epochs.on_advance_end, steps.on_advance_end
 
-            def on_advance_end(data_fetcher: Any) -> None:
-                advance_end(data_fetcher)
-                callbacks: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-                if self in callbacks:  # not while LearningRateFinder tries rates
-                    self._after_step(trainer)
+        def on_step_end(data_fetcher: Any) -> None:
+            step_end(data_fetcher)
+            if not steps._num_ready_batches_reached():
+                self._after_step(trainer)
 
-            loop.on_advance_end = on_advance_end
+        def on_epoch_end() -> None:
+            epoch_end()
+            if steps._num_ready_batches_reached():
+                steps.reset()  # else a resumed run would end the same epoch once more
+                self._after_step(trainer)
+
+        epochs.on_advance_end, steps.on_advance_end = on_epoch_end, on_step_end
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the metrics that callbacks look at, and whether one of them has ended the training."""
+        checkpoint["callback_metrics"] = {
+            name: value.clone() for name, value in trainer.callback_metrics.items()
+        }
+        checkpoint[STOPPED] = trainer.should_stop
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Restore the metrics."""
+        self._metrics = checkpoint.get("callback_metrics", {})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the step of the run."""
         self._seen = self.saved = trainer.global_step
+        trainer.callback_metrics.update(self._metrics)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -74,17 +101,15 @@ class LastCheckpoint(Checkpoint):
         """Remember to save."""
         self._validated = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, unless the last step was saved."""
-        if trainer.global_step != self.saved:
-            self._save(trainer)
-
     def _after_step(self, trainer: pl.Trainer) -> None:
+        callbacks: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if self not in callbacks:  # while LearningRateFinder tries rates
+            return
         if trainer.global_step == self._seen and not self._validated:
             return  # the step still accumulates gradients
         step = self._seen = trainer.global_step
         signal = self.signals.agreed(trainer)
-        if self._validated or signal or step % self.every == 0 or step == trainer.max_steps:
+        if self._validated or signal or step % self.every == 0 or trainer.fit_loop.done:
             self._validated = False
             self._save(trainer)
         if signal:
