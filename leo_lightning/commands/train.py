@@ -149,7 +149,8 @@ def _work(verb: str, trainer: pl.Trainer, run: Run) -> None:
     path = None if run.command.path is None else str(run.command.path)
     common: dict[str, Any] = {"datamodule": run.data, "weights_only": True}
     if run.command.fitting:
-        trainer.fit(run.model, ckpt_path=path, **common)
+        if not run.trained:
+            trainer.fit(run.model, ckpt_path=path, **common)
         if verb == "fit":
             return
         best = tested_checkpoint(run.folder)  # None with fast_dev_run

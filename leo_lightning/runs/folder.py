@@ -8,6 +8,7 @@ runs/<name>/<date-time>/
     results.json         scores of a test, with per_task.csv beside it
 """
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -79,10 +80,15 @@ def remove_folders(made: list[Path]) -> None:
 
 
 def newest_checkpoint(root: Path, name: str, kind: str) -> Path | None:
-    """The `last` or `best` checkpoint of the newest run of this name that has one."""
-    folders = sorted((root / name).glob("*/"), reverse=True) if (root / name).is_dir() else []
+    """The `last` or `best` checkpoint of the newest run of this name that has one.
+
+    The newest run is the one that was begun or resumed last, when its config.yaml was written; names of
+    folders change, and their times are of some time zone.
+    """
+    folders = [config.parent for config in (root / name).glob(f"*/{CONFIG}")]
     paths = (folder / CHECKPOINTS / f"{kind}.ckpt" for folder in folders)
-    return next((path for path in paths if path.is_file()), None)
+    found = [path for path in paths if path.is_file()]
+    return max(found, key=lambda path: (path.parents[1] / CONFIG).stat().st_mtime_ns, default=None)
 
 
 def find_checkpoint(root: Path, name: str, kind: str) -> Path:
@@ -150,6 +156,14 @@ def tested_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of a run that is tested: the best one, or else the last one; None if it has neither."""
     paths = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))
     return next((path for path in paths if path.is_file()), None)
+
+
+def tested_steps(folder: Path) -> int | None:
+    """Training steps of the checkpoint that results.json is about; None without results."""
+    try:
+        return json.loads((folder / "results.json").read_text())["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def next_commands(folder: Path, flags: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -15,7 +16,8 @@ from leo_lightning.common.errors import Interrupted
 from leo_lightning.common.files import whole_file
 from leo_lightning.runs.callbacks.stop_signals import StopSignals
 
-STOPPED = "stopped_early"  # a key of every checkpoint
+STOPPED_BY = "stopped_by"
+"""Key of a checkpoint: the state key of the EarlyStopping that has ended the training, or None."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -74,11 +76,17 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the metrics that callbacks look at, and whether one of them has ended the training."""
+        """Add the metrics that callbacks look at, and which of them has ended the training."""
         checkpoint["callback_metrics"] = {
             name: value.clone() for name, value in trainer.callback_metrics.items()
         }
-        checkpoint[STOPPED] = trainer.should_stop
+        stops = trainer.should_stop and trainer.fit_loop._can_stop_early
+        decided = (
+            callback.state_key
+            for callback in trainer.early_stopping_callbacks
+            if callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+        )
+        checkpoint[STOPPED_BY] = next(decided, None) if stops else None
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
