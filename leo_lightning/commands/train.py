@@ -16,7 +16,7 @@ from leo_lightning.learners.leo import LEO
 from leo_lightning.runs.callbacks.predictions_csv import ClassesCSV, ValuesCSV
 from leo_lightning.runs.callbacks.results import ResultsReport
 from leo_lightning.runs.command_line import Command, Program, parse
-from leo_lightning.runs.folder import next_commands, tested_checkpoint
+from leo_lightning.runs.folder import next_commands, tested_checkpoint, with_advice
 from leo_lightning.runs.parser import Parser, run_parser
 from leo_lightning.runs.pictures.callback import Pictures
 from leo_lightning.runs.process import prepare_compiler
@@ -66,7 +66,7 @@ PROGRAM = Program(
     verbs=("fit_test", "fit", "validate", "test", "predict"),
     fits=("fit_test", "fit"),
     parser=train_parser,
-    read_checkpoint=read_checkpoint,
+    read_checkpoint=with_advice(read_checkpoint),
     stored_config=_stored_config,
     start=QUICKSTART,
 )

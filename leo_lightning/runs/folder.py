@@ -12,7 +12,7 @@ import json
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -103,6 +103,25 @@ def find_checkpoint(root: Path, name: str, kind: str) -> Path:
         f"{root / name}: no run here has a {CHECKPOINTS}/{kind}.ckpt; name one with --ckpt_path FILE "
         "or the experiment with --run.name"
     )
+
+
+def with_advice(read: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
+    """A reader of checkpoints whose error also names a checkpoint beside the damaged one that is whole."""
+
+    def read_or_advise(path: Path) -> dict[str, Any]:
+        try:
+            return read(path)
+        except InputError as error:
+            for other in (path.with_name(f"{kind}.ckpt") for kind in ("last", "best")):
+                with suppress(InputError):
+                    if other != path and other.is_file():
+                        advice = f"{other} is whole, at step {read(other)['global_step']}"
+                        break
+            else:
+                raise
+        raise InputError(f"{error}; {advice}")
+
+    return read_or_advise
 
 
 def folder_of(checkpoint: Path) -> Path | None:

@@ -199,9 +199,8 @@ class Run:
         read = self.command.program.read_checkpoint
         if tested is not None and read(tested)["global_step"] != tested_steps(self.folder):
             return
-        self.say(
-            f"{self.command.path}: finished at step {steps}, nothing is left to do; {advice} to train on"
-        )
+        said = f"{self.command.path}: finished at step {steps}, nothing is left to do"
+        self.say(f"{said}; {advice} to train on")
         raise Finished
 
     def _say_begun(
