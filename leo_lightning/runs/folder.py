@@ -119,7 +119,7 @@ def with_advice(read: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict
                         break
             else:
                 raise
-        raise InputError(f"{error}; {advice}")
+            raise InputError(f"{error}; {advice}") from None
 
     return read_or_advise
 
