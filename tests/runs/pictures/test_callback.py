@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.crash import differences
+from leo_lightning.common.errors import Interrupted
 from leo_lightning.runs.pictures.album import Album
 from tests.commands.figures.subjects import banks
 from tests.places import ROOT
@@ -71,6 +72,25 @@ def test_a_resumed_run_takes_the_same_pictures(pictured: Path, tmp_path: Path):
     pictures = taken(folders(tmp_path)[0])
     assert pictures.keys() == names([3, 6, 12])  # 3: the end of the first part
     assert {path: content for path, content in pictures.items() if "00000003" not in path} == taken(pictured)
+
+
+@pytest.mark.slow
+def test_a_kill_costs_no_picture_and_repeats_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches pictures of the end that a kill loses, and steps that TensorBoard shows twice."""
+
+    def kill(*_: object) -> None:
+        raise Interrupted(9)
+
+    few = [EVERY, "--trainer.max_steps=4", "--run.checkpoint_every=1"]
+    with monkeypatch.context() as patches:
+        patches.setattr(Album, "add", lambda album, trainer, name, picture, step: step == 4 and kill())
+        assert tiny(tmp_path, *few, command="fit") == 128 + 9
+    assert tiny(tmp_path, *few, "--resume=auto", command="fit") == 0
+    (folder,) = folders(tmp_path)
+    assert {path for path in taken(folder) if "4" in path} == names([4], DRAWN - {"task_accuracies"})
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2, 3]
 
 
 def test_pictures_that_are_taken_again_are_dropped(tmp_path: Path):
