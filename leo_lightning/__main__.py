@@ -1,5 +1,6 @@
 """`python -m leo_lightning VERB`: find the verb and run it. `python train.py VERB` is the same program."""
 
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -7,7 +8,17 @@ from importlib import import_module
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from leo_lightning.common.errors import DivergedError, InputError, Interrupted, disk_line, nearest, one_line
+from leo_lightning.common.closed_pipe import drop_unread_output
+from leo_lightning.common.errors import (
+    DivergedError,
+    Finished,
+    FolderTaken,
+    InputError,
+    Interrupted,
+    disk_line,
+    nearest,
+    one_line,
+)
 from leo_lightning.common.quiet import quiet
 
 VERBS = {
@@ -43,7 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0; 1 if training diverged; 2 after a user's mistake; 128 + n if signal n ended it.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_unread_output()
+        return 128 + signal.SIGPIPE
+
+
+def _main(arguments: list[str]) -> int:
     if arguments in (["-h"], ["--help"]):
         print(_help())
         return 0
@@ -77,7 +98,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except InputError as error:
         return _failed(f"error: {' '.join(str(error).split())}", 2)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and drop_unread_output():  # as after `| head`
+            return 128 + signal.SIGPIPE
         return _failed(f"error: {disk_line(error)}", 2)
+    except Finished:
+        return 0
+    except FolderTaken:
+        return run(verb, arguments)
     except DivergedError as error:
         return _failed(f"error: {error}", 1)
     except Interrupted as stop:

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from leo_lightning.commands import features
+from leo_lightning.common.file_lock import file_lock
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_file import save_bank
 from leo_lightning.data.splits import SPLITS
@@ -652,10 +653,15 @@ CHECKPOINTS = {
         text("nothing.yaml", "data: {way: 5}"),
     ),
     "resuming a test": Case("test --resume auto", "--resume continues training"),
-    "nothing left to train": Case(
-        f"fit {DONE} --trainer.max_steps 3",
-        "/done",
-        finished,
+    "run that another process trains": Case(
+        f"fit {DONE} --trainer.max_steps 9",
+        "/done: another process trains this run; wait for it, or stop it (process…on",
+        lambda world: world.stack.enter_context(file_lock(finished(world) / ".lock")),
+    ),
+    "last checkpoint that is damaged": Case(
+        f"fit {DONE.replace('best', 'last')} --trainer.max_steps 9",
+        "done/checkpoints/last.ckpt: is not…done/checkpoints/best.ckpt is whole, at step",
+        cut("done/checkpoints/last.ckpt", 5000, finished),
     ),
     "empty checkpoint": Case(TEST, "x.ckpt", text("x.ckpt", "")),
     "checkpoint of text": Case(TEST, "x.ckpt", text("x.ckpt", "weights")),

@@ -18,7 +18,7 @@ from leo_lightning.learners.leo import LEO
 from leo_lightning.runs.callbacks.predictions_csv import ClassesCSV, ValuesCSV
 from leo_lightning.runs.callbacks.results import ResultsReport
 from leo_lightning.runs.command_line import Command, Program, parse
-from leo_lightning.runs.folder import next_commands, tested_checkpoint
+from leo_lightning.runs.folder import next_commands, tested_checkpoint, with_advice
 from leo_lightning.runs.parser import Parser, run_parser
 from leo_lightning.runs.pictures.callback import Pictures
 from leo_lightning.runs.process import prepare_compiler
@@ -74,7 +74,7 @@ PROGRAM = Program(
     verbs=("fit_test", "fit", "validate", "test", "predict"),
     fits=("fit_test", "fit"),
     parser=train_parser,
-    read_checkpoint=read_checkpoint,
+    read_checkpoint=with_advice(read_checkpoint),
     evaluated=(
         "seed_everything",
         "run.name",
@@ -169,7 +169,8 @@ def _work(verb: str, trainer: pl.Trainer, run: Run) -> None:
     path = None if run.command.path is None else str(run.command.path)
     common: dict[str, Any] = {"datamodule": run.data, "weights_only": True}
     if run.command.fitting:
-        trainer.fit(run.model, ckpt_path=path, **common)
+        if not run.trained:
+            trainer.fit(run.model, ckpt_path=path, **common)
         if verb == "fit":
             return
         best = tested_checkpoint(run.folder)  # None with fast_dev_run

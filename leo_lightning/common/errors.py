@@ -17,6 +17,14 @@ class DivergedError(RuntimeError):
     """Training was stopped because loss or gradients stayed NaN or infinite."""
 
 
+class Finished(Exception):
+    """There is nothing left to do, as was said already; not an error, and so it ends with exit code 0."""
+
+
+class FolderTaken(Exception):
+    """Another run has just made the folder that this one was going to make; a second try takes another."""
+
+
 class Interrupted(BaseException):
     """A signal, by its number, ended the run; not an error, and so not an Exception."""
 

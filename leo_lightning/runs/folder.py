@@ -8,15 +8,16 @@ runs/<name>/<date-time>/
     results.json         scores of a test, with per_task.csv beside it
 """
 
+import json
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from leo_lightning.common.errors import InputError, check_least
 
@@ -79,10 +80,15 @@ def remove_folders(made: list[Path]) -> None:
 
 
 def newest_checkpoint(root: Path, name: str, kind: str) -> Path | None:
-    """The `last` or `best` checkpoint of the newest run of this name that has one."""
-    folders = sorted((root / name).glob("*/"), reverse=True) if (root / name).is_dir() else []
+    """The `last` or `best` checkpoint of the newest run of this name that has one.
+
+    The newest run is the one that was begun or resumed last, when its config.yaml was written; names of
+    folders change, and their times are of some time zone.
+    """
+    folders = [config.parent for config in (root / name).glob(f"*/{CONFIG}")]
     paths = (folder / CHECKPOINTS / f"{kind}.ckpt" for folder in folders)
-    return next((path for path in paths if path.is_file()), None)
+    found = [path for path in paths if path.is_file()]
+    return max(found, key=lambda path: (path.parents[1] / CONFIG).stat().st_mtime_ns, default=None)
 
 
 def find_checkpoint(root: Path, name: str, kind: str) -> Path:
@@ -118,6 +124,25 @@ def checkpoint_at(path: Path, wanted: Literal["best", "last"]) -> Path:
     others = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))
     advice = f"its folder holds {others}" if others else "name a best.ckpt or last.ckpt of a run"
     raise InputError(f"{path}: no such checkpoint; {advice}")
+
+
+def with_advice(read: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
+    """A reader of checkpoints whose error also names a checkpoint beside the damaged one that is whole."""
+
+    def read_or_advise(path: Path) -> dict[str, Any]:
+        try:
+            return read(path)
+        except InputError as error:
+            for other in (path.with_name(f"{kind}.ckpt") for kind in ("last", "best")):
+                with suppress(InputError):
+                    if other != path and other.is_file():
+                        advice = f"{other} is whole, at step {read(other)['global_step']}"
+                        break
+            else:
+                raise
+            raise InputError(f"{error}; {advice}") from None
+
+    return read_or_advise
 
 
 def folder_of(checkpoint: Path) -> Path | None:
@@ -164,6 +189,14 @@ def tested_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of a run that is tested: the best one, or else the last one; None if it has neither."""
     paths = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))
     return next((path for path in paths if path.is_file()), None)
+
+
+def tested_steps(folder: Path) -> int | None:
+    """Training steps of the checkpoint that results.json is about; None without results."""
+    try:
+        return json.loads((folder / "results.json").read_text())["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def next_commands(folder: Path, flags: str) -> Iterator[str]:

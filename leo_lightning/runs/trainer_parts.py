@@ -5,13 +5,13 @@ from typing import Any, Literal, NamedTuple
 
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Callback
-from rich.console import Console
 
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.runs.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from leo_lightning.runs.callbacks.progress import RunProgress
 from leo_lightning.runs.callbacks.stop_signals import StopSignals
 from leo_lightning.runs.callbacks.throughput import Throughput
+from leo_lightning.runs.console import RunConsole
 from leo_lightning.runs.folder import CHECKPOINTS, RunOptions
 
 PRECISIONS = {"32", "32-true", "64", "64-true", "16", "16-mixed", "bf16", "bf16-mixed"}
@@ -35,7 +35,7 @@ def run_callbacks(
     options: RunOptions,
     folder: Path,
     config: dict[str, Any],
-    console: Console,
+    console: RunConsole,
     fitting: bool,
     progress: bool,
 ) -> tuple[list[Callback], LastCheckpoint | None]:
@@ -54,6 +54,7 @@ def run_callbacks(
         The callbacks, and the one among them that writes last.ckpt.
     """
     signals = StopSignals()
+    console.stop = signals.receive
     callbacks: list[Callback] = [signals]
     if progress:
         better = max if measure.mode == "max" else min

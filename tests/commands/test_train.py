@@ -299,16 +299,27 @@ def test_resuming_twice_keeps_what_was_changed_first(tmp_path: Path, capsys: pyt
     ]
 
 
-def test_two_runs_never_share_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    """Catches two runs of a job array that begin in the same second and write over each other."""
-    monkeypatch.setattr("leo_lightning.runs.run.fresh_folder", lambda root, name: tmp_path / "taken")
+def test_two_runs_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches two runs of a job array that begin in the same second: one writes over the other, or fails."""
+    chosen = iter([tmp_path / "taken", tmp_path / "free"])
+    monkeypatch.setattr("leo_lightning.runs.run.fresh_folder", lambda root, name: next(chosen))
     (tmp_path / "taken").mkdir()
-    assert tiny(tmp_path, command="fit") == 2
-    assert "another run began here this second" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+    assert tiny(tmp_path, "--trainer.fast_dev_run=true", command="fit") == 0
     assert list((tmp_path / "taken").iterdir()) == []
+    assert (tmp_path / "free" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("verb", ["fit", "fit_test"])
+def test_a_finished_run_has_nothing_left_to_do(verb: str, run: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a requeued job that fails, or repeats its test, after it has done everything."""
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    for resumed in (["--resume=auto", f"--run.root={run.parents[1]}", "--run.name=tiny"],
+                    [f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"]):  # fmt: skip
+        assert main([verb, *resumed]) == 0
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1
+        assert "finished at step 6, nothing is left to do; raise --trainer.max_steps" in said
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_last_checkpoint_knows_the_validation_of_its_step(tmp_path: Path):

@@ -12,7 +12,7 @@ from leo_lightning.common.errors import InputError
 from leo_lightning.common.torch_files import load_torch
 from leo_lightning.images.backbones.weights import run_recipe
 from leo_lightning.runs.command_line import Program, parse
-from leo_lightning.runs.folder import tested_checkpoint
+from leo_lightning.runs.folder import tested_checkpoint, with_advice
 from leo_lightning.runs.parser import Parser, run_parser
 from leo_lightning.runs.run import Run
 from leo_lightning.runs.trainer_parts import Measure
@@ -47,7 +47,7 @@ PROGRAM = Program(
     verbs=("fit", "validate"),
     fits=("fit",),
     parser=_parser,
-    read_checkpoint=_read_checkpoint,
+    read_checkpoint=with_advice(_read_checkpoint),
     evaluated=("seed_everything", "run.name", "run.root", "trainer.precision", "model", "data"),
     completed=lambda config, checkpoint: config,
     start=None,

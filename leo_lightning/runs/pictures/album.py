@@ -39,12 +39,13 @@ class Album:
         key = f"{PICTURES}/{name}"
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
+                last = max(step - 1, 0)  # where the numbers of this step are
                 if picture.figure is None:
-                    logger.experiment.add_text(key, markdown(picture.rows), step)
+                    logger.experiment.add_text(key, markdown(picture.rows), last)
                 else:
                     with Image.open(path) as image:
                         pixels = np.asarray(image.convert("RGB"))
-                    logger.experiment.add_image(key, pixels, step, dataformats="HWC")
+                    logger.experiment.add_image(key, pixels, last, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
                 if picture.figure is None:
                     logger.log_table(key, columns=picture.rows[0], data=picture.rows[1:], step=step)
