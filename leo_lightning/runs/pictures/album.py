@@ -42,7 +42,7 @@ class Album:
                 if picture.figure is None:
                     logger.experiment.add_text(key, markdown(picture.rows), step)
                 else:
-                    with Image.open(path) as image:
+                    with Image.open(path, formats=["PNG"]) as image:
                         pixels = np.asarray(image.convert("RGB"))
                     logger.experiment.add_image(key, pixels, step, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
