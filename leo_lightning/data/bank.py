@@ -94,6 +94,20 @@ class FeatureBank:
         """Raise an InputError that names the rows with NaN or infinity; reads them all, a chunk at a time."""
         _check_finite(self.embeddings, self.source, np.arange(len(self)))
 
+    def check_varied(self) -> None:
+        """Raise an InputError if all embeddings are equal: then the images or the weights were not read."""
+        rows = self.embeddings
+        size = max(1, _CHUNK // self.embedding_size)
+        if (
+            len(rows) > 1
+            and torch.equal(rows[0], rows[-1])
+            and all((c == rows[0]).all() for c in rows.split(size))
+        ):
+            raise InputError(
+                f"{self.source}: all {len(self):,} embeddings are equal; check the images and the weights "
+                "that made them"
+            )
+
     def __len__(self) -> int:
         return len(self.embeddings)
 

@@ -49,7 +49,9 @@ def load_split(root: Path, split: str) -> FeatureBank:
 
 
 def check_splits(banks: Mapping[str, FeatureBank]) -> None:
-    """Raise an InputError if two splits differ in embedding size or share a class."""
+    """Raise an InputError if two splits differ in embedding size or share a class, or one is all equal."""
+    for bank in banks.values():
+        bank.check_varied()
     sizes = {split: bank.embedding_size for split, bank in banks.items()}
     for split, size in sizes.items():
         first = next(iter(sizes))
@@ -116,8 +118,8 @@ def save_splits(
         The splits, read back from their files.
 
     Raises:
-        InputError: `root` holds splits already or cannot be written, or two splits share a class or differ in
-            embedding size.
+        InputError: `root` holds splits already or cannot be written, a split's embeddings are all equal, or
+            two splits share a class or differ in embedding size.
     """
     check_vacant(root, overwrite)
     created = [folder for folder in (root, *root.absolute().parents) if not folder.exists()]

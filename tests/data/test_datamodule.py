@@ -145,7 +145,9 @@ def test_gather_is_indexing_and_normalising(split: str, normalize: Any, in_memor
 
 def test_half_precision_features_are_normalised_in_float32(tmp_path: Path):
     """Catches norms that overflow in float16, and episodes in half precision."""
-    bank = FeatureBank.from_arrays(torch.full((32, E), 400, dtype=torch.float16), [0, 1] * 16)
+    rows = torch.full((32, E), 400, dtype=torch.float16)
+    rows[::3] *= 2
+    bank = FeatureBank.from_arrays(rows, [0, 1] * 16)
     save_bank(bank, split_path(tmp_path, "test"))
     data = prepared(tmp_path, "test", way=2)
     episode = data.gather(data.sampler("test")(range(1)), "test")
@@ -473,6 +475,7 @@ for in_memory in (False, True):
 def test_features_on_disk_stay_there(tmp_path: Path):
     """Catches a check or a copy that reads the whole file, which may be larger than memory."""
     embeddings, labels = torch.ones(60_000, 640), torch.arange(100).repeat_interleave(600)
+    embeddings[0] = 0
     path = split_path(tmp_path, "test")
     save_bank(FeatureBank(embeddings, labels, tuple(map(str, range(100))), None, {}), path)
     size = path.stat().st_size / 1e6

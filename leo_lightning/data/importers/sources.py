@@ -13,7 +13,7 @@ from torch import Tensor
 from leo_lightning.common.errors import InputError, printable
 from leo_lightning.data.bank import Labels, check_lengths
 
-EMBEDDINGS = ("embeddings", "features", "x")
+EMBEDDINGS = ("embeddings", "features", "x", "X")
 LABELS = ("labels", "y", "targets")
 NAMES = ("image_names", "names", "keys")
 

@@ -40,7 +40,7 @@ def test_arrays_per_split(write: Callable[[Path, str], None], tmp_path: Path):
 
 def test_numbers_in_a_text_file_are_numbers(tmp_path: Path):
     """Catches class 10 before class 9, which the same labels in an npy file would not give."""
-    np.save(tmp_path / "train.npy", np.ones((3, 2), np.float32))
+    np.save(tmp_path / "train.npy", np.eye(3, 2, dtype=np.float32))
     (tmp_path / "train_labels.txt").write_text("10\n9\n0\n")
     banks = import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
     assert banks["train"].class_names == ("0", "9", "10")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from leo_lightning.common.learn2learn import learn2learn_module
@@ -193,6 +194,13 @@ EXTRACTION = {
     "image that is a line": images(
         "images/train/cat/0.png: has 2000 × 1 pixels",
         lambda world: save(world.folder / "images/train/cat/0.png", 0, 2000, 1),
+    ),
+    "images that are all black": images(
+        "val: all 2 embeddings are equal",
+        lambda world: [
+            Image.new("L", (40, 40)).save(world.folder / f"images/val/owl/{row}.png") for row in range(2)
+        ],
+        keeps="out",
     ),
     "class of damaged images": images(
         "images/val: no image of class 'owl' can be read",
