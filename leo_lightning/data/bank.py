@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError
-
-Labels = Sequence[int] | Sequence[str] | np.ndarray | Tensor
-"""The class of every row: whole numbers, which sort as numbers, or names, which sort as text."""
+from leo_lightning.data.labels import Labels, class_numbers
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _CHUNK = 2**22  # numbers checked at once: 16 MiB of float32
@@ -172,26 +169,6 @@ def _check_finite(embeddings: Float[Tensor, "n E"], source: str, numbers: Int64[
             f"{source}: holds numbers that are not finite in {len(bad)} of {len(numbers)} rows "
             f"({listed(bad)}); remove these rows or compute them again"
         )
-
-
-def class_numbers(labels: Labels, source: str) -> tuple[tuple[str, ...], Int64[np.ndarray, " n"]]:
-    """Return the class names in order, and the class of every row.
-
-    Raises:
-        InputError: the labels are neither whole numbers nor names.
-    """
-    values: list[Any] = list(labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels)
-    values = [value.item() if isinstance(value, np.generic) else value for value in values]
-    values = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values]
-    wanted = str if isinstance(values[0], str) else int
-    for row, value in enumerate(values):
-        if type(value) is not wanted or value == "":
-            raise InputError(
-                f"{source}: the label of row {row} is {value!r:.60}; "
-                "labels must be all whole numbers, or all names that are not empty"
-            )
-    number = {value: i for i, value in enumerate(sorted(set(values)))}
-    return tuple(map(str, number)), np.array([number[value] for value in values], np.int64)
 
 
 def stored_rows(embeddings: Tensor | np.ndarray, source: str) -> Float[Tensor, "n E"]:

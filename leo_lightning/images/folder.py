@@ -23,6 +23,7 @@ from jaxtyping import Int64
 
 from leo_lightning.common.errors import InputError, printable
 from leo_lightning.data.bank import listed
+from leo_lightning.data.labels import class_name
 from leo_lightning.data.splits import SPLITS, check_disjoint
 
 OnError = Literal["refuse", "skip"]
@@ -207,7 +208,7 @@ def _rows(table: Path) -> Iterable[tuple[int, str, str]]:
         with table.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file)
             for row in lines:
-                name, label = ((row.get(column) or "").strip() for column in ("filename", "label"))
+                name, label = (row.get("filename") or "").strip(), class_name(row.get("label"))
                 if not name or not label:
                     missing = "label" if name else "filename"
                     raise InputError(

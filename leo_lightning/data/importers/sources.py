@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError, printable
-from leo_lightning.data.bank import Labels, check_lengths
+from leo_lightning.data.bank import check_lengths
+from leo_lightning.data.labels import Labels
 
 EMBEDDINGS = ("embeddings", "features", "x", "X")
 LABELS = ("labels", "y", "targets")
