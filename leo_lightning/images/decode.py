@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError, one_line
@@ -61,7 +61,7 @@ def quiet_pillow() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _brightest(image: Image.Image) -> int:
+def _brightest(image: ImageFile.ImageFile) -> int:
     """Return the number that stands for white in the file of an image; raise a ValueError if none does."""
     if image.mode == "F":
         return 1

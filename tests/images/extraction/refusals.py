@@ -232,6 +232,11 @@ EXTRACTION = {
         {"a": torch.ones(1)},
         given="--backbone conv4",
     ),
+    "no such tag": weights(
+        "backbone resnet18.mine: Invalid pretrained tag",
+        {"a": torch.ones(1)},
+        given="--backbone resnet18.mine",
+    ),
     "option that the network does not take": flags(
         "--option depth=3", "backbone conv-4 cannot be built with"
     ),
