@@ -7,7 +7,15 @@ from importlib import import_module
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from leo_lightning.common.errors import DivergedError, InputError, Interrupted, disk_line, nearest, one_line
+from leo_lightning.common.errors import (
+    DivergedError,
+    InputError,
+    Interrupted,
+    disk_line,
+    nearest,
+    one_line,
+    without_controls,
+)
 from leo_lightning.common.quiet import quiet
 
 VERBS = {
@@ -102,6 +110,7 @@ def _rank() -> int:
 
 
 def _failed(line: str, code: int) -> int:
+    line = without_controls(line)
     print(f"process {_rank()}: {line}" if _rank() else line, file=sys.stderr)
     return code
 

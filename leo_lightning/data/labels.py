@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 from torch import Tensor
 
-from leo_lightning.common.errors import InputError, one_line
+from leo_lightning.common.errors import InputError, one_line, without_controls
 
 Labels = Sequence[int] | Sequence[str] | np.ndarray | Tensor
 """The class of every row: whole numbers, which sort as numbers, or names, which sort as text."""
@@ -27,7 +27,7 @@ def class_name(label: object) -> str:
     if isinstance(label, bytes):
         label = label.decode(errors="backslashreplace")  # so that different bytes stay different classes
     if isinstance(label, str):
-        text = label.replace("\ufeff", "").strip()
+        text = without_controls(label.replace("\ufeff", "").strip())
         if not _FLOAT.fullmatch(text) or not float(text).is_integer():
             return text
         label = float(text)

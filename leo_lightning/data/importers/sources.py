@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from leo_lightning.common.errors import InputError, printable
+from leo_lightning.common.errors import InputError, printable, without_controls
 from leo_lightning.data.bank import check_lengths
 from leo_lightning.data.labels import Labels
 
@@ -62,6 +62,7 @@ def arrays_of(content: Mapping[Any, object], where: str, sha256: str, labelled: 
         raise InputError(f"{where}: holds text that is damaged; copy or make the file again") from None
     if names is not None:
         names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names]
+        names = list(map(without_controls, names))
     return Arrays(embeddings, labels, names, sha256)
 
 
