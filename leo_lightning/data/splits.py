@@ -13,6 +13,8 @@ from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.feature_file import IMPORT_COMMAND, load_bank, save_bank
 
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""What people call the splits in files that are not ours."""
 EXTRACT_COMMAND = "python -m leo_lightning features extract"
 UNFINISHED = ".extract"
 """Folder of an extraction that is not finished, among the features."""

@@ -336,16 +336,27 @@ def test_too_few_images(root: Path):
     """Catches Q forgotten in the sum, a check of the first class only, and numbers that do not add up."""
     message = (
         "train.safetensors: class train1 has 20 images, a task needs 21 (6 support + 15 query); "
-        "lower --data.shot or the queries"
+        "lower --data.shot or --data.query"
     )
     refused(root, message, "fit", shot=6)
     prepared(root, "fit", shot=5)
     message = (
         "test.safetensors: class test1 has 24 images, a task needs 25 (24 support + 1 query); "
-        "lower --data.shot or the queries"
+        "lower --data.shot"
     )
     refused(root, message, "test", shot=24, test_query="all")
     prepared(root, "test", shot=23, test_query="all")
+
+
+def test_classes_of_one_image(root: Path):
+    """Catches the advice to lower --data.shot where no setting can help, and one class named at a time."""
+    bank = FeatureBank.from_arrays(torch.randn(26, E), ["a", "b", *"cde" * 8])
+    save_bank(bank, split_path(root, "val"))
+    message = (
+        "val.safetensors: has only 1 image of class 'a', 'b', and a task needs at least 2 (1 support + 1 "
+        "query); remove such classes, or merge them with others"
+    )
+    refused(root, message, "fit")
 
 
 def test_missing_split(root: Path):

@@ -21,18 +21,19 @@ from leo_lightning.data.importers.sources import (
     check_inflation,
 )
 from leo_lightning.data.labels import read_label_lines
-from leo_lightning.data.splits import SPLITS
+from leo_lightning.data.splits import SPLIT_NAMES
 
 
 def folder_arrays(src: Path) -> dict[str, Source]:
     """Return the splits that lie in a folder as npz, npy or torch files."""
     sources: dict[str, Source] = {}
-    for split in SPLITS:
-        endings = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
-        present = [path for ending in endings if (path := src / f"{split}{ending}").is_file()]
+    endings = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
+    for split, names in SPLIT_NAMES.items():
+        paths = [src / f"{name}{ending}" for name in names for ending in endings]
+        present = [path for path in paths if path.is_file()]
         if len(present) > 1:
-            names = ", ".join(path.name for path in present)
-            raise InputError(f"{src}: holds the {split} split more than once ({names}); leave one of them")
+            files = ", ".join(path.name for path in present)
+            raise InputError(f"{src}: holds the {split} split more than once ({files}); leave one of them")
         for path in present:
             sources[split] = Source(str(path), path.name, partial(read_file, path, True))
     return sources
@@ -96,10 +97,8 @@ def _labels_beside(path: Path, needed: bool) -> dict[str, object]:
     if not beside and not needed:
         return {}
     if len(beside) != 1:
-        raise InputError(
-            f"{path}: its labels must be beside it in {names[0]}, .txt or .csv, and there are {len(beside)} "
-            "of these"
-        )
+        problem = "there is more than one" if beside else "there is none"
+        raise InputError(f"{path}: its labels must be in {names[0]}, .txt or .csv beside it, and {problem}")
     if beside[0].suffix == ".npy":
         return {"labels": _load(beside[0])}
     labels, image_names = read_label_lines(beside[0])

@@ -144,7 +144,7 @@ BAD_SOURCES = {
     bad_sizes: "embeddings have 6 numbers, those of 'train' have 5",
     bad_twice: "holds the train split more than once (train.npz, train.pt)",
     bad_mixture: "holds pickles and train.npz",
-    bad_no_labels: "its labels must be beside it in train_labels.npy, .txt or .csv, and there are 0 of these",
+    bad_no_labels: "its labels must be in train_labels.npy, .txt or .csv beside it, and there is none",
     bad_no_array: "train.npz: has no 'embeddings' (nor 'features' nor 'x' nor 'X')",
     bad_blank_line: "the label of row 1 is ''",
     bad_objects: "train.npz: cannot be read by numpy",

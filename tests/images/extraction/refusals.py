@@ -215,8 +215,11 @@ EXTRACTION = {
     "row without a label": table(", line 2: has no label", "filename,label\n1.png\n"),
     "row outside": table(", line 2: '../../a.png' is outside of images", "filename,label\n../../a.png,a\n"),
     "row twice": table(", line 3: '1.png' comes twice", "filename,label\n1.png,a\n1.png,a\n"),
+    "table of other images": table(
+        ": none of its images exists, such as images/images/2.png", "filename,label\n2.png,a\n"
+    ),
     "rows without files": table(
-        ": missing: 'images/2.png', 'images/3.png'; remove them, or leave them out",
+        ": missing: 'images/2.png', 'images/3.png'; add them, or remove their lines, or leave them out",
         "filename,label\n1.png,a\n2.png,a\n3.png,a\n",
     ),
     # the backbone
