@@ -18,6 +18,7 @@ from leo_lightning.common.errors import (
     disk_line,
     nearest,
     one_line,
+    without_controls,
 )
 from leo_lightning.common.quiet import quiet
 
@@ -129,6 +130,7 @@ def _rank() -> int:
 
 
 def _failed(line: str, code: int) -> int:
+    line = without_controls(line)
     print(f"process {_rank()}: {line}" if _rank() else line, file=sys.stderr)
     return code
 

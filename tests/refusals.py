@@ -305,12 +305,12 @@ IMPORTERS = {
     "npz of objects": Case(FROM_SRC, "cannot be read by numpy", source(bad_sources.bad_objects)),
     "npy without labels": Case(
         FROM_SRC,
-        "its labels must be in train_labels.npy or train_labels.txt beside it, and there is neither",
+        "its labels must be in train_labels.npy, .txt or .csv beside it, and there is none",
         source(bad_sources.bad_no_labels),
     ),
     "npy with labels twice": Case(
         FROM_SRC,
-        "its labels must be in train_labels.npy or train_labels.txt beside it, and there are both",
+        "its labels must be in train_labels.npy, .txt or .csv beside it, and there is more than one",
         source(lambda src: [write_npy(src, "train"), (src / "train_labels.txt").touch()]),
     ),
     "npy with labels that are no text": Case(

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from leo_lightning.common.arguments import ArgumentParser
+from leo_lightning.common.errors import printable
+from leo_lightning.common.spreadsheet import csv_cell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,9 +109,9 @@ def _write(
         predicted.append(best)
         writer.writerow(
             [
-                images.bank.image_names[row] if images.bank.image_names else row,
-                *([] if images.classes is None else [images.class_names[images.classes[row]]]),
-                class_names[best],
+                csv_cell(images.bank.image_names[row] if images.bank.image_names else row),
+                *([] if images.classes is None else [csv_cell(images.class_names[images.classes[row]])]),
+                csv_cell(class_names[best]),
                 *(f"{number:.6f}" for number in (answer[best].item(), entropy)),
                 "" if disagreement is None else f"{disagreement:.6f}",
                 *(f"{number:.6f}" for number in (answer.tolist() if shown else ())),
@@ -144,7 +146,8 @@ def _notes(support: "FeatureBank", query: "FeatureBank", trained: str | None) ->
     for bank in (support, query):
         backbone = bank.provenance.get("backbone")
         if None not in (backbone, trained) and "unknown" not in (backbone, trained) and backbone != trained:
-            yield f"{bank.source} was made by {backbone}, and the model was trained on features of {trained}"
+            other = printable(str(trained))
+            yield f"{bank.source} was made by {backbone}, and the model was trained on features of {other}"
     examples = {row.tobytes() for row in support.embeddings.float().numpy()}
     if again := sum(row.tobytes() in examples for row in query.embeddings.float().numpy()):
         yield f"{again:,} of the queries are examples of the support, too: they are easy"

@@ -3,7 +3,11 @@
 import difflib
 import importlib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+
+# also halves of characters, which UTF-8 does not have
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -42,6 +46,11 @@ def printable(text: str) -> str:
     """Return text from somebody's file for a message: short, on one line, without control characters."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text[:201])
     return shown if len(shown) <= 200 else shown[:197] + "..."
+
+
+def without_controls(text: str) -> str:
+    """Return a name from somebody's file with ? for what a terminal would obey, and for ends of lines."""
+    return text if text.isprintable() else _CONTROLS.sub("?", text)
 
 
 def disk_line(error: OSError) -> str:

@@ -5,6 +5,8 @@ import sys
 import warnings
 from typing import Any
 
+from leo_lightning.common.errors import without_controls
+
 
 def quiet() -> None:
     """Leave out notes that Lightning prints in every run, and print warnings on one line."""
@@ -25,4 +27,4 @@ def quiet() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {without_controls(' '.join(str(message).split()))}", file=sys.stderr)

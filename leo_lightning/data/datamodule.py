@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError, check_least
-from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
@@ -270,10 +270,18 @@ class EpisodeDataModule(TaskDataModule):
             )
         smallest = int(bank.counts.argmin())
         images, needed = int(bank.counts[smallest]), shot + (1 if query is None else query)
+        if images == 1:
+            alone = [name for name, count in zip(bank.class_names, bank.counts, strict=True) if count == 1]
+            raise InputError(
+                f"{bank.source}: has only 1 image of class {listed(alone)}, and a task needs at least 2 (1 "
+                "support + 1 query); remove such classes, or merge them with others"
+            )
         if images < needed:
+            queries, flag = needed - shot, "--data.test_query" if split == "test" else "--data.query"
+            larger = [name for name, number in (("--data.shot", shot), (flag, queries)) if number > 1]
             raise InputError(
                 f"{bank.source}: class {bank.class_names[smallest]} has {images} images, a task needs "
-                f"{needed} ({shot} support + {needed - shot} query); lower --data.shot or the queries"
+                f"{needed} ({shot} support + {queries} query); lower {' or '.join(larger)}"
             )
 
     def stored(self, split: str) -> FeatureBank:

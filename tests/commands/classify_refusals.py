@@ -112,7 +112,7 @@ NEW_CLASSES = {
     "support without labels": Case(NEW, "has no 'labels'", files(labels=None)),
     "npy without labels": Case(
         f"{DONE} --support s.npy --query q.npz",
-        "its labels must be in s_labels.npy or s_labels.txt beside it, and there is neither",
+        "its labels must be in s_labels.npy, .txt or .csv beside it, and there is none",
         files(lambda world: np.save(world.folder / "s.npy", np.ones((4, E), np.float32))),
     ),
     "labels of another length": Case(NEW, "4 embeddings but 3 labels", files(labels=np.arange(3))),

@@ -105,6 +105,19 @@ def column(table: list[dict[str, str]], name: str) -> ndarray:
     return np.array([float(row[name]) for row in table])
 
 
+def test_names_stay_text_in_a_spreadsheet(run: Path):
+    """Catches a class or image that a spreadsheet evaluates, a broken line, and changed numbers."""
+    support, names, query, labels = write()
+    other = dict(zip(np.unique(names), ("=1+1", "-1", "@a\n", "c"), strict=True))
+    np.savez("s.npz", embeddings=support, labels=[other[name] for name in names])
+    np.savez("q.npz", embeddings=query, labels=[other[name] for name in labels], keys=["=x"] * len(query))
+    table = classify(best(run))
+    assert (
+        {row["class"] for row in table} == {"'=1+1", "-1", "'@a", "c"} >= {row["predicted"] for row in table}
+    )
+    assert {row["image"] for row in table} == {"'=x"}
+
+
 def test_every_column_is_what_it_says(run: Path, capsys: pytest.CaptureFixture[str]):
     """Catches another normalisation, mean, classifier or order of classes, and an entropy in bits."""
     support, names, query, labels = write()

@@ -203,8 +203,9 @@ class Pretraining(pl.LightningModule):
         fewest = int(images.counts.min())
         if fewest <= self.val_shot:
             name = images.class_names[int(images.counts.argmin())]
+            advice = "lower --model.val_shot, or remove the class" if fewest > 1 else "remove the class"
             raise InputError(
-                f"{images.folder}: class {name!r} has {fewest} images, but a validation task needs "
-                f"{self.val_shot + 1}; lower --model.val_shot, or remove the class"
+                f"{images.folder}: class {name!r} has too few images for a validation task, {fewest} of "
+                f"{self.val_shot + 1}; {advice}"
             )
         return min(15, fewest - self.val_shot)

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.spreadsheet import csv_cell
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.parts.normal_mixture import Predictive
@@ -69,7 +70,7 @@ class PredictionsCSV(Callback, ABC):
             writer.writerow(self.names[: len(columns)])
             for part in zip(*(column[order].split(ROWS) for column in columns), strict=True):
                 for numbers in zip(*(column.tolist() for column in part), strict=True):
-                    writer.writerow(self.row(trainer, list(numbers)))
+                    writer.writerow(map(csv_cell, self.row(trainer, list(numbers))))
 
 
 class ClassesCSV(PredictionsCSV):
