@@ -106,14 +106,10 @@ def _import(arguments: argparse.Namespace) -> None:
 
 def _info(arguments: argparse.Namespace) -> None:
     from leo_lightning.data.feature_file import load_bank
-    from leo_lightning.data.splits import load_split, present_splits
+    from leo_lightning.data.splits import load_splits
 
     dst: Path = arguments.dst
-    if dst.is_file():
-        banks = {dst.stem: load_bank(dst)}
-    else:  # load_split explains an empty folder
-        banks = {split: load_split(dst, split) for split in present_splits(dst) or ["train"]}
-    _print_info(_console(), banks)
+    _print_info(_console(), {dst.stem: load_bank(dst)} if dst.is_file() else load_splits(dst))
 
 
 def _synthesize(arguments: argparse.Namespace) -> None:

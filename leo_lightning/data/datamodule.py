@@ -15,7 +15,7 @@ from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.normalization import FeatureRecord, Normalization, Normalize, mean_of
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
-from leo_lightning.data.splits import check_splits, load_split, present_splits, split_path, union
+from leo_lightning.data.splits import check_splits, load_split, load_splits, split_path, unchanged, union
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 
@@ -89,14 +89,13 @@ class EpisodeDataModule(TaskDataModule):
         self.normalize: Normalize = normalize
         self.train_on_val = train_on_val
         self.in_memory = in_memory
-        self._stored: dict[str, FeatureBank] = {}  # by split, as in its file
         self._tables: dict[str, Tensor] = {}
         self._files: dict[str, RowFile] = {}
 
     @property
     def embedding_size(self) -> int:
         """E, read from the first feature file there is."""
-        return next(iter(self._available().values())).embedding_size
+        return next(iter(self._available.values())).embedding_size
 
     def bank(self, split: str) -> FeatureBank:
         """Return the features of a split; for `train` with `train_on_val`, of train and val together."""
@@ -127,7 +126,7 @@ class EpisodeDataModule(TaskDataModule):
         """Open the splits of a stage and refuse those from which no episode can be drawn."""
         if stage == "validate" and self.train_on_val:
             raise InputError("data.train_on_val is true: the validation classes were trained on; use test")
-        check_splits(self._available())
+        check_splits(self._available)
         for split in ["train", "val"] if stage == "fit" and not self.train_on_val else [SPLITS[stage]]:
             self._check_size(split)
             if self.in_memory and split not in self._tables:
@@ -243,15 +242,22 @@ class EpisodeDataModule(TaskDataModule):
             )
 
     def _load(self, split: str) -> FeatureBank:
-        """Return the features of a split; its file is opened once."""
-        if split not in self._stored:
-            self._stored[split] = synthesize()[split] if self.root is None else load_split(self.root, split)
-        return self._stored[split]
+        """Return the features of a split; `load_split` explains why one is missing."""
+        if self.root is not None and split not in self._available:
+            return load_split(self.root, split)
+        return self._available[split]
 
+    @cached_property
     def _available(self) -> dict[str, FeatureBank]:
-        present = list(synthesize()) if self.root is None else present_splits(self.root)
-        # in an empty folder, the error about train explains the rest
-        return {split: self._load(split) for split in present or ["train"]}
+        """The features of all splits, as in their files, which are opened once and together."""
+        if self.root is None:
+            return synthesize()
+        with unchanged(self.root):
+            banks = load_splits(self.root)
+            if not self.in_memory:
+                for split, bank in banks.items():
+                    self._files[split] = RowFile(split_path(self.root, split), bank.embeddings)
+        return banks
 
     def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:
         """Return embeddings as the learner sees them, on the device: from its table, or from the disk."""
@@ -269,6 +275,4 @@ class EpisodeDataModule(TaskDataModule):
             return embeddings[rows]
         if self.root is None or (split == "train" and self.train_on_val):  # these lie in memory
             return embeddings[rows.cpu()]
-        if split not in self._files:
-            self._files[split] = RowFile(split_path(self.root, split), embeddings)
         return self._files[split].read(rows.cpu())

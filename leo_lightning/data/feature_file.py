@@ -5,6 +5,7 @@ provenance. Reading it executes nothing, and maps it into memory instead of copy
 """
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -103,7 +104,7 @@ def save_bank(bank: FeatureBank, path: Path) -> None:
 def sort_header(path: Path) -> None:
     """Sort the entries of a safetensors file's header, which its library writes in a random order.
 
-    The same content then is the same file, to the last byte.
+    The same content then is the same file, to the last byte. It is on the disk when this returns.
     """
     with path.open("rb+") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -113,3 +114,5 @@ def sort_header(path: Path) -> None:
         assert len(text) == length
         file.seek(8)
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
