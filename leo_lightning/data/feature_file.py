@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from leo_lightning.common.errors import InputError, one_line
+from leo_lightning.common.web_page import refuse_page
 from leo_lightning.data.bank import FeatureBank
 
 FORMAT = "leo-lightning features"
@@ -48,6 +49,7 @@ def load_bank(path: Path) -> FeatureBank:
                 )
             embeddings, labels = file.get_tensor("embeddings"), file.get_tensor("labels")
     except SafetensorError as error:
+        refuse_page(path, str(path))
         raise InputError(
             f"{path}: is damaged, or not a safetensors file ({one_line(error)}); copy or import it again"
         ) from None

@@ -287,7 +287,7 @@ EXTRACTION = {
     ),
     "learn2learn's file is a page": Case(
         f"{PRETRAINED}:cifar-fs --backbone conv-4",
-        "the server did not send weights",
+        "the server sent a web page, not a file",
         published(Behaviour(b"<html>")),
     ),
     "timm has none": Case(
