@@ -39,6 +39,7 @@ from tests.data.importers.sources import (
 )
 
 NOBODY = 65534
+PAGE = b"<!doctype html><html><head><title>Log in &amp;\ngo</title></head><body>...</body></html>"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,10 @@ def source(make: Callable[[Path], object]) -> Callable[[World], object]:
         make(world.folder / "src")
 
     return arrange
+
+
+def page(name: str) -> Callable[[World], object]:
+    return source(lambda src: (src / name).write_bytes(PAGE))
 
 
 def npz(**arrays: Any) -> Callable[[World], object]:
@@ -246,6 +251,7 @@ HELD = (
     "(import and extract replace them with --overwrite)"
 )
 FROM_SRC = "features import src out"
+IS_PAGE = "is a web page ('Log in & go'), not a file of this kind; open the address that it came from"
 FROM_ZIP = "features import a.zip out"
 
 FEATURE_FILES = {
@@ -300,6 +306,11 @@ IMPORTERS = {
         "features import train.npy out", "give the folder that holds it", text("train.npy", "features")
     ),
     "folder of something else": Case(FROM_SRC, "no features found", source(bad_sources.bad_nothing)),
+    "page in place of an archive": Case("features import a.zip out", IS_PAGE, text("a.zip", PAGE)),
+    "page in place of an npz": Case(FROM_SRC, IS_PAGE, page("train.npz")),
+    "page in place of a pickle": Case(FROM_SRC, IS_PAGE, page("train_embeddings.pkl")),
+    "page in place of tensors": Case(FROM_SRC, IS_PAGE, page("train.pt")),
+    "page in place of features": Case("features info a.safetensors", IS_PAGE, text("a.safetensors", PAGE)),
     "ready features": Case("features import data out", "already holds feature files", data),
     "labels of another length": Case(FROM_SRC, "12 embeddings but 3 labels", npz(labels=np.arange(3))),
     "npz of objects": Case(FROM_SRC, "cannot be read by numpy", source(bad_sources.bad_objects)),

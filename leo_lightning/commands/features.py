@@ -5,6 +5,7 @@ Slow imports are inside the functions, so that `--help` answers at once.
 
 import argparse
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from leo_lightning.data.bank import FeatureBank
 
-AUTHORS_URL = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
+AUTHORS_URL = "https://storage.googleapis.com/leo-embeddings/embeddings.zip"
 _AUTHORS_BACKBONE = "WRN-28-10"  # the paper, Section 5.1; claimed for the authors' own archive only
 
 
@@ -106,14 +107,10 @@ def _import(arguments: argparse.Namespace) -> None:
 
 def _info(arguments: argparse.Namespace) -> None:
     from leo_lightning.data.feature_file import load_bank
-    from leo_lightning.data.splits import load_split, present_splits
+    from leo_lightning.data.splits import load_splits
 
     dst: Path = arguments.dst
-    if dst.is_file():
-        banks = {dst.stem: load_bank(dst)}
-    else:  # load_split explains an empty folder
-        banks = {split: load_split(dst, split) for split in present_splits(dst) or ["train"]}
-    _print_info(_console(), banks)
+    _print_info(_console(), {dst.stem: load_bank(dst)} if dst.is_file() else load_splits(dst))
 
 
 def _synthesize(arguments: argparse.Namespace) -> None:
@@ -132,7 +129,7 @@ def _download(arguments: argparse.Namespace) -> None:
     check_vacant(dst)
     archive = dst / "embeddings.zip"
     try:
-        download(arguments.url, archive)
+        download(arguments.url, archive, fault=_fault)
     except InputError:
         with suppress(OSError):  # not empty
             dst.rmdir()
@@ -142,6 +139,11 @@ def _download(arguments: argparse.Namespace) -> None:
     _import(arguments)
     if not arguments.keep_archive:
         archive.unlink()
+
+
+def _fault(archive: Path) -> str | None:
+    """Return why a file cannot be imported."""
+    return None if zipfile.is_zipfile(archive) else "it is not a whole zip archive"
 
 
 def _console() -> "Console":

@@ -92,6 +92,7 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _download(arguments: argparse.Namespace) -> None:
+    from leo_lightning.common.file_lock import file_lock
     from leo_lightning.images.sources.published import fetch
     from leo_lightning.images.sources.tree import check_vacant
 
@@ -100,12 +101,14 @@ def _download(arguments: argparse.Namespace) -> None:
     dataset = _module(arguments.dataset)
     home: str = arguments.url or dataset.HOME
     folder = dst.with_name(f"{dst.name}.download")
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        paths = fetch(dataset.FILES, home.rstrip("/"), folder)
-        _write(dataset.read(paths), dst, arguments.turned)
-        if not arguments.keep_archive:
-            for path in paths:
-                path.unlink()
+        with file_lock(folder / ".lock", f"{dst}: another process downloads it; wait for its end"):
+            paths = fetch(dataset.FILES, home.rstrip("/"), folder)
+            _write(dataset.read(paths), dst, arguments.turned)
+            if not arguments.keep_archive:
+                for path in paths:
+                    path.unlink()
     finally:
         with suppress(OSError):  # not empty
             folder.rmdir()

@@ -21,7 +21,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
         yield part
         with part.open("rb+") as file:
@@ -39,9 +39,14 @@ def whole_file(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def part_of(path: Path) -> Path:
+    """Return the temporary path of a `whole_file`."""
+    return path.with_name(f".{path.name}.part")
+
+
 def check_place(path: Path) -> None:
     """Raise an InputError unless a file can be written; call it before the content is computed."""
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

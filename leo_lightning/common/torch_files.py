@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError, disk_line, one_line
+from leo_lightning.common.web_page import refuse_page
 
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.dtype, torch.device, torch.Size)
 
@@ -36,6 +37,7 @@ def load_torch(path: Path) -> object:
             raise InputError(
                 f"{path}: holds {refused[1]}, which only code can load; save weights and plain values only"
             ) from None
+        refuse_page(path, str(path))
         raise InputError(
             f"{path}: is not a whole torch file ({_reason(error)}); copy or save it again"
         ) from None

@@ -16,7 +16,7 @@ from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
-from leo_lightning.data.splits import check_splits, load_split, present_splits, split_path, union
+from leo_lightning.data.splits import check_splits, load_split, load_splits, split_path, unchanged, union
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 
@@ -95,7 +95,6 @@ class EpisodeDataModule(TaskDataModule):
         self.renormalize = renormalize
         self.train_on_val = train_on_val
         self.in_memory = in_memory
-        self._stored: dict[str, FeatureBank] = {}  # by split, as in its file
         self._tables: dict[str, Tensor] = {}
         self._files: dict[str, RowFile] = {}
         self._record: FeatureRecord | None = None
@@ -103,7 +102,7 @@ class EpisodeDataModule(TaskDataModule):
     @property
     def embedding_size(self) -> int:
         """E, read from the first feature file there is."""
-        return next(iter(self._available().values())).embedding_size
+        return next(iter(self._available.values())).embedding_size
 
     def bank(self, split: str) -> FeatureBank:
         """Return the features of a split; for `train` with `train_on_val`, of train and val together."""
@@ -142,7 +141,7 @@ class EpisodeDataModule(TaskDataModule):
         """Open the splits of a stage and refuse those from which no episode can be drawn."""
         if stage == "validate" and self.train_on_val:
             raise InputError("data.train_on_val is true: the validation classes were trained on; use test")
-        check_splits(self._available())
+        check_splits(self._available)
         for split in self.splits(stage):
             self._check_size(split)
             if self.in_memory and split not in self._tables:
@@ -154,7 +153,7 @@ class EpisodeDataModule(TaskDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint's record, under this class's name, of how its embeddings were made."""
-        fingerprints = {split: bank.fingerprint for split, bank in self._available().items()}
+        fingerprints = {split: bank.fingerprint for split, bank in self._available.items()}
         return FeatureRecord(self.normalization, self.provenance("train"), fingerprints).state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -285,15 +284,22 @@ class EpisodeDataModule(TaskDataModule):
             )
 
     def stored(self, split: str) -> FeatureBank:
-        """Return the features of a split as its file has them; it is opened once."""
-        if split not in self._stored:
-            self._stored[split] = synthesize()[split] if self.root is None else load_split(self.root, split)
-        return self._stored[split]
+        """Return the features of a split as its file has them; `load_split` explains why one is missing."""
+        if self.root is not None and split not in self._available:
+            return load_split(self.root, split)
+        return self._available[split]
 
+    @cached_property
     def _available(self) -> dict[str, FeatureBank]:
-        present = list(synthesize()) if self.root is None else present_splits(self.root)
-        # in an empty folder, the error about train explains the rest
-        return {split: self.stored(split) for split in present or ["train"]}
+        """The features of all splits, as in their files, which are opened once and together."""
+        if self.root is None:
+            return synthesize()
+        with unchanged(self.root):
+            banks = load_splits(self.root)
+            if not self.in_memory:
+                for split, bank in banks.items():
+                    self._files[split] = RowFile(split_path(self.root, split), bank.embeddings)
+        return banks
 
     def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:
         """Return embeddings as the learner sees them, on the device: from its table, or from the disk."""
@@ -312,6 +318,4 @@ class EpisodeDataModule(TaskDataModule):
             return embeddings[rows]
         if self.root is None or (split == "train" and self.train_on_val):  # these lie in memory
             return embeddings[rows.cpu()]
-        if split not in self._files:
-            self._files[split] = RowFile(split_path(self.root, split), embeddings)
         return self._files[split].read(rows.cpu())

@@ -5,6 +5,7 @@ provenance. Reading it executes nothing, and maps it into memory instead of copy
 """
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from leo_lightning.common.errors import InputError, one_line, without_controls
+from leo_lightning.common.web_page import refuse_page
 from leo_lightning.data.bank import FeatureBank
 
 FORMAT = "leo-lightning features"
@@ -47,6 +49,7 @@ def load_bank(path: Path) -> FeatureBank:
                 )
             embeddings, labels = file.get_tensor("embeddings"), file.get_tensor("labels")
     except SafetensorError as error:
+        refuse_page(path, str(path))
         raise InputError(
             f"{path}: is damaged, or not a safetensors file ({one_line(error)}); copy or import it again"
         ) from None
@@ -105,7 +108,7 @@ def save_bank(bank: FeatureBank, path: Path) -> None:
 def sort_header(path: Path) -> None:
     """Sort the entries of a safetensors file's header, which its library writes in a random order.
 
-    The same content then is the same file, to the last byte.
+    The same content then is the same file, to the last byte. It is on the disk when this returns.
     """
     with path.open("rb+") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -115,3 +118,5 @@ def sort_header(path: Path) -> None:
         assert len(text) == length
         file.seek(8)
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,14 +1,15 @@
 """A folder of feature files: train, val and test, which share no class."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 
 import torch
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.common.files import whole_file
+from leo_lightning.common.file_lock import file_lock
+from leo_lightning.common.files import part_of, whole_file
 from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.feature_file import IMPORT_COMMAND, load_bank, save_bank
 
@@ -28,6 +29,30 @@ def split_path(root: Path, split: str) -> Path:
 def present_splits(root: Path) -> list[str]:
     """Return the splits that lie under `root`."""
     return [split for split in SPLITS if split_path(root, split).is_file()]
+
+
+def load_splits(root: Path) -> dict[str, FeatureBank]:
+    """Read the splits of a folder, which are of one data set even if another process replaces them meanwhile.
+
+    Raises:
+        InputError: there is no split, one cannot be read (see `load_split`), or they were replaced meanwhile.
+    """
+    with unchanged(root):
+        return {split: load_split(root, split) for split in present_splits(root) or SPLITS[:1]}
+
+
+@contextmanager
+def unchanged(root: Path) -> Iterator[None]:
+    """Raise an InputError in the end if the splits of a folder are not the files that they were before."""
+    before = _identities(root)
+    yield
+    if _identities(root) != before:
+        raise InputError(f"{root}: features were replaced while they were read; run the same command again")
+
+
+def _identities(root: Path) -> list[tuple[int, int]]:
+    paths = [split_path(root, split) for split in present_splits(root)]
+    return [(status.st_ino, status.st_mtime_ns) for path in paths for status in [path.stat()]]
 
 
 def load_split(root: Path, split: str) -> FeatureBank:
@@ -110,20 +135,21 @@ def save_splits(
 ) -> dict[str, FeatureBank]:
     """Write the splits of a data set into `root`: all of them, or nothing.
 
-    They get their names when all are complete. The splits are taken one at a time, so a generator needs
-    memory for one only.
+    When all are on the disk the old splits are removed, and only then the new ones get their names: a kill
+    may leave some of a data set, but never splits of two. The splits are taken one at a time, so a generator
+    needs memory for one only.
 
     Args:
         banks: pairs of split name and bank.
         root: the folder; made if missing. Other files in it are left alone.
-        overwrite: replace all splits in `root`: old and new ones never mix.
+        overwrite: replace all splits in `root`.
 
     Returns:
         The splits, read back from their files.
 
     Raises:
-        InputError: `root` holds splits already or cannot be written, a split's embeddings are all equal, or
-            two splits share a class or differ in embedding size.
+        InputError: `root` holds splits already, cannot be written, or is being written by another process; a
+            split's embeddings are all equal, or two splits share a class or differ in embedding size.
     """
     check_vacant(root, overwrite)
     created = [folder for folder in (root, *root.absolute().parents) if not folder.exists()]
@@ -132,6 +158,10 @@ def save_splits(
         for folder in reversed(created):
             stack.callback(_remove_if_empty, folder)
         root.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(claim(root))
+        check_vacant(root, overwrite)  # once more: another process may just have finished
+        for split in SPLITS:  # left by a killed process
+            part_of(split_path(root, split)).unlink(missing_ok=True)
         for split, bank in banks:
             check_splits(saved | {split: bank})
             part = stack.enter_context(whole_file(split_path(root, split)))
@@ -139,9 +169,20 @@ def save_splits(
             # Read back, it lies on disk; its arrays can be freed before the next split is read.
             saved[split] = load_bank(part)
             del bank
-    for split in set(SPLITS) - set(saved):
-        split_path(root, split).unlink(missing_ok=True)
+        remove_splits(root)
     return {split: load_split(root, split) for split in saved}
+
+
+def claim(root: Path) -> AbstractContextManager[None]:
+    """Keep other processes from writing features into `root`; for these it raises an InputError."""
+    held = f"{root}: another import or extraction is at work here; wait for its end, or name another folder"
+    return file_lock(root / ".lock", held)
+
+
+def remove_splits(root: Path) -> None:
+    """Remove the splits in `root`, to put those of another data set in their place."""
+    for split in SPLITS:
+        split_path(root, split).unlink(missing_ok=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """`python -m leo_lightning images`: its downloads, its output, and what it leaves behind."""
 
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from leo_lightning.commands.features import AUTHORS_URL
+from leo_lightning.common.learn2learn import learn2learn_module
 from leo_lightning.images.sources import cifar_fs, mini_imagenet
 from tests import tiny_run
 from tests.common.server import Behaviour, serve_site
@@ -177,7 +180,7 @@ def test_wrong_checksum_leaves_nothing(
 
 
 RECORDS: dict[str, tuple[bytes, str]] = {
-    "a page": (b"<html>Log in to the hotel's network</html>", "is not a record of files and checksums (JSON"),
+    "a page": (b"<html>Log in to the hotel's network</html>", "the server sent a web page, not a file"),
     "a list": (b"[]", "is not a record of files and checksums (TypeError)"),
     "something else": (b"{}", "is not a record of files and checksums (KeyError)"),
     "files without checksums": (
@@ -280,3 +283,27 @@ def test_homes_are_those_of_the_publishers():
     """Catches a wrong default address."""
     assert cifar_fs.HOME == "https://www.cs.toronto.edu/~kriz"
     assert mini_imagenet.HOME == "https://zenodo.org"
+
+
+def test_addresses_that_are_built_in_are_encrypted():
+    """Catches files that everybody on the way may change."""
+    modules = [importlib.import_module(f"leo_lightning.images.sources.{n.replace('-', '_')}") for n in MAKERS]
+    backbones = learn2learn_module("vision.models", "a test")._BACKBONE_URLS.values()
+    urls = [url for models in backbones for kinds in models.values() for url in kinds.values()]
+    for url in (AUTHORS_URL, *(module.HOME for module in modules), *urls):
+        assert url.startswith("https://")
+
+
+def test_another_file_among_the_archives_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Catches somebody's own archive removed, and a download that must be asked for twice."""
+    files = files_of("omniglot", tmp_path / "src", monkeypatch)
+    mine = tmp_path / "out.download" / "images_background.zip"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    with serve_site(files) as home:
+        assert main(["download", "omniglot", str(tmp_path / "out"), "--url", home]) == 0
+    assert "; set aside as images_background.zip.aside\n" in capsys.readouterr().err
+    assert sources.tree(tmp_path / "out.download") == ["images_background.zip.aside"]
+    assert mine.with_name("images_background.zip.aside").read_bytes() == b"mine"

@@ -25,6 +25,7 @@ class Behaviour:
     cut_after: int | None = None  # closes the connection after so many bytes
     length: bool = True  # says how long the content is
     status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
     asked: list[str | None] = field(default_factory=list)
 
 
@@ -81,6 +82,8 @@ def answer(handler: BaseHTTPRequestHandler, behaviour: Behaviour) -> None:
         handler.send_header("ETag", behaviour.tag)
     if behaviour.modified:
         handler.send_header("Last-Modified", behaviour.modified)
+    for name, value in behaviour.headers.items():
+        handler.send_header(name, value)
     handler.end_headers()
     end = len(content) if behaviour.cut_after is None else start + behaviour.cut_after
     with suppress(ConnectionError):  # a client that does not like the answer hangs up

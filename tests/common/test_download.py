@@ -1,16 +1,22 @@
 """The downloader, against a server on this machine that behaves well, or badly in one way."""
 
+import base64
 import errno
 import os
 import re
 import shutil
 import socket
+import threading
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from leo_lightning.common import download as module
 from leo_lightning.common.download import download
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.file_lock import file_lock
 from tests.common.server import CONTENT, MD5, Behaviour, serve
 
 
@@ -226,13 +232,108 @@ def test_wrong_checksum_leaves_nothing(tmp_path: Path):
     assert os.listdir(tmp_path) == []
 
 
-def test_damaged_file_that_is_there_is_removed(tmp_path: Path):
-    """Catches a file believed because it has the right name, for ever."""
+def damaged(path: Path) -> str | None:
+    """The file is the right one if it is as long as the server's."""
+    return None if path.stat().st_size == len(CONTENT) else "it is of another length"
+
+
+@pytest.mark.parametrize("check", [{"md5": MD5}, {"fault": damaged}], ids=["md5", "fault"])
+def test_another_file_that_is_there_is_set_aside(
+    check: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a file believed because it has the right name, for ever, and somebody's own file removed."""
     path = tmp_path / "a.zip"
-    path.write_bytes(b"damaged")
+    path.write_bytes(b"mine")
     with serve(Behaviour()) as url:
-        with pytest.raises(InputError, match="run the same command again to download it anew"):
-            download(url, path, MD5)
-        assert os.listdir(tmp_path) == []
-        download(url, path, MD5)
+        download(url, path, **check)
+    assert path.read_bytes() == CONTENT
+    assert (tmp_path / "a.zip.aside").read_bytes() == b"mine"
+    assert sorted(os.listdir(tmp_path)) == ["a.zip", "a.zip.aside"]
+    note = capsys.readouterr().err
+    assert note.startswith(f"note: {path}: it")
+    assert note.endswith("; set aside as a.zip.aside\n")
+
+
+def test_another_file_than_asked_for_leaves_nothing(tmp_path: Path):
+    """Catches a file kept that the caller cannot read."""
+    with (
+        serve(Behaviour(b"short")) as url,
+        pytest.raises(InputError, match=r"damaged .* \(it is of another length\), and was removed"),
+    ):
+        download(url, tmp_path / "a.zip", fault=damaged)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_is_there_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a cache that must be writable, and the part of a download whose file was brought along."""
+    path = tmp_path / "a.zip"
+    path.write_bytes(CONTENT)
+    path.with_name("a.zip.part").touch()
+    path.with_name("a.zip.part.json").touch()
+    monkeypatch.setattr(module, "file_lock", None)
+    download("https://127.0.0.1:1/a.zip", path, MD5)
     assert_complete(path)
+
+
+def test_one_process_downloads_and_the_others_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches two processes that write into one part file, and a file downloaded twice."""
+    path, behaviour = tmp_path / "a.zip", Behaviour()
+    with serve(behaviour) as url:
+        with file_lock(tmp_path / "a.zip.lock"):
+            thread = threading.Thread(target=download, args=(url, path))
+            thread.start()
+            thread.join(0.2)
+            path.write_bytes(CONTENT)
+        thread.join(30)
+    assert behaviour.asked == []
+    assert_complete(path)
+    assert capsys.readouterr().err == f"note: {path}: another process downloads it; waiting for its end\n"
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_checksum_that_google_sends(right: bool, tmp_path: Path):
+    """Catches a damaged file whose checksum the server has told."""
+    behaviour, path = Behaviour(), tmp_path / "a.zip"
+    sent = base64.b64encode(bytes.fromhex(MD5 if right else MD5[::-1])).decode()
+    behaviour.headers["x-goog-hash"] = f"crc32c=n03x6A==,md5={sent}"
+    with serve(behaviour) as url:
+        cut(path, behaviour, url)
+        if right:
+            download(url, path)
+            assert_complete(path)
+        else:
+            with pytest.raises(InputError, match=rf"its MD5 is {MD5}, not {MD5[::-1]}\), and was removed"):
+                download(url, path)
+            assert os.listdir(tmp_path) == []
+
+
+PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><head><title>Sign in &amp;\n\x1b[1m go</title></head></html>"
+
+
+def test_a_web_page_is_no_file(tmp_path: Path):
+    """Catches a login or warning saved as an archive, and good bytes lost because the login has expired."""
+    behaviour, path = Behaviour(), tmp_path / "a.zip"
+    said = r"zip: the server sent a web page \('Sign in & \?\[1m go'\), not a file; open the address"
+    with serve(behaviour) as url:
+        for there in ([], ["a.zip.part", "a.zip.part.json"]):
+            behaviour.content, behaviour.tag, before = PAGE, None, behaviour.content
+            with pytest.raises(InputError, match=said) as caught:
+                download(url, path)
+            assert "\n" not in str(caught.value)
+            assert sorted(os.listdir(tmp_path)) == there
+            behaviour.content, behaviour.tag = before, '"one"'
+            if not there:
+                cut(path, behaviour, url)
+        download(url, path)
+    assert behaviour.asked[-1] == "bytes=300000-"
+    assert_complete(path)
+
+
+def test_https_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a redirect on which everybody on the way may change the file."""
+    plain = urllib.request.urlopen
+    with serve(Behaviour()) as url:
+        monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: plain(url, timeout=timeout))
+        with pytest.raises(InputError, match=f"^https://host/a.zip: leads to {url}, which is not https;"):
+            download("https://host/a.zip", tmp_path / "a.zip")
+    assert os.listdir(tmp_path) == []

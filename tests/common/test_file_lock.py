@@ -47,13 +47,15 @@ def test_a_killed_process_releases_its_lock(tmp_path: Path):
 
 
 def test_a_lock_is_waited_for(tmp_path: Path):
-    """Catches two threads that both hold it, and a wait that never ends."""
+    """Catches two threads that both hold it, one in a file that is removed, and a wait that never ends."""
     path, held, order = tmp_path / "lock", threading.Event(), []
 
     def second() -> None:
         held.wait()
         with file_lock(path):
             order.append("second")
+            with pytest.raises(InputError, match=r"^in use$"), file_lock(path, "in use"):
+                order.append("third")
 
     thread = threading.Thread(target=second)
     thread.start()
@@ -63,6 +65,7 @@ def test_a_lock_is_waited_for(tmp_path: Path):
         order.append("first")
     thread.join(30)
     assert order == ["first", "second"]
+    assert not path.exists()
 
 
 def test_an_error_of_the_work_is_not_taken_for_a_held_lock(tmp_path: Path):

@@ -14,12 +14,13 @@ from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.data import splits
+from leo_lightning.data import datamodule, splits
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.feature_file import load_bank, save_bank
-from leo_lightning.data.splits import SPLITS, load_split, split_path
+from leo_lightning.data.row_file import RowFile
+from leo_lightning.data.splits import SPLITS, load_split, save_splits, split_path
 from leo_lightning.data.synthetic import CLASSES, synthesize
 
 SIZES = {"train": (25, 20, 31, 22, 40, 21), "val": (20,) * 5, "test": (30, 24, 24, 26, 24)}
@@ -495,6 +496,18 @@ def test_features_on_disk_stay_there(tmp_path: Path):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     on_disk, in_memory = (float(line) for line in done.stdout.split())
     assert on_disk < size / 2 < size < in_memory
+
+
+def test_features_on_disk_are_those_that_were_checked(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches rows read from features that another process has imported since the others were opened."""
+
+    def open_late(path: Path, embeddings: torch.Tensor) -> RowFile:
+        save_splits([(split, load_bank(split_path(root, split))) for split in SPLITS], root, overwrite=True)
+        return RowFile(path, embeddings)
+
+    monkeypatch.setattr(datamodule, "RowFile", open_late)
+    with pytest.raises(InputError, match="features were replaced while they were read"):
+        EpisodeDataModule(str(root), in_memory=False).setup("test")
 
 
 # Synthetic features

@@ -1,5 +1,6 @@
 """A folder of splits."""
 
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,21 @@ import pytest
 import torch
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.data.feature_file import save_bank
-from leo_lightning.data.splits import SPLITS, check_splits, load_split, save_splits, split_path, union
+from leo_lightning.data import splits
+from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.feature_file import load_bank, save_bank
+from leo_lightning.data.splits import (
+    SPLITS,
+    check_splits,
+    claim,
+    load_split,
+    load_splits,
+    save_splits,
+    split_path,
+    union,
+)
 from tests.data.banks import make_bank
+from tests.killed import killed
 
 
 def test_load_split_says_which_splits_are_there(tmp_path: Path):
@@ -98,3 +111,61 @@ def test_splits_in_place_are_replaced_only_on_request(tmp_path: Path):
     assert load_split(tmp_path, "train").class_names == ("c",)
     with pytest.raises(InputError, match="is a file"):
         save_splits({"train": make_bank(["c"])}.items(), tmp_path / "notes.txt")
+
+
+def data_set(name: str, *names: str) -> dict[str, FeatureBank]:
+    """Splits whose classes begin with the name of the data set."""
+    return {split: make_bank([f"{name} {split}"], split=split) for split in names}
+
+
+def sets_in(root: Path) -> set[str]:
+    """Names of the data sets of which splits lie in a folder."""
+    banks = [load_bank(path) for path in root.glob("*.safetensors")]
+    return {name.split()[0] for bank in banks for name in bank.class_names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("new", [SPLITS, SPLITS[:1]])
+def test_a_kill_never_mixes_two_data_sets(new: tuple[str, ...], tmp_path: Path):
+    """Catches a new train beside an old test, and temporary files that stay for ever."""
+    for moment in itertools.count(1):
+        root = tmp_path / str(moment)
+        save_splits(data_set("old", *SPLITS).items(), root)
+
+        def again(*_: object) -> None:
+            save_splits(data_set("new", *new).items(), root, overwrite=True)  # noqa: B023
+
+        was_killed = killed(moment, again)
+        assert len(sets_in(root)) <= 1
+        (root / ".test.safetensors.part").touch()  # left by an import of other splits, killed as well
+        again()
+        assert sets_in(root) == {"new"}
+        assert sorted(os.listdir(root)) == sorted(f"{split}.safetensors" for split in new)
+        if not was_killed:
+            break
+    assert moment > 2 * len(new)  # renames, and removals of what they replace
+
+
+def test_a_reader_never_mixes_two_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a reader that opens the train split just before an import, and the test split just after it."""
+    save_splits(data_set("old", *SPLITS).items(), tmp_path)
+
+    def load_slowly(path: Path) -> FeatureBank:
+        bank = load_bank(path)
+        monkeypatch.setattr(splits, "load_bank", load_bank)
+        save_splits(data_set("new", *SPLITS).items(), tmp_path, overwrite=True)
+        return bank
+
+    monkeypatch.setattr(splits, "load_bank", load_slowly)
+    with pytest.raises(InputError, match=r"features were replaced while they were read; run .* again"):
+        load_splits(tmp_path)
+    assert {bank.class_names[0].split()[0] for bank in load_splits(tmp_path).values()} == {"new"}
+
+
+def test_two_writers_at_once_are_refused(tmp_path: Path):
+    """Catches two imports that write their splits into the same temporary files."""
+    with claim(tmp_path):
+        with pytest.raises(InputError, match="another import or extraction is at work here"):
+            save_splits(data_set("a", "train").items(), tmp_path)
+        assert os.listdir(tmp_path) == [".lock"]
+    save_splits(data_set("a", "train").items(), tmp_path)

@@ -13,7 +13,7 @@ from leo_lightning.images.sources import mini_imagenet
 from tests.common.server import Behaviour, serve_site
 from tests.data.importers.test_pickles import Call
 from tests.images import sources
-from tests.refusals import Case, World, text
+from tests.refusals import PAGE, Case, World, text
 
 NPZ = "images import a.npz out --val a"
 OMNIGLOT, CIFAR, MINI, TIERED = (
@@ -118,6 +118,10 @@ IMAGES = {
         "images import a.npz file/out --val a",
         "cannot be written",
         lambda world: [npz()(world), text("file", "")(world)],
+    ),
+    "page in place of an npz": Case(NPZ, "a.npz: is a web page ('Log in & go')", text("a.npz", PAGE)),
+    "page in place of a published archive": Case(
+        CIFAR.replace("src", "a.tgz"), "a.tgz: is a web page ('Log in & go')", text("a.tgz", PAGE)
     ),
     "no such source": Case(NPZ, "a.npz: No such file"),
     "source of another kind": Case(

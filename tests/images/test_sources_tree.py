@@ -37,6 +37,29 @@ def test_images_lie_in_their_folders(tmp_path: Path):
     assert os.listdir(tmp_path / "new") == ["out"]
 
 
+def test_what_a_killed_import_left_is_removed(tmp_path: Path):
+    """Catches thousands of images that stay for ever, and images of another data set among these."""
+    old = tmp_path / ".out.part" / "train" / "old"
+    old.mkdir(parents=True)
+    (old / "1.png").touch()
+    write_tree(iter(GOOD), tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+    assert classes(tmp_path / "out")["train"] == {"a": 2}
+
+
+def test_two_imports_into_one_folder_are_refused(tmp_path: Path):
+    """Catches two processes that write into each other's images."""
+
+    def pictures() -> Iterator[Picture]:
+        yield GOOD[0]
+        with pytest.raises(InputError, match=r"out: another process writes it; wait for its end$"):
+            write_tree(iter(GOOD), tmp_path / "out")
+        yield from GOOD[1:]
+
+    assert write_tree(pictures(), tmp_path / "out")["train"] == {"a": 2}
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def refuse(bad: Picture, message: str, folder: Path) -> None:
     with pytest.raises(InputError, match=message) as caught:
         write_tree(iter([*GOOD, bad]), folder / "out")

@@ -12,7 +12,7 @@ from leo_lightning.commands.compare.plan import SHARED, Method, Plan
 from leo_lightning.commands.train import train_parser
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.splits import load_split, present_splits
+from leo_lightning.data.splits import load_split, load_splits
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.learners.learner import Learner
 
@@ -80,8 +80,8 @@ def load_banks(plan: Plan) -> dict[str, FeatureBank]:
     """Load the splits of the plan's features; they must have a test split."""
     if plan.root is None:
         return dict(synthesize())
-    splits = dict.fromkeys([*present_splits(plan.root), "test"])
-    return {split: load_split(plan.root, split) for split in splits}
+    banks = load_splits(plan.root)
+    return banks if "test" in banks else banks | {"test": load_split(plan.root, "test")}  # which says so
 
 
 def digest_of(banks: dict[str, FeatureBank]) -> str:

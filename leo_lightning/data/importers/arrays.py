@@ -11,6 +11,7 @@ import numpy as np
 from leo_lightning.common.errors import InputError, one_line
 from leo_lightning.common.files import checksum_of
 from leo_lightning.common.torch_files import load_torch
+from leo_lightning.common.web_page import refuse_page
 from leo_lightning.data.importers.sources import (
     EMBEDDINGS,
     LABELS,
@@ -86,6 +87,7 @@ def _load(path: Path) -> np.ndarray | dict[str, Any]:
     except InputError:
         raise
     except Exception as error:  # a damaged header is Python text that can fail in many ways
+        refuse_page(path, str(path))
         raise InputError(f"{path}: cannot be read by numpy ({one_line(error)})") from None
 
 

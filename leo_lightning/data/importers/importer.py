@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.web_page import refuse_page
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.importers.arrays import folder_arrays
 from leo_lightning.data.importers.authors import UNKNOWN, authors_sets, choose_set, split_keys
@@ -80,6 +81,7 @@ def _find(src: Path, dataset: str | None, crop: str | None) -> tuple[str, str, d
     if not src.exists():
         raise InputError(f"{src}: no such file or folder")
     if not src.is_dir() and (src.suffix == ".npz" or not zipfile.is_zipfile(src)):
+        refuse_page(src, str(src))
         raise InputError(f"{src}: is neither a folder nor a zip archive; give the folder that holds it")
     sets, arrays = authors_sets(src), folder_arrays(src)
     if sets and arrays:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from leo_lightning.common.errors import InputError, one_line
+from leo_lightning.common.web_page import START, refuse_page
 
 # Booleans, integers, floats, byte strings, text, and Python objects (which come back as a list).
 _DTYPE_CODE = re.compile(r"\?|b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")
@@ -176,7 +177,7 @@ def load_pickle(source: Path | io.BufferedIOBase, name: str | None = None) -> ob
     Raises:
         InputError: the pickle names anything but arrays and plain containers, or it is cut short or damaged.
     """
-    name = name or str(source)
+    name, content = name or str(source), b""
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:
@@ -194,6 +195,7 @@ def load_pickle(source: Path | io.BufferedIOBase, name: str | None = None) -> ob
         raise InputError(f"{name}: cannot be read ({error.strerror or error})") from None
     # A damaged pickle can fail in any opcode with nearly any exception; all mean the same to the user.
     except Exception as error:
+        refuse_page(content[:START], name)
         raise InputError(f"{name}: is cut short, damaged or not a pickle ({one_line(error)})") from None
 
 

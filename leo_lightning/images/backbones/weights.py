@@ -19,6 +19,8 @@ from leo_lightning.common.download import download
 from leo_lightning.common.errors import InputError, nearest, one_line, printable
 from leo_lightning.common.learn2learn import learn2learn_module
 from leo_lightning.common.torch_files import load_torch
+from leo_lightning.common.web_page import refuse_page
+from leo_lightning.common.zenodo import zenodo_md5
 from leo_lightning.data.feature_file import sort_header
 from leo_lightning.images.backbones.backbone import Backbone
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE, Recipe
@@ -140,6 +142,7 @@ def _read(path: Path) -> tuple[Recipe | None, dict[str, Tensor]]:
                 header = file.metadata() or {}
             return _header_recipe(header, path), load_file(path)
         except (SafetensorError, OSError) as error:
+            refuse_page(path, str(path))
             raise InputError(f"{path}: cannot be read ({one_line(error)}); name another file") from None
     content = load_torch(path)
     recipe = run_recipe(content, str(path))
@@ -250,11 +253,13 @@ def _learn2learn_weights(backbone: str, dataset: str) -> dict[str, Tensor]:
         )
     url = urls[dataset][model]["default"]
     path = Path(torch.hub.get_dir()) / "learn2learn" / "pretrained_models" / dataset / f"{model}.pth"
-    download(url, path)
+    download(url, path, md5=None if path.is_file() else zenodo_md5(url), fault=_fault)
+    return _read(path)[1]
+
+
+def _fault(path: Path) -> str | None:
+    """Return why a downloaded file cannot be used."""
     try:
-        return _read(path)[1]
+        _read(path)
     except InputError:
-        path.unlink(missing_ok=True)
-        raise InputError(
-            f"{url}: the server did not send weights; try again later, or name a file with --weights"
-        ) from None
+        return "it holds no weights"

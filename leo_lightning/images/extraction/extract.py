@@ -13,7 +13,7 @@ from rich.console import Console
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.files import whole_file
 from leo_lightning.data.bank import FeatureBank, listed
-from leo_lightning.data.splits import load_split, present_splits, save_splits
+from leo_lightning.data.splits import load_splits, save_splits
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from leo_lightning.images.backbones.weights import digest, save_backbone
 from leo_lightning.images.extraction.embedder import Embedded, Embedder
@@ -101,7 +101,7 @@ def extract(
             (folder / BACKBONE_FILE).rename(folder / "finished" / BACKBONE_FILE)
             commit(folder, folder / "finished")
         publish(folder)
-    return {split: load_split(dst, split) for split in present_splits(dst)}
+    return load_splits(dst)
 
 
 def _embed(

@@ -25,10 +25,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.common.file_lock import file_lock
 from leo_lightning.common.files import cannot_write, whole_file
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.splits import SPLITS, UNFINISHED, check_vacant, split_path
+from leo_lightning.data.splits import SPLITS, UNFINISHED, check_vacant, claim, split_path
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from leo_lightning.images.extraction.embedder import Embedded
 from leo_lightning.images.folder import ImageSplit
@@ -165,15 +164,15 @@ def work_folder(
 
     Raises:
         InputError: `dst` holds features or an unfinished extraction with other settings, or another process
-            is at work there.
+            is writing there.
     """
     check_free(dst, overwrite)
     folder, made = dst / UNFINISHED, [path for path in (dst, *dst.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = f"{dst}: another extraction is at work here; name another folder with --out"
-        with file_lock(folder / "lock", held):
+        dst.mkdir(parents=True, exist_ok=True)
+        with claim(dst):
             try:
+                folder.mkdir(exist_ok=True)
                 _begin(folder, settings, overwrite, report)
                 yield folder
             finally:
@@ -210,9 +209,12 @@ def commit(folder: Path, finished: Path) -> None:
 def publish(folder: Path) -> None:
     """Move complete files into place, and remove the work folder."""
     complete = folder / "complete"
-    for name in (*(split_path(complete, split).name for split in SPLITS), BACKBONE_FILE):
-        if (complete / name).exists():
-            os.replace(complete / name, folder.parent / name)
+    names = [*(split_path(complete, split).name for split in SPLITS), BACKBONE_FILE]
+    names = [name for name in names if (complete / name).exists()]
+    for name in names:  # first of all, so that a kill never leaves files of two data sets
+        (folder.parent / name).unlink(missing_ok=True)
+    for name in names:
+        os.rename(complete / name, folder.parent / name)
     complete.rmdir()  # from here on the extraction has ended, whatever is left
     shutil.rmtree(folder)
 
@@ -234,9 +236,9 @@ def _begin(
         if not overwrite:
             raise InputError(f"{line}; use the same settings, name another folder, or add --overwrite")
         report(f"{line}, which is discarded")
-    kept = {folder / "lock"}
+    kept = set[Path]()
     if stored == wanted:  # nothing else that a killed process has left is of use
-        kept |= {folder / _SETTINGS, folder / "complete", *folder.glob(_SHARDS)}
+        kept = {folder / _SETTINGS, folder / "complete", *folder.glob(_SHARDS)}
     for path in set(folder.iterdir()) - kept:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with whole_file(folder / _SETTINGS) as part:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from leo_lightning.common.errors import InputError, one_line, printable
+from leo_lightning.common.web_page import refuse_page
 from leo_lightning.data.importers.sources import check_inflation
 from leo_lightning.images.sources.picture import Picture, Pictures, check_images, class_names_of, png_of
 
@@ -58,6 +59,7 @@ def _arrays(src: Path) -> dict[str, object]:
     except (InputError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # a damaged header is Python text, which can fail in many ways
+        refuse_page(src, str(src))
         raise InputError(
             f"{src}: is not an npz file of {', '.join(_ARRAYS)} ({one_line(error)}); copy it again, or name "
             "its data set with --dataset"

@@ -1,12 +1,13 @@
 """The files that a data set is published as: downloaded from their server, or brought along."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from leo_lightning.common.download import download, md5_of
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.web_page import refuse_page
+from leo_lightning.common.zenodo import zenodo_record
 
 
 class File(NamedTuple):
@@ -34,7 +35,7 @@ def fetch(files: Sequence[File], home: str, folder: Path) -> list[Path]:
         InputError: a download fails (`leo_lightning.common.download`), or a checksum differs.
     """
     records = {file.record for file in files if file.record is not None}
-    checksums = {record: _checksums(f"{home}/{record}", folder) for record in records}
+    checksums = {record: zenodo_record(f"{home}/{record}") for record in records}
     paths = []
     for file in files:
         md5 = file.md5 if file.record is None else checksums[file.record].get(file.name)
@@ -42,23 +43,6 @@ def fetch(files: Sequence[File], home: str, folder: Path) -> list[Path]:
             raise InputError(f"{home}/{file.record}: does not list '{file.name}'; it may have changed")
         paths.append(download(f"{home}/{file.address}", folder / file.name, md5))
     return paths
-
-
-def _checksums(url: str, folder: Path) -> dict[str, str]:
-    """Return the MD5 of each file in a Zenodo record: files[].key, files[].checksum "md5:…"."""
-    path = folder / "record.json"
-    path.unlink(missing_ok=True)
-    download(url, path)
-    try:
-        files = json.loads(path.read_bytes())["files"]
-        return {file["key"]: file["checksum"].removeprefix("md5:") for file in files}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{url}: is not a record of files and checksums ({type(error).__name__}); check the address, or "
-            "try again later"
-        ) from None
-    finally:
-        path.unlink()
 
 
 def locate(files: Sequence[File], src: Path) -> list[Path]:
@@ -77,6 +61,7 @@ def locate(files: Sequence[File], src: Path) -> list[Path]:
         raise InputError(f"{src}: is a file; name the folder of {', '.join(file.name for file in files)}")
     for file, path in zip(files, paths, strict=True):
         if file.md5 is not None and (md5 := md5_of(path)) != file.md5:
+            refuse_page(path, str(path))
             raise InputError(
                 f"{path}: is not the published {file.name} (its MD5 is {md5}, not {file.md5}); download it "
                 "again"

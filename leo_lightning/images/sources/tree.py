@@ -1,12 +1,13 @@
 """Writes images into folders: all of a data set, or nothing."""
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from leo_lightning.common.errors import InputError, printable
+from leo_lightning.common.file_lock import file_lock
 from leo_lightning.common.files import cannot_write
 from leo_lightning.images.sources.picture import Picture
 
@@ -23,7 +24,8 @@ def check_vacant(dst: Path) -> None:
 def write_tree(pictures: Iterable[Picture], dst: Path) -> Counts:
     """Write `dst`/SPLIT/CLASS/IMAGE.png.
 
-    The images go into a folder beside `dst`, which is renamed when it is complete. A `/` in a class name
+    The images go into a folder beside `dst`, which is renamed when it is complete; one that a killed process
+    has left is removed. A `/` in a class name
     becomes `__`, because a class is one folder: `Greek/character01` goes to `Greek__character01`.
 
     Returns:
@@ -31,16 +33,21 @@ def write_tree(pictures: Iterable[Picture], dst: Path) -> Counts:
 
     Raises:
         InputError: a class is in two splits, cannot be the name of a folder, or shares a folder with another
-            class; an image comes twice; or `dst` exists or cannot be written.
+            class; an image comes twice; or `dst` exists, cannot be written, or is being written by another
+            process.
     """
     check_vacant(dst)
     parent = next(folder for folder in dst.absolute().parents if folder.exists())
     try:
-        with TemporaryDirectory(prefix=f".{dst.name}.", suffix=".tmp", dir=parent) as name:
-            tree = Path(name, "tree")
-            counts = _write_all(pictures, tree, dst)
-            dst.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(tree, dst)
+        with file_lock(parent / f".{dst.name}.lock", f"{dst}: another process writes it; wait for its end"):
+            tree = parent / f".{dst.name}.part"
+            try:
+                shutil.rmtree(tree, ignore_errors=True)
+                counts = _write_all(pictures, tree, dst)
+                dst.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(tree, dst)
+            finally:
+                shutil.rmtree(tree, ignore_errors=True)
     except OSError as error:
         raise cannot_write(dst, error) from None
     return counts

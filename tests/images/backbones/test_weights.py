@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -335,7 +336,14 @@ def test_learn2learns_weights_that_are_cut(
     assert behaviour.asked == [None, "bytes=10000-"]
 
 
-OTHER = "URL: the server did not send weights; try again later, or name a file with --weights"
+OTHER = (
+    "URL: the file was damaged on its way, or has changed (it holds no weights), and was removed; run the "
+    "same command again to download it anew"
+)
+PAGE = (
+    "URL: the server sent a web page, not a file; open the address in a browser to see what it asks for, or "
+    "download the file there"
+)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +352,7 @@ OTHER = "URL: the server did not send weights; try again later, or name a file w
         (Behaviour(status=404), "URL: there is no such file (the server answered 404); check the address"),
         (
             Behaviour(b"<html>please log in</html>"),
-            OTHER,
+            PAGE,
         ),
         (
             Behaviour(saved({"a": Hostile()})),
@@ -359,6 +367,36 @@ def test_other_downloads_than_weights(
     url = address(behaviour)
     assert refusal(learn2learns).replace(url, "URL") == line
     assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_learn2learns_weights_that_are_damaged(
+    published: Published, address: Callable[[Behaviour], str], cache: Path
+):
+    """Catches a damaged file in the cache that needs the command twice, or stays for ever."""
+    address(Behaviour(published[1]))
+    learn2learns()
+    [path] = cache.rglob("*.pth")
+    path.write_bytes(published[1][:-1])
+    assert digest(learn2learns()) == digest(published[0])
+    assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.aside"]
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_learn2learns_weights_have_zenodos_checksum(
+    right: bool, published: Published, monkeypatch: pytest.MonkeyPatch, cache: Path
+):
+    """Catches weights that are not those of their publisher's record, and a record left in the cache."""
+    md5 = hashlib.md5(published[1] if right else b"x").hexdigest()
+    record = json.dumps({"files": [{"key": "a.pth", "checksum": f"md5:{md5}"}]}).encode()
+    site = {"/record/7/files/a.pth": Behaviour(published[1]), "/api/records/7": Behaviour(record)}
+    with serve_site(site) as home:
+        urls = learn2learn_module("vision.models", "a test")._BACKBONE_URLS
+        monkeypatch.setitem(urls["cifar-fs"]["cnn4"], "default", f"{home}/record/7/files/a.pth")
+        if right:
+            assert digest(learn2learns()) == digest(published[0])
+        else:
+            assert f", not {md5}), and was removed" in refusal(learn2learns)
+    assert len([path for path in cache.rglob("*") if path.is_file()]) == right
 
 
 def test_learn2learns_weights_for_another_network(published: Published, address: Callable[[Behaviour], str]):

@@ -1,6 +1,5 @@
 """Bad input of `features extract`, for test_refusals.py."""
 
-import fcntl
 import importlib
 import os
 import tempfile
@@ -12,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from leo_lightning.common.learn2learn import learn2learn_module
+from leo_lightning.data.splits import claim
 from leo_lightning.images.backbones.networks import build_network
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from leo_lightning.images.backbones.weights import FORMAT, save_backbone
@@ -114,9 +114,8 @@ def unfinished(world: World) -> None:
 
 def in_use(world: World) -> None:
     good(world)
-    (world.folder / "out" / ".extract").mkdir(parents=True)
-    lock = world.stack.enter_context((world.folder / "out" / ".extract" / "lock").open("w"))
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    (world.folder / "out").mkdir()
+    world.stack.enter_context(claim(world.folder / "out"))
 
 
 def of_another_release(world: World) -> None:
@@ -304,7 +303,7 @@ EXTRACTION = {
     ),
     "learn2learn's file is a page": Case(
         f"{PRETRAINED}:cifar-fs --backbone conv-4",
-        "the server did not send weights",
+        "the server sent a web page, not a file",
         published(Behaviour(b"<html>")),
     ),
     "timm has none": Case(
@@ -363,7 +362,7 @@ EXTRACTION = {
     ),
     "two extractions": Case(
         EXTRACT,
-        "another extraction is at work here",
+        "another import or extraction is at work here",
         in_use,
         keeps="out",
     ),

@@ -1,15 +1,11 @@
 """Whole extractions: the files that they write, and what is left when they are killed."""
 
-import fcntl
+import itertools
 import json
 import os
 import resource
 import shutil
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -21,7 +17,8 @@ from rich.console import Console
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.splits import SPLITS
+from leo_lightning.data.feature_file import load_bank
+from leo_lightning.data.splits import SPLITS, claim
 from leo_lightning.images.backbones.backbone import Backbone
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE, Recipe
 from leo_lightning.images.backbones.weights import digest, read_backbone
@@ -31,6 +28,7 @@ from leo_lightning.images.extraction.extract import extract
 from leo_lightning.images.folder import find_splits
 from tests.images.backbones.networks import conv4
 from tests.images.pictures import damaged, save, tree
+from tests.killed import killed
 
 FILES = sorted([*(f"{split}.safetensors" for split in SPLITS), BACKBONE_FILE])
 BATCH = 2
@@ -200,47 +198,6 @@ def test_progress_on_a_terminal(root: Path, tmp_path: Path):
 # Kills
 
 
-@contextmanager
-def forked() -> Iterator[int]:
-    """Fork: yield the child's process id in the parent, 0 in the child."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about threads, which have ended
-        child = os.fork()
-    try:
-        yield child
-    finally:
-        if child == 0:
-            os._exit(0)
-
-
-def killed(at: int, root: Path, out: Path) -> bool:
-    """Run in a child that is killed before its step number `at`, a change to the disk or a batch.
-
-    Returns:
-        Whether it was killed; otherwise it has finished.
-    """
-    changes = 0
-
-    def one_more(*_: object) -> None:
-        nonlocal changes
-        changes += 1
-        if changes == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def audit(event: str, arguments: tuple) -> None:
-        writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        if writes or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"):
-            one_more()
-
-    with forked() as child:
-        if child == 0:
-            sys.addaudithook(audit)
-            Run(root, out, stop=one_more)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
-
-
 @pytest.mark.slow
 def test_a_kill_anywhere_changes_nothing(tmp_path: Path):
     """Catches images lost or embedded twice, half a file, and leftovers in the way."""
@@ -248,12 +205,12 @@ def test_a_kill_anywhere_changes_nothing(tmp_path: Path):
     Run(root, tmp_path / "whole")
     whole = contents(tmp_path / "whole")
     at, seen = 0, set()
-    while killed(at := at + 1, root, tmp_path / f"out{at}"):
+    while killed(at := at + 1, lambda step: Run(root, tmp_path / f"out{at}", stop=step)):
         out = tmp_path / f"out{at}"
         for path in out.glob("*.safetensors"):
             assert path.read_bytes() == whole[path.name]
         if at % 5 == 0:  # a second time, elsewhere
-            killed(at // 2, root, out)
+            killed(at // 2, lambda step: Run(root, out, stop=step))  # noqa: B023
         run = Run(root, out)
         if run.error is None:
             assert contents(out) == whole
@@ -391,7 +348,7 @@ def test_changed_images_are_embedded_again(
     Also an extraction that starts over because of one image.
     """
     out = tmp_path / "out"
-    killed_before_the_end(root, out)
+    killed_before("save_splits", root, out)
     change(root)
     run = Run(root, out)
     totals = {split: len(bank) for split, bank in run.banks.items()}
@@ -406,11 +363,11 @@ def test_changed_images_are_embedded_again(
 def test_shards_of_other_lengths_do_not_mix(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches shards of an earlier run among the shards of this one."""
     out = tmp_path / "out"
-    killed_before_the_end(root, out)
+    killed_before("save_splits", root, out)
     save(root / "train" / "cat" / "0.png", 77)
     monkeypatch.setattr(shards, "SECONDS", 1e9)
     monkeypatch.setattr(shards, "BYTES", 2 * BATCH * 8 * 4)
-    killed_before_the_end(root, out)
+    killed_before("save_splits", root, out)
     assert sorted(path.name for path in (out / ".extract").glob("train-*")) == [
         "train-000000000.safetensors",
         "train-000000004.safetensors",
@@ -420,13 +377,14 @@ def test_shards_of_other_lengths_do_not_mix(root: Path, tmp_path: Path, monkeypa
     assert contents(out) == contents(tmp_path / "new")
 
 
-def killed_before_the_end(root: Path, out: Path) -> None:
-    def save_nothing(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
+
+def killed_before(step: str, root: Path, out: Path, *backbone: Backbone, **settings: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("leo_lightning.images.extraction.extract.save_splits", save_nothing)
-        Run(root, out)
+        patch.setattr(f"leo_lightning.images.extraction.extract.{step}", interrupt)
+        Run(root, out, *backbone, **settings)
 
 
 def test_damaged_shards_are_made_again(whole: dict[str, bytes], root: Path, tmp_path: Path):
@@ -566,13 +524,34 @@ def test_features_are_replaced_all_together(root: Path, tmp_path: Path):
     assert digest(read_backbone(out / BACKBONE_FILE)) == digest(conv4(2))
 
 
+@pytest.mark.slow
+def test_a_kill_never_mixes_two_data_sets(tmp_path: Path):
+    """Catches features of one backbone beside those of another, or beside another backbone."""
+    root = tree(tmp_path / "images", {"train": {"cat": 1}, "test": {"owl": 1}})
+    begun, whole = tmp_path / "begun", tmp_path / "whole"
+    Run(root, begun, conv4(1))
+    Run(root, whole, conv4(2))
+    killed_before("publish", root, begun, conv4(2), overwrite=True)
+    for moment in itertools.count(1):
+        out = shutil.copytree(begun, tmp_path / str(moment))
+        was_killed = killed(moment, lambda _: Run(root, out, conv4(2), overwrite=True))  # noqa: B023
+        made_by = {load_bank(path).provenance["weights_sha256"] for path in out.glob("[tv]*.safetensors")}
+        if (out / BACKBONE_FILE).exists():
+            made_by.add(digest(read_backbone(out / BACKBONE_FILE)))
+        assert len(made_by) <= 1
+        Run(root, out, conv4(2), overwrite=True)
+        assert contents(out) == contents(whole)
+        if not was_killed:
+            break
+
+
 def test_two_at_once_are_refused(root: Path, tmp_path: Path):
     """Catches two processes that write the same shards."""
     out = tmp_path / "out"
-    (out / ".extract").mkdir(parents=True)
-    with (out / ".extract" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another extraction is at work here" in str(Run(root, out).error)
+    out.mkdir()
+    with claim(out):
+        assert "another import or extraction is at work here" in str(Run(root, out).error)
+        assert os.listdir(out) == [".lock"]
     assert Run(root, out).error is None
 
 
@@ -604,7 +583,7 @@ def test_a_full_disk_keeps_what_is_finished(
 def test_a_disk_without_room_for_the_features(size: int, root: Path, tmp_path: Path):
     """Catches some splits in place when the last file did not fit."""
     out = tmp_path / "out"
-    killed_before_the_end(root, out)
+    killed_before("save_splits", root, out)
     _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
