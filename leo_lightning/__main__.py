@@ -1,5 +1,6 @@
 """`python -m leo_lightning VERB`: find the verb and run it. `python train.py VERB` is the same program."""
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -7,7 +8,16 @@ from importlib import import_module
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from leo_lightning.common.errors import DivergedError, InputError, Interrupted, disk_line, nearest, one_line
+from leo_lightning.common.breakdowns import breakdown
+from leo_lightning.common.errors import (
+    DivergedError,
+    InputError,
+    Interrupted,
+    check_utf8,
+    disk_line,
+    nearest,
+    one_line,
+)
 from leo_lightning.common.quiet import quiet
 
 VERBS = {
@@ -41,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: what was typed after the program; that of the process if None.
 
     Returns:
-        Exit code: 0; 1 if training diverged; 2 after a user's mistake; 128 + n if signal n ended it.
+        Exit code: 0; 1 if training diverged or memory ran out; 2 after a user's mistake; 128 + n if signal n ended it.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where a terminal lacks a character, as in ±, a ? will do
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments in (["-h"], ["--help"]):
         print(_help())
@@ -72,6 +85,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     module = VERBS[verb][0]
     quiet()
     try:
+        for word in arguments:
+            check_utf8(word)
         command = import_module(f"leo_lightning.commands.{module}")
         return command.main([verb, *arguments] if module == "train" else list(arguments)) or 0
     except InputError as error:
@@ -86,6 +101,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         return _failed(str(stop) or "interrupted", 130)
     except Exception as error:
+        if broken := breakdown(error):
+            return _failed(f"error: {broken[0]}", broken[1])
         if not _from_lightning(error):
             raise
         return _failed(f"error: trainer: {one_line(error)}", 2)
