@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: what was typed after the program; that of the process if None.
 
     Returns:
-        Exit code: 0; 1 if training diverged or memory ran out; 2 after a user's mistake; 128 + n if signal n ended it.
+        Exit code: 0; 1 if training diverged or memory ran out; 2 after a user's mistake; 128 + n if signal n
+            ended it.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -91,7 +91,8 @@ def one_line(message: str) -> str:
     """jsonargparse's message on one line, without the types that it tried and the value that it quotes."""
     text = " ".join(message.split())
     text = re.sub(r"Does not validate against any of the Union subtypes .*? Errors: - ", "", text)
-    text = re.sub(r"( - Expected a NoneType\.?)? Given value(?: type)?: .*", "", text)
+    text = text.replace(" - Expected a <class 'NoneType'>", "")
+    text = re.sub(r" Given value(?: type)?: .*", "", text)
     text = re.sub(r"<class '([^']+)'>|typing\.(Literal)", r"\1\2", text)
     return re.sub(r'Parser key "([^"]+)":', r"\1:", text)
 

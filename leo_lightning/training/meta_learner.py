@@ -31,7 +31,7 @@ UNHEALTHY = {
     "dead_latents": (0.5, "most latent dimensions carry nothing: is there a ReLU after the relation net?"),
     "clamped_stds": (0.95, "nearly all standard deviations of the codes are clamped: nothing is sampled"),
 }
-"""Limits of the fractions that a learner reports. Healthy runs have no dead latents, and 0.01 to 0.8 clamped."""
+"""Limits of fractions that a learner reports. Healthy runs: no dead latents, 0.01 to 0.8 of stds clamped."""
 
 
 class Adam(torch.optim.Adam):
