@@ -92,8 +92,6 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         return command.main([verb, *arguments] if module == "train" else list(arguments)) or 0
     except InputError as error:
         return _failed(f"error: {' '.join(str(error).split())}", 2)
-    except OSError as error:
-        return _failed(f"error: {disk_line(error)}", 2)
     except DivergedError as error:
         return _failed(f"error: {error}", 1)
     except Interrupted as stop:
@@ -104,6 +102,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except Exception as error:
         if broken := breakdown(error):
             return _failed(f"error: {broken[0]}", broken[1])
+        if isinstance(error, OSError):
+            return _failed(f"error: {disk_line(error)}", 2)
         if not _from_lightning(error):
             raise
         return _failed(f"error: trainer: {one_line(error)}", 2)
