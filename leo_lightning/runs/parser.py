@@ -52,14 +52,12 @@ class Parser(ArgumentParser):
             InputError: a field is unknown or takes no such value.
         """
         words = list(sys.argv[1:] if args is None else args)
-        for (
-            name,
-            path,
-        ) in self._default_classes():  # without a class, the help would be that of an abstract one
-            words = [
-                f"{word}={path}" if word == f"--{name}.help" and following.startswith("-") else word
-                for word, following in zip(words, [*words[1:], "-"], strict=True)
-            ]
+        defaults = {f"{name}.help": path for name, path in self._default_classes()}
+        for action in self._actions:  # without a class, the help is that of the default one
+            action.const = defaults.get(action.dest, action.const)
+        if asked := [i for i, word in enumerate(words, 1) if re.match(r"--[\w.]+\.help(=|$)", word)]:
+            end = asked[-1]  # later flags would be taken for fields of the class
+            words = words[: end + (end < len(words) and not words[end].startswith("-"))]
         config = super().parse_args(words, **kwargs)
         assert isinstance(config, Namespace)
         _check_finite("", config)
