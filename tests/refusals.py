@@ -157,6 +157,13 @@ def checkpoint(**changes: Any) -> Callable[[World], object]:
     return arrange
 
 
+def not_finite(world: World) -> None:
+    """`x.ckpt`: the finished run's checkpoint with weights that are NaN."""
+    content = torch.load(world.run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["state_dict"] = {name: weight * torch.nan for name, weight in content["state_dict"].items()}
+    torch.save(content, world.folder / "x.ckpt")
+
+
 def saved(content: object) -> Callable[[World], object]:
     return lambda world: torch.save(content, world.folder / "x.ckpt")
 
@@ -429,10 +436,30 @@ CONFIGURATION = {
     "null": Case("fit --data.shot null", "data.shot"),
     "null in the learner": Case("fit --model.learner.dropout null", "model.learner.dropout"),
     "wrong type in the learner": Case("fit --model.learner.dropout x", "dropout: Expected"),
+    "rate without a limit": Case("fit --model.learning_rate .inf", "model.learning_rate is inf"),
+    "rate beyond all numbers": Case("fit --model.learning_rate 1e999", "model.learning_rate is inf"),
+    "clipping at infinity": Case("fit --model.clip_norm .inf", "model.clip_norm is inf"),
+    "infinity in the learner": Case("fit --model.learner.kl_weight .inf", "model.learner.kl_weight is inf"),
+    "NaN in a schedule": Case(
+        "fit --model.lr_scheduler StepLR --model.lr_scheduler.step_size 3 --model.lr_scheduler.gamma .nan",
+        "model.lr_scheduler.gamma is nan",
+    ),
+    "NaN in a configuration": Case(
+        "fit --config a.yaml", "model.clip_value is nan", text("a.yaml", "model: {clip_value: .nan}")
+    ),
+    "schedule without its length": Case(
+        "fit --model.lr_scheduler CosineAnnealingLR", "model.lr_scheduler: …are required: T_max\n"
+    ),
+    "field in short": Case("fit --model.lr 0.1", "did you mean model.learning_rate?"),
+    "method by its name": Case("fit --model.learner maml", "did you mean leo_lightning.learners.MAML?"),
+    "help about a method by its name": Case(
+        "fit --model.learner.help Reptil", "did you mean leo_lightning.learners.Reptile?"
+    ),
+    "Lightning's folder": Case("fit --trainer.default_root_dir a", "set --run.root instead"),
     "NaN for a rate": Case("fit --model.learning_rate nan", "model.learning_rate"),
     "no such choice": Case("fit --data.normalize l3", "normalize: Expected"),
     "unknown word for test_query": Case("fit --data.test_query most", "test_query: Expected"),
-    "value for a section": Case("fit --data Foo", "data: - Expected"),
+    "value for a section": Case("fit --data Foo", "data: Foo is not the path of a class"),
     "unknown value of --resume": Case("fit --resume maybe", "--resume: invalid choice"),
     "no such method": Case("fit --model.learner Foo", "model.learner"),
     "class that is not a method": Case("fit --model.learner torch.nn.Linear", "model.learner"),
@@ -442,7 +469,7 @@ CONFIGURATION = {
     ),
     "no such base learner": Case(
         f"fit --model.learner {GENERAL} --model.learner.base Foo",
-        "base: Expected a dot import path string: Foo",
+        "base: Foo is not the path of a class",
     ),
     "no such data module": Case(
         "fit --data torch.nn.Linear",
@@ -674,6 +701,17 @@ CHECKPOINTS = {
         "done/checkpoints/last.ckpt: is not…done/checkpoints/best.ckpt is whole, at step",
         cut("done/checkpoints/last.ckpt", 5000, finished),
     ),
+    "resumed with a damaged log": Case(
+        f"fit {DONE} --trainer.max_steps 9",
+        "done/metrics.csv: is damaged…utf-8",
+        lambda world: (finished(world) / "metrics.csv").write_bytes(b"step\n\xff\n"),
+    ),
+    "resumed with a log without steps": Case(
+        f"fit {DONE} --trainer.max_steps 9",
+        "done/metrics.csv: is damaged…no column 'step'",
+        lambda world: (finished(world) / "metrics.csv").write_text("a,b\n1,2\n"),
+    ),
+    "weights that are NaN": Case("predict --ckpt_path x.ckpt", "the predictions are NaN", not_finite),
     "empty checkpoint": Case(TEST, "x.ckpt", text("x.ckpt", "")),
     "checkpoint of text": Case(TEST, "x.ckpt", text("x.ckpt", "weights")),
     "checkpoint cut short": Case(TEST, "x.ckpt", cut("x.ckpt", 5000, checkpoint())),
@@ -726,6 +764,13 @@ DISK = {
     ),
     "run root that may not be read": Case(
         "fit --run.root a --resume auto", "a/quickstart", folder("a"), ("a", 0)
+    ),
+    "name that is not UTF-8": Case("fit --run.root a\udcff", "a?: the name is not UTF-8"),
+    "TensorBoard's folder is a file": Case(
+        f"fit {DONE} --trainer.max_steps 9",
+        "the log for TensorBoard cannot be written (…--trainer.logger false",
+        lambda world: [shutil.rmtree(finished(world) / "tensorboard"), text("done/tensorboard", "")(world)],
+        keeps="done",
     ),
     "name too long": Case(f"fit --run.name {'x' * 300}", "runs/"),
     "full disk": Case(

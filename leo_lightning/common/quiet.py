@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -24,6 +25,12 @@ def quiet() -> None:
     ):
         warnings.filterwarnings("ignore", message=message)
     warnings.showwarning = _show_warning
+    threading.excepthook = _show_thread_error
+
+
+def _show_thread_error(failed: threading.ExceptHookArgs) -> None:
+    if not isinstance(failed.exc_value, OSError):  # TensorBoard's thread, whose error the main thread raises
+        threading.__excepthook__(failed)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
-from leo_lightning.common.errors import InputError, printable
+from leo_lightning.common.errors import InputError, check_utf8, printable
 from leo_lightning.data.bank import listed
 from leo_lightning.data.labels import class_name
 from leo_lightning.data.splits import SPLIT_NAMES, check_disjoint
@@ -186,6 +186,8 @@ def _files(folder: Path) -> list[Path]:
             folders.clear()
             continue
         visited.add(real)
+        for name in (place, *names):
+            check_utf8(name)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
     return files

@@ -82,6 +82,11 @@ def check_flags(flags: Namespace, split: str) -> None:
     for name, refused in (("enable_checkpointing", False), ("barebones", True)):
         if flags[name] is refused:
             raise InputError(f"trainer.{name}: a run consists of its checkpoints and logs; leave it out")
+    if flags.default_root_dir is not None:
+        raise InputError(
+            f"trainer.default_root_dir is {flags.default_root_dir}: runs go to <run.root>/<run.name>; "
+            "set --run.root instead"
+        )
     if flags.precision is not None and str(flags.precision) not in PRECISIONS:
         raise InputError(
             f"trainer.precision is {flags.precision}: inner loop, standard deviations and KL need float32; "

@@ -21,6 +21,7 @@ from tests.refusals import (
     data,
     finished,
     folder,
+    not_finite,
     saved,
     text,
 )
@@ -211,6 +212,10 @@ NEW_CLASSES = {
     "no support": Case(f"{DONE} --query q.npz", "--support", files()),
     "no checkpoint": Case(f"classify --out p.csv {FILES}", "--ckpt_path", files()),
     # export
+    "classes by weights that are NaN": Case(ALONE, "the predictions are NaN", files(not_finite)),
+    "export of weights that are NaN": Case(
+        f"{EXPORT} --out c.onnx", "the predictions are NaN", files(not_finite)
+    ),
     "export of nothing": Case("export", "the following arguments are required"),
     "export with an unknown flag": Case(f"{EXPORT} --out c.onnx --fast", "--fast"),
     "export without a value": Case("export --out", "argument --out"),

@@ -14,6 +14,8 @@ import yaml
 
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.reference.leo import ReferenceLEO
+from leo_lightning.runs.callbacks.results import ResultsReport
+from leo_lightning.runs.folder import tested_checkpoint
 from leo_lightning.training.meta_learner import MetaLearner
 from tests.places import ROOT
 from tests.tiny_run import TINY, folders, main, results, rows, tiny
@@ -103,6 +105,29 @@ def test_checkpoint_and_saved_config_repeat_the_test(run: Path):
     again = results(folders(run.parents[1], "again")[0])
     assert again["stages"] == results(run)["stages"]
     assert again["steps"] == results(run)["steps"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(torch.OutOfMemoryError("CUDA out of memory."), 1), (RuntimeError("DataLoader worker (pid 3) is"), 2)],
+)
+def test_a_breakdown_leaves_what_was_computed(
+    error: Exception,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Catches a traceback, and a validated checkpoint that goes with the run."""
+
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ResultsReport, "on_test_start", fail)
+    assert tiny(tmp_path) == code
+    err = capsys.readouterr().err
+    assert (err.startswith("error: "), err.count("\n")) == (True, 1)
+    assert tested_checkpoint(folders(tmp_path)[0]) is not None
 
 
 def test_weights_that_are_no_numbers_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from leo_lightning.commands.pretrain.batches import ImageBatch
-from leo_lightning.common.errors import DivergedError, InputError, check_least
+from leo_lightning.common.errors import DivergedError, InputError, check_least, check_positive
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.hashes import fold
 from leo_lightning.data.sampler import sample_rows
@@ -81,8 +81,7 @@ class Pretraining(pl.LightningModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if not learning_rate > 0:
-            raise InputError(f"model.learning_rate is {learning_rate}: it must be above 0")
+        check_positive({"model.learning_rate": learning_rate})
         check_least(0, {"model.weight_decay": weight_decay, "model.warmup_steps": warmup_steps})
         if not 0 <= label_smoothing < 1:
             raise InputError(f"model.label_smoothing is {label_smoothing}: it must be at least 0 and below 1")

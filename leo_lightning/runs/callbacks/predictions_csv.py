@@ -14,6 +14,7 @@ from leo_lightning.common.files import whole_file
 from leo_lightning.common.spreadsheet import csv_cell
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
+from leo_lightning.learners.learner import check_predictions
 from leo_lightning.learners.parts.normal_mixture import Predictive
 
 ROWS = 4096
@@ -51,8 +52,14 @@ class PredictionsCSV(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the queries of a meta-batch."""
-        self._batches.append(self.columns(trainer, outputs, batch))
+        """Keep the queries of a meta-batch.
+
+        Raises:
+            InputError: their predictions are NaN.
+        """
+        columns = self.columns(trainer, outputs, batch)
+        check_predictions(*columns)
+        self._batches.append(columns)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the queries of all processes."""
