@@ -101,7 +101,7 @@ def _write(
     writer = csv.writer(file)
     writer.writerow(
         ["image", *(["class"] if labelled else []), "predicted", "probability", "entropy", "disagreement",
-         *(f"p({name})" for name in shown)]
+         *(csv_cell(f"p({name})") for name in shown)]
     )  # fmt: skip
     predicted: list[int] = []
     for row, (answer, entropy, disagreement) in enumerate(_answers(adapted, images.bank)):
