@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from leo_lightning.common.arguments import ArgumentParser
-from leo_lightning.common.errors import printable
 from leo_lightning.common.spreadsheet import csv_cell
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def _write(
     writer = csv.writer(file)
     writer.writerow(
         ["image", *(["class"] if labelled else []), "predicted", "probability", "entropy", "disagreement",
-         *(f"p({name})" for name in shown)]
+         *(csv_cell(f"p({name})") for name in shown)]
     )  # fmt: skip
     predicted: list[int] = []
     for row, (answer, entropy, disagreement) in enumerate(_answers(adapted, images.bank)):
@@ -146,8 +145,7 @@ def _notes(support: "FeatureBank", query: "FeatureBank", trained: str | None) ->
     for bank in (support, query):
         backbone = bank.provenance.get("backbone")
         if None not in (backbone, trained) and "unknown" not in (backbone, trained) and backbone != trained:
-            other = printable(str(trained))
-            yield f"{bank.source} was made by {backbone}, and the model was trained on features of {other}"
+            yield f"{bank.source} was made by {backbone}, and the model was trained on features of {trained}"
     examples = {row.tobytes() for row in support.embeddings.float().numpy()}
     if again := sum(row.tobytes() in examples for row in query.embeddings.float().numpy()):
         yield f"{again:,} of the queries are examples of the support, too: they are easy"

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 
-from leo_lightning.common.errors import InputError
+from leo_lightning.common.errors import InputError, without_controls
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.normalization import Normalization, Normalize
 
@@ -57,7 +57,8 @@ class FeatureRecord(NamedTuple):
             good = False
         if not good:
             raise InputError("the checkpoint's record of its features is damaged; use another checkpoint")
-        return cls(Normalization(kind, mean), provenance, fingerprints)
+        names = {without_controls(key): without_controls(text) for key, text in provenance.items()}
+        return cls(Normalization(kind, mean), names, fingerprints)
 
     def differences(self, split: str, features: FeatureBank) -> str:
         """Return a line about a split that is not from the features of the training; "" if it is."""

@@ -176,6 +176,14 @@ def test_without_a_mean_none_is_recorded(normalize: str):
     torch.testing.assert_close(record.normalization(x), expected)
 
 
+def test_a_record_has_no_control_characters():
+    """Catches names of somebody's checkpoint that the terminal obeys."""
+    state = EpisodeDataModule(normalize="l2").state_dict() | {"provenance": {"backbone\n": "\x1b[2J"}}
+    record = FeatureRecord.of({"EpisodeDataModule": state}, None)
+    assert record is not None
+    assert record.provenance == {"backbone?": "?[2J"}
+
+
 def test_resuming_with_another_normalisation_renews_the_record(run: Path):
     """Catches a record that stands in the way of training on, or that the next checkpoint does not renew."""
     copy = Path(shutil.copytree(run, "copy"))

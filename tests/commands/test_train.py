@@ -6,17 +6,20 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from leo_lightning.data.feature_file import save_bank
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.reference.leo import ReferenceLEO
 from leo_lightning.runs.callbacks.results import ResultsReport
 from leo_lightning.runs.folder import tested_checkpoint
 from leo_lightning.training.meta_learner import MetaLearner
+from tests.data.banks import make_bank
 from tests.places import ROOT
 from tests.tiny_run import TINY, folders, main, results, rows, tiny
 
@@ -155,6 +158,25 @@ def test_evaluation_commands_need_only_the_checkpoint(run: Path, capsys: pytest.
         hits = [row["class"] == row["predicted"] for row in predictions if int(row["task"]) == task]
         expected = float(rows(run / "per_task.csv")[task]["final"])
         assert sum(hits) / len(hits) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_names_of_somebodys_features(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches names that the terminal obeys, that rich takes for markup, or that a spreadsheet evaluates."""
+    bank = make_bank(list("abcde"), images=20)
+    names = {"dataset": "\x1b]0;x\x07[/b]", "crop": "\x1b[2J", "backbone": "[red]"}
+    hostile = tuple(f"={name}\x1b[2J\n" for name in bank.class_names)
+    for split in ("train", "test"):
+        classes = hostile if split == "test" else bank.class_names
+        save_bank(replace(bank, class_names=classes, provenance=names), tmp_path / f"{split}.safetensors")
+    words = ["--config=configs/methods/nearest_centroid.yaml", f"--data.root={tmp_path}", "--run.name=a"]
+    assert main([command, *words, f"--run.root={tmp_path}", "--data.test_tasks=4"]) == 0
+    printed = "".join(capsys.readouterr())
+    assert "[/b]" in printed
+    assert not re.search(r"[\x00-\x09\x1b]", printed)
+    if command == "predict":
+        classes = {row["class"] for row in rows(folders(tmp_path, "a")[0] / "predictions.csv")}
+        assert classes == {f"'={name}?[2J?" for name in bank.class_names}
 
 
 def test_all_remaining_queries(run: Path):

@@ -13,6 +13,11 @@ def test_a_formula_stays_text(formula: str):
     assert csv_cell(formula) == f"'{formula}"
 
 
+def test_control_characters_are_replaced():
+    """Catches names of folders that a terminal obeys when it shows the file."""
+    assert csv_cell("\x1b[2J\n") == "?[2J?"
+
+
 @pytest.mark.parametrize(
     "value", ["cat", "-1", "+1.5e3", "-0.25", "=", "@", "", "a=b", "n01-2", -0.5, 3, None]
 )
