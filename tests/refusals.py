@@ -180,6 +180,19 @@ def config_of_run(content: str) -> Callable[[World], object]:
     return arrange
 
 
+def trained_on(world: World) -> None:
+    """The finished run in `done`, which trains on between the reading of its checkpoint and the lock."""
+    last = finished(world) / "checkpoints" / "last.ckpt"
+
+    @contextmanager
+    def file_lock(path: Path, held: str) -> Iterator[None]:
+        torch.save(torch.load(last, weights_only=True) | {"global_step": 7}, world.folder / "part")
+        (world.folder / "part").replace(last)
+        yield
+
+    world.monkeypatch.setattr("leo_lightning.runs.run.file_lock", file_lock)
+
+
 class Hostile:
     """Makes a folder when it is unpickled."""
 
@@ -696,6 +709,11 @@ CHECKPOINTS = {
         "/done: another process trains this run; wait for it, or stop it (process…on",
         lambda world: world.stack.enter_context(file_lock(finished(world) / ".lock")),
     ),
+    "run that another process has just trained on": Case(
+        f"fit {DONE.replace('best', 'last')} --trainer.max_steps 9",
+        "done/checkpoints/last.ckpt: another process has just trained on; run this again",
+        trained_on,
+    ),
     "last checkpoint that is damaged": Case(
         f"fit {DONE.replace('best', 'last')} --trainer.max_steps 9",
         "done/checkpoints/last.ckpt: is not…done/checkpoints/best.ckpt is whole, at step",
@@ -755,6 +773,11 @@ DISK = {
         "fit --run.root file",
         "file/quickstart/",
         text("file", ""),
+    ),
+    "run root that leads nowhere": Case(
+        "fit --run.root link",
+        "link: File exists",
+        lambda world: (world.folder / "link").symlink_to("nowhere"),
     ),
     "run root that may not be written": Case(
         "fit --run.root a",

@@ -235,6 +235,8 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=fitting and self.checkpoint is not None)
         except FileExistsError:
+            if not self.folder.is_dir():  # a link that leads nowhere is in the way
+                raise
             self._made = []
             raise FolderTaken from None
         if fitting:
