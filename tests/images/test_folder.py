@@ -254,3 +254,14 @@ def test_images_without_classes(tmp_path: Path):
     assert find_images(tmp_path) == ("a.jpg", "b/2.png")
     with pytest.raises(InputError, match="holds no images"):
         find_images(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["a/\udcff.png", "\udcff/a.png"])
+def test_names_that_are_not_utf8_are_refused(name: str, tmp_path: Path):
+    """Catches a feature file, a table or a page that fails on a name after hours of work."""
+    path = tmp_path / name
+    path.parent.mkdir()
+    path.touch()
+    for find in (find_classes, find_images):
+        with pytest.raises(InputError, match=r"\?.*: the name is not UTF-8; rename"):
+            find(tmp_path)
