@@ -17,7 +17,7 @@ from leo_lightning.data.feature_file import save_bank
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.reference.leo import ReferenceLEO
 from leo_lightning.runs.callbacks.results import ResultsReport
-from leo_lightning.runs.folder import tested_checkpoint
+from leo_lightning.runs.folder import tested_checkpoint as last_tested  # pytest would take it for a test
 from leo_lightning.training.meta_learner import MetaLearner
 from tests.data.banks import make_bank
 from tests.places import ROOT
@@ -130,7 +130,7 @@ def test_a_breakdown_leaves_what_was_computed(
     assert tiny(tmp_path) == code
     err = capsys.readouterr().err
     assert (err.startswith("error: "), err.count("\n")) == (True, 1)
-    assert tested_checkpoint(folders(tmp_path)[0]) is not None
+    assert last_tested(folders(tmp_path)[0]) is not None
 
 
 def test_weights_that_are_no_numbers_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

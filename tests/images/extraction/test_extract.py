@@ -106,14 +106,6 @@ def root(image_tree: Path, tmp_path: Path) -> Path:
 # What is written
 
 
-def test_names_may_be_any_bytes(root: Path, tmp_path: Path):
-    """Catches a traceback for a file name that is not UTF-8, as old archives have them."""
-    os.rename(root / "train" / "cat" / "0.png", os.fsencode(root / "train" / "cat") + b"/\xff.png")
-    names = Run(root, tmp_path / "out").banks["train"].image_names
-    assert names is not None
-    assert names[3] == "cat/?.png"
-
-
 def test_features_are_what_the_embedder_makes(root: Path, tmp_path: Path):
     """Catches rows of other images, names or classes, and a record without their origin."""
     backbone = conv4(1, layer="2", crop="multiview")
@@ -308,7 +300,7 @@ def test_other_settings_are_refused(changes: dict[str, Any], names: str, root: P
 
 def test_settings_without_shards_do_not_matter(root: Path, tmp_path: Path):
     """Catches a batch size that was too large for the memory and now blocks a smaller one."""
-    assert killed(12, root, tmp_path / "out")
+    assert killed(12, lambda step: Run(root, tmp_path / "out", stop=step))
     assert (tmp_path / "out" / ".extract").exists()
     assert Run(root, tmp_path / "out", batch_size=3).error is None
 
