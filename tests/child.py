@@ -195,6 +195,7 @@ def _become(
     sys.argv = [str(ROOT / "train.py"), *arguments]
     sys.stdout.reconfigure(line_buffering=os.isatty(1))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python starts, even in the background
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # even under nohup
     module, _, name = target.partition(":")
     try:
         code = getattr(import_module(module), name)(arguments)
