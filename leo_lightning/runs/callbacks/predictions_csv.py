@@ -72,7 +72,7 @@ class PredictionsCSV(Callback, ABC):
             return
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         order = columns[0].argsort(stable=True)
-        with whole_file(self.path) as path, path.open("w", newline="") as file:
+        with whole_file(self.path) as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(self.names[: len(columns)])
             for part in zip(*(column[order].split(ROWS) for column in columns), strict=True):

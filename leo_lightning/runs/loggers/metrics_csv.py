@@ -53,14 +53,14 @@ class MetricsCSV(Logger):
         new = [name for name in row if name not in self._columns]
         if new or not self._in_file:
             self._columns += new
-            with whole_file(self.path) as part, part.open("w", newline="") as file:
+            with whole_file(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(self.rows)
             self._in_file = True
             return
         try:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
         except OSError as error:
             raise cannot_write(self.path, error) from None

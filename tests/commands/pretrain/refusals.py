@@ -74,7 +74,9 @@ PRETRAINING = {
     "a mean too many": flags("--data.mean=[1,2]", "data.mean has 2 numbers for 1 channels"),
     "a deviation of 0": flags("--data.std=[0]", "data.std is [0.0]"),
     "a number too small": flags("--data.batch_size=0", "data.batch_size is 0: it must be at least 1"),
-    "a rate of 0": flags("--model.learning_rate=0", "model.learning_rate is 0.0: it must be above 0"),
+    "a rate of 0": flags(
+        "--model.learning_rate=0", "model.learning_rate is 0.0: it must be a number above 0"
+    ),
     "all mass smoothed away": flags("--model.label_smoothing=1", "model.label_smoothing is 1.0"),
     "a batch larger than the split": flags(
         "--data.batch_size=100", "12 images are fewer than a batch of 100; lower --data.batch_size"
