@@ -300,7 +300,7 @@ def test_other_settings_are_refused(changes: dict[str, Any], names: str, root: P
 
 def test_settings_without_shards_do_not_matter(root: Path, tmp_path: Path):
     """Catches a batch size that was too large for the memory and now blocks a smaller one."""
-    assert killed(12, root, tmp_path / "out")
+    assert killed(12, lambda step: Run(root, tmp_path / "out", stop=step))
     assert (tmp_path / "out" / ".extract").exists()
     assert Run(root, tmp_path / "out", batch_size=3).error is None
 
