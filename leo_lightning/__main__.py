@@ -1,5 +1,7 @@
 """`python -m leo_lightning VERB`: find the verb and run it. `python train.py VERB` is the same program."""
 
+import io
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -7,7 +9,20 @@ from importlib import import_module
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from leo_lightning.common.errors import DivergedError, InputError, Interrupted, disk_line, nearest, one_line
+from leo_lightning.common.breakdowns import breakdown
+from leo_lightning.common.closed_pipe import drop_unread_output
+from leo_lightning.common.errors import (
+    DivergedError,
+    Finished,
+    FolderTaken,
+    InputError,
+    Interrupted,
+    check_utf8,
+    disk_line,
+    nearest,
+    one_line,
+    without_controls,
+)
 from leo_lightning.common.quiet import quiet
 
 VERBS = {
@@ -41,9 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: what was typed after the program; that of the process if None.
 
     Returns:
-        Exit code: 0; 1 if training diverged; 2 after a user's mistake; 128 + n if signal n ended it.
+        Exit code: 0; 1 if training diverged or memory ran out; 2 after a user's mistake; 128 + n if signal n
+            ended it.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where a terminal lacks a character, as in ±, a ? will do
+    try:
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_unread_output()
+        return 128 + signal.SIGPIPE
+
+
+def _main(arguments: list[str]) -> int:
     if arguments in (["-h"], ["--help"]):
         print(_help())
         return 0
@@ -72,12 +101,16 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     module = VERBS[verb][0]
     quiet()
     try:
+        for word in arguments:
+            check_utf8(word)
         command = import_module(f"leo_lightning.commands.{module}")
         return command.main([verb, *arguments] if module == "train" else list(arguments)) or 0
     except InputError as error:
         return _failed(f"error: {' '.join(str(error).split())}", 2)
-    except OSError as error:
-        return _failed(f"error: {disk_line(error)}", 2)
+    except Finished:
+        return 0
+    except FolderTaken:
+        return run(verb, arguments)
     except DivergedError as error:
         return _failed(f"error: {error}", 1)
     except Interrupted as stop:
@@ -86,6 +119,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         return _failed(str(stop) or "interrupted", 130)
     except Exception as error:
+        if broken := breakdown(error):
+            return _failed(f"error: {broken[0]}", broken[1])
+        if isinstance(error, BrokenPipeError) and drop_unread_output():  # as after `| head`
+            return 128 + signal.SIGPIPE
+        if isinstance(error, OSError):
+            return _failed(f"error: {disk_line(error)}", 2)
         if not _from_lightning(error):
             raise
         return _failed(f"error: trainer: {one_line(error)}", 2)
@@ -102,6 +141,7 @@ def _rank() -> int:
 
 
 def _failed(line: str, code: int) -> int:
+    line = without_controls(line)
     print(f"process {_rank()}: {line}" if _rank() else line, file=sys.stderr)
     return code
 

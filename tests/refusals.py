@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from leo_lightning.commands import features
+from leo_lightning.common.file_lock import file_lock
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_file import save_bank
 from leo_lightning.data.splits import SPLITS
@@ -156,12 +157,40 @@ def checkpoint(**changes: Any) -> Callable[[World], object]:
     return arrange
 
 
+def not_finite(world: World) -> None:
+    """`x.ckpt`: the finished run's checkpoint with weights that are NaN."""
+    content = torch.load(world.run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["state_dict"] = {name: weight * torch.nan for name, weight in content["state_dict"].items()}
+    torch.save(content, world.folder / "x.ckpt")
+
+
 def saved(content: object) -> Callable[[World], object]:
     return lambda world: torch.save(content, world.folder / "x.ckpt")
 
 
 def config_of_run(content: str) -> Callable[[World], object]:
-    return lambda world: (finished(world) / "config.yaml").write_text(content)
+    """`done`: a run of an earlier release, whose configuration is in config.yaml alone."""
+
+    def arrange(world: World) -> None:
+        folder = finished(world)
+        (folder / "config.yaml").write_text(content)
+        path = folder / "checkpoints" / "best.ckpt"
+        torch.save({k: v for k, v in torch.load(path, weights_only=True).items() if k != "config"}, path)
+
+    return arrange
+
+
+def trained_on(world: World) -> None:
+    """The finished run in `done`, which trains on between the reading of its checkpoint and the lock."""
+    last = finished(world) / "checkpoints" / "last.ckpt"
+
+    @contextmanager
+    def file_lock(path: Path, held: str) -> Iterator[None]:
+        torch.save(torch.load(last, weights_only=True) | {"global_step": 7}, world.folder / "part")
+        (world.folder / "part").replace(last)
+        yield
+
+    world.monkeypatch.setattr("leo_lightning.runs.run.file_lock", file_lock)
 
 
 class Hostile:
@@ -202,10 +231,10 @@ def disk_of(size: int, make: Callable[[World], object] = lambda world: None) -> 
 def full_disk(error: OSError) -> Callable[[World], object]:
     """A disk that fails when a configuration is written."""
 
-    def write_text(path: Path, *args: object, **kwargs: object) -> int:
+    def write_bytes(path: Path, *args: object, **kwargs: object) -> int:
         raise error
 
-    return lambda world: world.monkeypatch.setattr(Path, "write_text", write_text)
+    return lambda world: world.monkeypatch.setattr(Path, "write_bytes", write_bytes)
 
 
 def without(package: str) -> Callable[[World], object]:
@@ -307,12 +336,12 @@ IMPORTERS = {
     "npz of objects": Case(FROM_SRC, "cannot be read by numpy", source(bad_sources.bad_objects)),
     "npy without labels": Case(
         FROM_SRC,
-        "its labels must be in train_labels.npy or train_labels.txt beside it, and there is neither",
+        "its labels must be in train_labels.npy, .txt or .csv beside it, and there is none",
         source(bad_sources.bad_no_labels),
     ),
     "npy with labels twice": Case(
         FROM_SRC,
-        "its labels must be in train_labels.npy or train_labels.txt beside it, and there are both",
+        "its labels must be in train_labels.npy, .txt or .csv beside it, and there is more than one",
         source(lambda src: [write_npy(src, "train"), (src / "train_labels.txt").touch()]),
     ),
     "npy with labels that are no text": Case(
@@ -420,10 +449,30 @@ CONFIGURATION = {
     "null": Case("fit --data.shot null", "data.shot"),
     "null in the learner": Case("fit --model.learner.dropout null", "model.learner.dropout"),
     "wrong type in the learner": Case("fit --model.learner.dropout x", "dropout: Expected"),
+    "rate without a limit": Case("fit --model.learning_rate .inf", "model.learning_rate is inf"),
+    "rate beyond all numbers": Case("fit --model.learning_rate 1e999", "model.learning_rate is inf"),
+    "clipping at infinity": Case("fit --model.clip_norm .inf", "model.clip_norm is inf"),
+    "infinity in the learner": Case("fit --model.learner.kl_weight .inf", "model.learner.kl_weight is inf"),
+    "NaN in a schedule": Case(
+        "fit --model.lr_scheduler StepLR --model.lr_scheduler.step_size 3 --model.lr_scheduler.gamma .nan",
+        "model.lr_scheduler.gamma is nan",
+    ),
+    "NaN in a configuration": Case(
+        "fit --config a.yaml", "model.clip_value is nan", text("a.yaml", "model: {clip_value: .nan}")
+    ),
+    "schedule without its length": Case(
+        "fit --model.lr_scheduler CosineAnnealingLR", "model.lr_scheduler: …are required: T_max\n"
+    ),
+    "field in short": Case("fit --model.lr 0.1", "did you mean model.learning_rate?"),
+    "method by its name": Case("fit --model.learner maml", "did you mean leo_lightning.learners.MAML?"),
+    "help about a method by its name": Case(
+        "fit --model.learner.help Reptil", "did you mean leo_lightning.learners.Reptile?"
+    ),
+    "Lightning's folder": Case("fit --trainer.default_root_dir a", "set --run.root instead"),
     "NaN for a rate": Case("fit --model.learning_rate nan", "model.learning_rate"),
     "no such choice": Case("fit --data.normalize l3", "normalize: Expected"),
     "unknown word for test_query": Case("fit --data.test_query most", "test_query: Expected"),
-    "value for a section": Case("fit --data Foo", "data: - Expected"),
+    "value for a section": Case("fit --data Foo", "data: Foo is not the path of a class"),
     "unknown value of --resume": Case("fit --resume maybe", "--resume: invalid choice"),
     "no such method": Case("fit --model.learner Foo", "model.learner"),
     "class that is not a method": Case("fit --model.learner torch.nn.Linear", "model.learner"),
@@ -433,7 +482,7 @@ CONFIGURATION = {
     ),
     "no such base learner": Case(
         f"fit --model.learner {GENERAL} --model.learner.base Foo",
-        "base: - Expected",
+        "base: Foo is not the path of a class",
     ),
     "no such data module": Case(
         "fit --data torch.nn.Linear",
@@ -632,7 +681,7 @@ CHECKPOINTS = {
     ),
     "checkpoint that is a folder": Case(
         "test --ckpt_path a",
-        "is a folder",
+        "a: no run folder with a checkpoints/best.ckpt",
         folder("a"),
     ),
     "checkpoint beside a damaged configuration": Case(
@@ -642,8 +691,8 @@ CHECKPOINTS = {
     ),
     "checkpoint of pre-training": Case(
         "test --ckpt_path done/checkpoints/best.ckpt",
-        "unknown field backbone",
-        config_of_run("model: {backbone: conv-4}"),
+        "unknown field images",
+        config_of_run("data: {images: photos}"),
     ),
     "nothing to resume": Case(
         "fit --resume auto",
@@ -655,11 +704,32 @@ CHECKPOINTS = {
         text("nothing.yaml", "data: {way: 5}"),
     ),
     "resuming a test": Case("test --resume auto", "--resume continues training"),
-    "nothing left to train": Case(
-        f"fit {DONE} --trainer.max_steps 3",
-        "/done",
-        finished,
+    "run that another process trains": Case(
+        f"fit {DONE} --trainer.max_steps 9",
+        "/done: another process trains this run; wait for it, or stop it (process…on",
+        lambda world: world.stack.enter_context(file_lock(finished(world) / ".lock")),
     ),
+    "run that another process has just trained on": Case(
+        f"fit {DONE.replace('best', 'last')} --trainer.max_steps 9",
+        "done/checkpoints/last.ckpt: another process has just trained on; run this again",
+        trained_on,
+    ),
+    "last checkpoint that is damaged": Case(
+        f"fit {DONE.replace('best', 'last')} --trainer.max_steps 9",
+        "done/checkpoints/last.ckpt: is not…done/checkpoints/best.ckpt is whole, at step",
+        cut("done/checkpoints/last.ckpt", 5000, finished),
+    ),
+    "resumed with a damaged log": Case(
+        f"fit {DONE} --trainer.max_steps 9",
+        "done/metrics.csv: is damaged…utf-8",
+        lambda world: (finished(world) / "metrics.csv").write_bytes(b"step\n\xff\n"),
+    ),
+    "resumed with a log without steps": Case(
+        f"fit {DONE} --trainer.max_steps 9",
+        "done/metrics.csv: is damaged…no column 'step'",
+        lambda world: (finished(world) / "metrics.csv").write_text("a,b\n1,2\n"),
+    ),
+    "weights that are NaN": Case("predict --ckpt_path x.ckpt", "the predictions are NaN", not_finite),
     "empty checkpoint": Case(TEST, "x.ckpt", text("x.ckpt", "")),
     "checkpoint of text": Case(TEST, "x.ckpt", text("x.ckpt", "weights")),
     "checkpoint cut short": Case(TEST, "x.ckpt", cut("x.ckpt", 5000, checkpoint())),
@@ -704,6 +774,11 @@ DISK = {
         "file/quickstart/",
         text("file", ""),
     ),
+    "run root that leads nowhere": Case(
+        "fit --run.root link",
+        "link: File exists",
+        lambda world: (world.folder / "link").symlink_to("nowhere"),
+    ),
     "run root that may not be written": Case(
         "fit --run.root a",
         "a/quickstart",
@@ -712,6 +787,13 @@ DISK = {
     ),
     "run root that may not be read": Case(
         "fit --run.root a --resume auto", "a/quickstart", folder("a"), ("a", 0)
+    ),
+    "name that is not UTF-8": Case("fit --run.root a\udcff", "a?: the name is not UTF-8"),
+    "TensorBoard's folder is a file": Case(
+        f"fit {DONE} --trainer.max_steps 9",
+        "the log for TensorBoard cannot be written (…--trainer.logger false",
+        lambda world: [shutil.rmtree(finished(world) / "tensorboard"), text("done/tensorboard", "")(world)],
+        keeps="done",
     ),
     "name too long": Case(f"fit --run.name {'x' * 300}", "runs/"),
     "full disk": Case(

@@ -34,7 +34,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bank = make_bank([f"{split}{i}" for i in range(8)], images=20, split=split)
         save_bank(bank, root / "data" / "mine" / f"{split}.safetensors")
         save_bank(with_nan(bank), root / "data" / "nan" / f"{split}.safetensors")
-        np.savez(root / "arrays" / f"{split}.npz", embeddings=np.ones((2, 4), np.float32), labels=["a", "b"])
+        np.savez(
+            root / "arrays" / f"{split}.npz", embeddings=np.eye(2, 4, dtype=np.float32), labels=["a", "b"]
+        )
         for name in ("cat", "dog"):
             photo = root / "photos" / split / f"{split}-{name}" / "1.png"
             photo.parent.mkdir(parents=True)

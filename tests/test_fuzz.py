@@ -9,6 +9,7 @@ import io
 import json
 import shutil
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from leo_lightning.data.importers.importer import import_features
 from leo_lightning.data.splits import SPLITS, load_split
 from leo_lightning.learners.leo import LEO
 from leo_lightning.runs.parser import Parser
+from leo_lightning.runs.recorded_config import trusted_classes_only
 from leo_lightning.training.checkpoint import read_checkpoint
 from leo_lightning.training.meta_learner import MetaLearner
 from tests.data.banks import make_bank
@@ -353,6 +355,23 @@ def test_forged_configuration(data: st.DataObject, parser: Parser, checkpoint: P
     path = checkpoint.with_name("forged.yaml")
     path.write_text(yaml.safe_dump(data.draw(changed(config, values | evil | st.lists(evil, max_size=2)))))
     check_configuration(parser, path)
+
+
+LAMBDA = {"class_path": "sympy.Lambda", "init_args": {"signature": "x", "expr": "x"}}
+callables = st.sampled_from(
+    ["os.system", "this.s", "math.sqrt", "torch.load", "torch.optim.adam.os.system", LAMBDA]
+)
+
+
+@given(schedule=callables | st.none(), hook=callables)
+def test_configuration_that_was_found(schedule: object, hook: object, parser: Parser):
+    """Catches an import that a class path or a function in a found configuration asks for, at any depth."""
+    scheduler = {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": schedule}}
+    callback = {"class_path": "pytorch_lightning.callbacks.LambdaCallback", "init_args": {"setup": hook}}
+    config = {"model": {"lr_scheduler": scheduler}, "trainer": {"callbacks": [callback]}}
+    with pytest.raises(InputError), trusted_classes_only():
+        parser.parse_object(config)
+    assert "this" not in sys.modules
 
 
 # Sources of features

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from leo_lightning.common.arguments import ArgumentParser
+from leo_lightning.common.spreadsheet import csv_cell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +100,7 @@ def _write(
     writer = csv.writer(file)
     writer.writerow(
         ["image", *(["class"] if labelled else []), "predicted", "probability", "entropy", "disagreement",
-         *(f"p({name})" for name in shown)]
+         *(csv_cell(f"p({name})") for name in shown)]
     )  # fmt: skip
     predicted: list[int] = []
     for row, (answer, entropy, disagreement) in enumerate(_answers(adapted, images.bank)):
@@ -107,9 +108,9 @@ def _write(
         predicted.append(best)
         writer.writerow(
             [
-                images.bank.image_names[row] if images.bank.image_names else row,
-                *([] if images.classes is None else [images.class_names[images.classes[row]]]),
-                class_names[best],
+                csv_cell(images.bank.image_names[row] if images.bank.image_names else row),
+                *([] if images.classes is None else [csv_cell(images.class_names[images.classes[row]])]),
+                csv_cell(class_names[best]),
                 *(f"{number:.6f}" for number in (answer[best].item(), entropy)),
                 "" if disagreement is None else f"{disagreement:.6f}",
                 *(f"{number:.6f}" for number in (answer.tolist() if shown else ())),

@@ -143,13 +143,13 @@ def _write(pictures: "Pictures", dst: Path, rotate: bool) -> None:
 
 def _print_splits(counts: dict[str, list[int]], root: Path) -> None:
     """Print a line per split: its folder or table, and the number of classes and images."""
-    from leo_lightning.data.splits import SPLITS
+    from leo_lightning.data.splits import SPLIT_NAMES
 
-    for split in SPLITS:
+    for split, names in SPLIT_NAMES.items():
         if sizes := counts.get(split):
-            table = root / f"{split}.csv"
             per_class = f"{min(sizes)} to {max(sizes)} per class"
-            where = table if table.is_file() else root / split
+            paths = [root / f"{name}{ending}" for name in names for ending in (".csv", "")]
+            where = next(path for path in paths if path.exists())
             print(f"{where}: {len(sizes):,} classes, {sum(sizes):,} images, {per_class}")
         else:
             print(f"note: {root}: has no {split} split")

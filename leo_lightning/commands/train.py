@@ -11,19 +11,20 @@ from pytorch_lightning.callbacks import Callback
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.files import check_place
 from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.data.feature_record import RECORD
+from leo_lightning.data.function_data import FunctionDataModule
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.learners.leo import LEO
 from leo_lightning.runs.callbacks.predictions_csv import ClassesCSV, ValuesCSV
 from leo_lightning.runs.callbacks.results import ResultsReport
 from leo_lightning.runs.command_line import Command, Program, parse
-from leo_lightning.runs.folder import next_commands, tested_checkpoint
+from leo_lightning.runs.folder import next_commands, tested_checkpoint, with_advice
 from leo_lightning.runs.parser import Parser, run_parser
 from leo_lightning.runs.pictures.callback import Pictures
 from leo_lightning.runs.process import prepare_compiler
 from leo_lightning.runs.run import Run
 from leo_lightning.runs.trainer_parts import Measure
 from leo_lightning.training.checkpoint import builder, read_checkpoint, stored_learner
-from leo_lightning.training.earlier_releases import modernized
 from leo_lightning.training.meta_learner import MetaLearner
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
@@ -34,7 +35,7 @@ DATA_PATH = f"{EpisodeDataModule.__module__}.{EpisodeDataModule.__name__}"
 def train_parser(verb: str = "fit_test") -> Parser:
     """The fields of a verb."""
     parser = run_parser(f"python train.py {verb}", {"max_steps": 100_000})
-    parser.add_class_arguments(MetaLearner, "model", fail_untyped=False, sub_configs=True)
+    parser.add_class_arguments(MetaLearner, "model", fail_untyped=False)
     parser.add_subclass_arguments(
         TaskDataModule, "data", fail_untyped=False, required=True, default={"class_path": DATA_PATH}
     )
@@ -48,17 +49,24 @@ def train_parser(verb: str = "fit_test") -> Parser:
     return parser
 
 
-def _stored_config(checkpoint: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a checkpoint's run, or of its learner alone, as this release spells it."""
-    if not config:
-        path, arguments = stored_learner(checkpoint)
-        builder(path, arguments)  # refuses what is not a learner, before the parser would import it
-        given = {name: value for name, value in arguments.items() if name != "embedding_size"}
-        return {"model": {"learner": {"class_path": path, "init_args": given}}}
-    model = config.get("model")
-    if isinstance(model, dict) and isinstance(model.get("learner"), dict):
-        config["model"] = model | {"learner": modernized(model["learner"])}
-    return config
+def _completed(config: dict[str, Any] | None, checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """The configuration of a training, with the learner that its checkpoint stores.
+
+    Without a configuration, as in a checkpoint made in Python: learner and data alone, if they are stored.
+    """
+    path, arguments = stored_learner(checkpoint)
+    builder(path, arguments)  # refuses what is not a learner, before the parser would import it
+    given = {name: value for name, value in arguments.items() if name != "embedding_size"}
+    learner = {"class_path": path, "init_args": given}
+    if config is not None:
+        model = config.get("model")
+        return config | {"model": {**(model if isinstance(model, dict) else {}), "learner": learner}}
+    settings = checkpoint.get("datamodule_hyper_parameters")
+    if not isinstance(settings, dict):
+        return None
+    data = EpisodeDataModule if RECORD in checkpoint else FunctionDataModule
+    data_path = f"{data.__module__}.{data.__name__}"
+    return {"model": {"learner": learner}, "data": {"class_path": data_path, "init_args": settings}}
 
 
 PROGRAM = Program(
@@ -66,8 +74,17 @@ PROGRAM = Program(
     verbs=("fit_test", "fit", "validate", "test", "predict"),
     fits=("fit_test", "fit"),
     parser=train_parser,
-    read_checkpoint=read_checkpoint,
-    stored_config=_stored_config,
+    read_checkpoint=with_advice(read_checkpoint),
+    evaluated=(
+        "seed_everything",
+        "run.name",
+        "run.root",
+        "trainer.precision",
+        "model.learner",
+        "model.seed",
+        "data",
+    ),
+    completed=_completed,
     start=QUICKSTART,
 )
 
@@ -103,15 +120,18 @@ def main(arguments: list[str]) -> None:
     evaluation = model.evaluation
     measure = Measure(evaluation.score, evaluation.mode, "tasks", validates=not data.train_on_val)
     trainer = run.make_trainer(measure, _callbacks(run, measure, out))
-    for stage in dict.fromkeys((command.stage, verb.replace("fit_test", "test"))):
-        data.setup(stage)
-    model.check_trainer(trainer)
+    stages = list(dict.fromkeys((command.stage, verb.replace("fit_test", "test"))))
     if command.checkpoint is not None:
         model.check_fits(command.checkpoint)
+        if isinstance(data, EpisodeDataModule) and RECORD in command.checkpoint:
+            data.load_state_dict(command.checkpoint[RECORD])
+    for stage in stages:
+        data.setup(stage)
+    model.check_trainer(trainer)
     provenance = data.provenance(SPLITS[command.stage])
     run.begin(
         _banner(run, trainer),
-        _notes(command, measure, trainer, data),
+        [*_notes(command, measure, trainer, data), *data.other_features(command.stage)],
         tags=[
             provenance.get("dataset", ""),
             *re.findall(r"\d+-\w+", data.kind()),
@@ -149,7 +169,8 @@ def _work(verb: str, trainer: pl.Trainer, run: Run) -> None:
     path = None if run.command.path is None else str(run.command.path)
     common: dict[str, Any] = {"datamodule": run.data, "weights_only": True}
     if run.command.fitting:
-        trainer.fit(run.model, ckpt_path=path, **common)
+        if not run.trained:
+            trainer.fit(run.model, ckpt_path=path, **common)
         if verb == "fit":
             return
         best = tested_checkpoint(run.folder)  # None with fast_dev_run

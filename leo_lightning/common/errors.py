@@ -3,7 +3,11 @@
 import difflib
 import importlib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+
+# also halves of characters, which UTF-8 does not have
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -15,6 +19,14 @@ class InputError(ValueError):
 
 class DivergedError(RuntimeError):
     """Training was stopped because loss or gradients stayed NaN or infinite."""
+
+
+class Finished(Exception):
+    """There is nothing left to do, as was said already; not an error, and so it ends with exit code 0."""
+
+
+class FolderTaken(Exception):
+    """Another run has just made the folder that this one was going to make; a second try takes another."""
 
 
 class Interrupted(BaseException):
@@ -36,6 +48,11 @@ def printable(text: str) -> str:
     return shown if len(shown) <= 200 else shown[:197] + "..."
 
 
+def without_controls(text: str) -> str:
+    """Return a name from somebody's file with ? for what a terminal would obey, and for ends of lines."""
+    return text if text.isprintable() else _CONTROLS.sub("?", text)
+
+
 def disk_line(error: OSError) -> str:
     """Return the file and what the disk refuses, on one line."""
     if error.strerror is None or error.filename is None:  # raised by a library, in its own words
@@ -44,10 +61,11 @@ def disk_line(error: OSError) -> str:
 
 
 def check_least(least: int, values: Mapping[str, int | float | None]) -> None:
-    """Raise an InputError that names the first setting below `least`; None means not set."""
+    """Raise an InputError that names the first setting below `least`, or infinite; None means not set."""
     for name, value in values.items():
-        if value is not None and not value >= least:
-            raise InputError(f"{name} is {value}: it must be at least {least}")
+        if value is not None and not least <= value < math.inf:
+            limit = "finite" if value == math.inf else f"at least {least}"
+            raise InputError(f"{name} is {value}: it must be {limit}")
 
 
 def check_positive(values: Mapping[str, float | None]) -> None:
@@ -55,6 +73,14 @@ def check_positive(values: Mapping[str, float | None]) -> None:
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name} is {value}: it must be a number above 0")
+
+
+def check_utf8(name: str) -> None:
+    """Raise an InputError for the name of a file that no library, table or page can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{printable(name)}: the name is not UTF-8; rename the file or folder") from None
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -80,9 +106,17 @@ def require(package: str, reason: str) -> None:
 
 def nearest(name: str, known: Iterable[str], otherwise: str = "see --help") -> str:
     """Return the end of a message about an unknown name: the known name most like it, or other advice."""
-    similar = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    known = [key for key in known if "." in key or "." not in name]  # not a section for a field in it
+    similar = [key for key in known if name in (short := _initials(key), short.rsplit(".", 1)[-1])][:1]
+    similar = similar or difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     if not similar:  # right name, wrong section
         leaves = {key.rsplit(".", 1)[-1]: key for key in known}
         leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1, cutoff=0.8)
         similar = [leaves[key] for key in leaf]
     return f"; did you mean {similar[0]}?" if similar else f"; {otherwise}"
+
+
+def _initials(key: str) -> str:
+    """Shorten the last part of a name: `model.learning_rate` to `model.lr`."""
+    section, _, leaf = key.rpartition(".")
+    return f"{section}.{''.join(word[:1] for word in leaf.split('_'))}".removeprefix(".")

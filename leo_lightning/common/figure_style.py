@@ -92,6 +92,11 @@ def class_colours(count: int) -> list[Any]:
     return [matplotlib.colormaps["turbo"](number / (count - 1)) for number in range(count)]
 
 
+def as_written(name: str) -> str:
+    """Return a name for matplotlib to draw as it is: a $ in it does not begin mathematics."""
+    return name.replace("$", r"\$")
+
+
 def dots(labels: Iterable[str], colours: Iterable[Any]) -> "list[Line2D]":
     """Legend handles: a dot of its colour for each label."""
     from matplotlib.lines import Line2D

@@ -2,8 +2,11 @@
 
 import logging
 import sys
+import threading
 import warnings
 from typing import Any
+
+from leo_lightning.common.errors import without_controls
 
 
 def quiet() -> None:
@@ -22,7 +25,13 @@ def quiet() -> None:
     ):
         warnings.filterwarnings("ignore", message=message)
     warnings.showwarning = _show_warning
+    threading.excepthook = _show_thread_error
+
+
+def _show_thread_error(failed: threading.ExceptHookArgs) -> None:
+    if not isinstance(failed.exc_value, OSError):  # TensorBoard's thread, whose error the main thread raises
+        threading.__excepthook__(failed)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {without_controls(' '.join(str(message).split()))}", file=sys.stderr)

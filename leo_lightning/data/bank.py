@@ -1,9 +1,9 @@
 """FeatureBank: precomputed embeddings of the images of one split, sorted by class."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +11,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError
-
-Labels = Sequence[int] | Sequence[str] | np.ndarray | Tensor
-"""The class of every row: whole numbers, which sort as numbers, or names, which sort as text."""
+from leo_lightning.data.labels import Labels, class_numbers
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_SAMPLED_ROWS = 256  # of a fingerprint
 _CHUNK = 2**22  # numbers checked at once: 16 MiB of float32
 
 
@@ -94,6 +93,20 @@ class FeatureBank:
         """Raise an InputError that names the rows with NaN or infinity; reads them all, a chunk at a time."""
         _check_finite(self.embeddings, self.source, np.arange(len(self)))
 
+    def check_varied(self) -> None:
+        """Raise an InputError if all embeddings are equal: then the images or the weights were not read."""
+        rows = self.embeddings
+        size = max(1, _CHUNK // self.embedding_size)
+        if (
+            len(rows) > 1
+            and torch.equal(rows[0], rows[-1])
+            and all((c == rows[0]).all() for c in rows.split(size))
+        ):
+            raise InputError(
+                f"{self.source}: all {len(self):,} embeddings are equal; check the images and the weights "
+                "that made them"
+            )
+
     def __len__(self) -> int:
         return len(self.embeddings)
 
@@ -117,6 +130,15 @@ class FeatureBank:
     def counts(self) -> Int64[np.ndarray, " C"]:
         """Number of images of every class."""
         return np.bincount(self.labels.numpy(), minlength=self.num_classes).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of sizes, class names and some of the rows, enough to tell other features; reads little."""
+        digest = hashlib.sha256(repr((self.embeddings.shape, self.class_names)).encode())
+        digest.update(self.counts.tobytes())
+        rows = torch.linspace(0, len(self) - 1, min(len(self), _SAMPLED_ROWS)).long()
+        digest.update(self.embeddings[rows].float().numpy().tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def offsets(self) -> Int64[np.ndarray, " C"]:
@@ -158,26 +180,6 @@ def _check_finite(embeddings: Float[Tensor, "n E"], source: str, numbers: Int64[
             f"{source}: holds numbers that are not finite in {len(bad)} of {len(numbers)} rows "
             f"({listed(bad)}); remove these rows or compute them again"
         )
-
-
-def class_numbers(labels: Labels, source: str) -> tuple[tuple[str, ...], Int64[np.ndarray, " n"]]:
-    """Return the class names in order, and the class of every row.
-
-    Raises:
-        InputError: the labels are neither whole numbers nor names.
-    """
-    values: list[Any] = list(labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels)
-    values = [value.item() if isinstance(value, np.generic) else value for value in values]
-    values = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values]
-    wanted = str if isinstance(values[0], str) else int
-    for row, value in enumerate(values):
-        if type(value) is not wanted or value == "":
-            raise InputError(
-                f"{source}: the label of row {row} is {value!r:.60}; "
-                "labels must be all whole numbers, or all names that are not empty"
-            )
-    number = {value: i for i, value in enumerate(sorted(set(values)))}
-    return tuple(map(str, number)), np.array([number[value] for value in values], np.int64)
 
 
 def stored_rows(embeddings: Tensor | np.ndarray, source: str) -> Float[Tensor, "n E"]:

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError, check_least
-from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
-from leo_lightning.data.normalization import FeatureRecord, Normalization, Normalize, mean_of
+from leo_lightning.data.feature_record import RECORD, FeatureRecord
+from leo_lightning.data.normalization import Normalization, Normalize, mean_of
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, load_splits, split_path, unchanged, union
@@ -40,7 +41,8 @@ class EpisodeDataModule(TaskDataModule):
         test_tasks: number of test tasks.
         predict_tasks: number of test tasks to predict.
         normalize: none, l2 (each embedding to length 1) or center_l2 (the mean of the training split is
-            subtracted first).
+            subtracted first). A checkpoint brings the mean of its training.
+        renormalize: go on where a checkpoint was trained with another `normalize`; otherwise that is refused.
         train_on_val: train on the classes of train and val together, as for the published numbers; then there
             is no validation, and the last checkpoint is tested.
         in_memory: false leaves the embeddings on disk, for features larger than memory.
@@ -54,7 +56,7 @@ class EpisodeDataModule(TaskDataModule):
 
     def __init__(
         self,
-        root: str | None = None,
+        root: str | Path | None = None,
         way: int = 5,
         shot: int = 1,
         query: int = 15,
@@ -68,6 +70,7 @@ class EpisodeDataModule(TaskDataModule):
         test_tasks: int = 10000,
         predict_tasks: int = 100,
         normalize: Normalize = "l2",
+        renormalize: bool = False,
         train_on_val: bool = False,
         in_memory: bool = True,
         num_workers: int = 0,
@@ -82,15 +85,19 @@ class EpisodeDataModule(TaskDataModule):
         check_least(1, {"data.shot": shot, "data.train_shot": train_shot, "data.query": query})
         if not isinstance(test_query, str):
             check_least(1, {"data.test_query": test_query})
+        self.save_hyperparameters(logger=False)
+        self.hparams["root"] = None if root is None else str(root)  # a checkpoint holds plain values only
         self.root = None if root is None else Path(root)
         self.way, self.shot, self.query = way, shot, query
         self.train_way, self.train_shot = train_way or way, train_shot or shot
         self.test_query = query if test_query is None else test_query
         self.normalize: Normalize = normalize
+        self.renormalize = renormalize
         self.train_on_val = train_on_val
         self.in_memory = in_memory
         self._tables: dict[str, Tensor] = {}
         self._files: dict[str, RowFile] = {}
+        self._record: FeatureRecord | None = None
 
     @property
     def embedding_size(self) -> int:
@@ -99,11 +106,19 @@ class EpisodeDataModule(TaskDataModule):
 
     def bank(self, split: str) -> FeatureBank:
         """Return the features of a split; for `train` with `train_on_val`, of train and val together."""
-        return self._both if split == "train" and self.train_on_val else self._load(split)
+        return self._both if split == "train" and self.train_on_val else self.stored(split)
 
     @cached_property
     def _both(self) -> FeatureBank:
-        return union(self._load("train"), self._load("val"))
+        return union(self.stored("train"), self.stored("val"))
+
+    def other_features(self, stage: str) -> list[str]:
+        """Return lines about splits that differ from the record of the checkpoint in use."""
+        record = self._record
+        lines = (
+            [record.differences(split, self.stored(split)) for split in self.splits(stage)] if record else []
+        )
+        return [line for line in lines if line]
 
     def class_names(self, split: str) -> tuple[str, ...]:
         """Return the names of a split's classes."""
@@ -117,7 +132,7 @@ class EpisodeDataModule(TaskDataModule):
     @cached_property
     def normalization(self) -> Normalization:
         """The way from embeddings to rows; a mean is that of train (without val, whatever is trained on)."""
-        mean = mean_of(self._load("train").embeddings) if self.normalize == "center_l2" else None
+        mean = mean_of(self.stored("train").embeddings) if self.normalize == "center_l2" else None
         return Normalization(self.normalize, mean)
 
     # Lightning's hooks
@@ -127,19 +142,38 @@ class EpisodeDataModule(TaskDataModule):
         if stage == "validate" and self.train_on_val:
             raise InputError("data.train_on_val is true: the validation classes were trained on; use test")
         check_splits(self._available)
-        for split in ["train", "val"] if stage == "fit" and not self.train_on_val else [SPLITS[stage]]:
+        for split in self.splits(stage):
             self._check_size(split)
             if self.in_memory and split not in self._tables:
-                bank = self.bank(split)
-                bank.check_finite()
-                self._tables[split] = self.normalization(bank.embeddings)
+                self.bank(split).check_finite()
+
+    def splits(self, stage: str) -> list[str]:
+        """Return the splits that a stage goes through."""
+        return ["train", "val"] if stage == "fit" and not self.train_on_val else [SPLITS[stage]]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the checkpoint's record, under this class's name, of how embeddings are made and normalised.
+        """Return a checkpoint's record, under this class's name, of how its embeddings were made."""
+        fingerprints = {split: bank.fingerprint for split, bank in self._available.items()}
+        return FeatureRecord(self.normalization, self.provenance("train"), fingerprints).state()
 
-        It is never loaded here: a run may be resumed, and a checkpoint tested, with another setting.
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Normalise as in the training of a checkpoint, by its mean.
+
+        Raises:
+            InputError: the record is damaged, or `normalize` is another one, without `renormalize`.
         """
-        return FeatureRecord(self.normalization, self.provenance("train")).state()
+        self._record = record = FeatureRecord.of({RECORD: state_dict}, self.embedding_size)
+        assert record is not None
+        kind = record.normalization.kind
+        if kind != self.normalize:
+            if not self.renormalize:
+                raise InputError(
+                    f"data.normalize is {self.normalize}, and the checkpoint was trained with {kind}: its "
+                    "scores would mean little; leave it out, or add --data.renormalize true to go on"
+                )
+            return
+        self.normalization = record.normalization
+        self._tables.clear()
 
     def transfer_batch_to_device(
         self, batch: EpisodeRows, device: torch.device, dataloader_idx: int
@@ -235,14 +269,22 @@ class EpisodeDataModule(TaskDataModule):
             )
         smallest = int(bank.counts.argmin())
         images, needed = int(bank.counts[smallest]), shot + (1 if query is None else query)
+        if images == 1:
+            alone = [name for name, count in zip(bank.class_names, bank.counts, strict=True) if count == 1]
+            raise InputError(
+                f"{bank.source}: has only 1 image of class {listed(alone)}, and a task needs at least 2 (1 "
+                "support + 1 query); remove such classes, or merge them with others"
+            )
         if images < needed:
+            queries, flag = needed - shot, "--data.test_query" if split == "test" else "--data.query"
+            larger = [name for name, number in (("--data.shot", shot), (flag, queries)) if number > 1]
             raise InputError(
                 f"{bank.source}: class {bank.class_names[smallest]} has {images} images, a task needs "
-                f"{needed} ({shot} support + {needed - shot} query); lower --data.shot or the queries"
+                f"{needed} ({shot} support + {queries} query); lower {' or '.join(larger)}"
             )
 
-    def _load(self, split: str) -> FeatureBank:
-        """Return the features of a split; `load_split` explains why one is missing."""
+    def stored(self, split: str) -> FeatureBank:
+        """Return the features of a split as its file has them; `load_split` explains why one is missing."""
         if self.root is not None and split not in self._available:
             return load_split(self.root, split)
         return self._available[split]
@@ -263,9 +305,10 @@ class EpisodeDataModule(TaskDataModule):
         """Return embeddings as the learner sees them, on the device: from its table, or from the disk."""
         if not self.in_memory:
             return self.normalization(self._read(split, rows)).to(device)
-        if self._tables[split].device != device:
-            self._tables[split] = self._tables[split].to(device)
-        table = self._tables[split]
+        table = self._tables.get(split)
+        if table is None:
+            table = self.normalization(self.bank(split).embeddings)
+        table = self._tables[split] = table.to(device)
         return table[rows] if isinstance(rows, slice) else table.index_select(0, rows)
 
     def _read(self, split: str, rows: Tensor | slice) -> Tensor:

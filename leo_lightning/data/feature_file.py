@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from leo_lightning.common.errors import InputError, one_line
+from leo_lightning.common.errors import InputError, one_line, without_controls
 from leo_lightning.common.web_page import refuse_page
 from leo_lightning.data.bank import FeatureBank
 
@@ -64,14 +64,16 @@ def load_bank(path: Path) -> FeatureBank:
 
 
 def _parsed(header: Mapping[str, str], key: str, container: type[list | dict], path: Path) -> Any:
-    """Return a list or table of text out of the header."""
+    """Return a list or table of text out of the header, without control characters."""
     content: Any = None
     with suppress(KeyError, ValueError, RecursionError):
         content = json.loads(header[key])
     texts = content.values() if isinstance(content, dict) else content
     if type(content) is not container or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{path}: '{key}' in the header is missing or damaged; import the features again")
-    return content
+    if isinstance(content, dict):
+        return {without_controls(name): without_controls(text) for name, text in content.items()}
+    return list(map(without_controls, content))
 
 
 def save_bank(bank: FeatureBank, path: Path) -> None:

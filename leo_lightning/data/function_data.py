@@ -48,6 +48,7 @@ class FunctionDataModule(TaskDataModule):
             batch_size, 500 if eval_batch_size is None else eval_batch_size, steps_per_epoch, val_tasks,
             test_tasks, predict_tasks, num_workers, eval_seed, seed,
         )  # fmt: skip
+        self.save_hyperparameters(logger=False)
         check_least(1, {"data.shot": shot, "data.query": query})
         check_positive({"data.noise": noise})
         self.shot, self.query, self.noise = shot, query, noise

@@ -1,5 +1,6 @@
 """Loaders whose batches are functions of their number, so that a run can continue anywhere."""
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from leo_lightning.common.errors import InputError
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stream(IterableDataset, ABC):
@@ -100,9 +103,16 @@ class StreamLoader:
         # its own generator, or every iteration would draw a number from torch's global one
         generator = torch.Generator()
         try:
-            yield from DataLoader(
+            loader = DataLoader(
                 self.stream, batch_size=None, num_workers=self.num_workers, generator=generator
             )
+            # a signal to the whole process group is for this process, which ends its workers itself
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+            try:
+                batches = iter(loader)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield from batches
         except InputError as error:  # from a worker, with its traceback in the message
             line = str(error).rstrip().rpartition("\n")[2]
             raise InputError(line.partition("InputError: ")[2] or line) from None

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Int64
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.data.bank import FeatureBank, check_lengths, class_numbers, stored_rows
+from leo_lightning.data.bank import FeatureBank, check_lengths, stored_rows
 from leo_lightning.data.feature_file import load_bank
 from leo_lightning.data.importers.arrays import read_file
 from leo_lightning.data.importers.authors import split_keys
+from leo_lightning.data.labels import class_numbers
 
 QUERIES = 1024
 """Queries to classify at once."""

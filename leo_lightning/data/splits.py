@@ -14,6 +14,8 @@ from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.feature_file import IMPORT_COMMAND, load_bank, save_bank
 
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""What people call the splits in files that are not ours."""
 EXTRACT_COMMAND = "python -m leo_lightning features extract"
 UNFINISHED = ".extract"
 """Folder of an extraction that is not finished, among the features."""
@@ -65,8 +67,10 @@ def load_split(root: Path, split: str) -> FeatureBank:
     problem = f"has no split '{split}' (splits there: {', '.join(present) or 'none'})"
     command = f"{IMPORT_COMMAND} {root}"
     if not root.is_dir():
-        problem = "no such folder of features"
-    elif not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
+        raise InputError(
+            f"{root}: no such folder of features; name another with --data.root, or make it with `{command}`"
+        )
+    if not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
         problem, command = "holds images, not features", f"{EXTRACT_COMMAND} --images {root} --out …"
     elif not present and (root / UNFINISHED).is_dir():
         problem, command = "holds an unfinished extraction", f"{EXTRACT_COMMAND} … --out {root}"
@@ -74,7 +78,9 @@ def load_split(root: Path, split: str) -> FeatureBank:
 
 
 def check_splits(banks: Mapping[str, FeatureBank]) -> None:
-    """Raise an InputError if two splits differ in embedding size or share a class."""
+    """Raise an InputError if two splits differ in embedding size or share a class, or one is all equal."""
+    for bank in banks.values():
+        bank.check_varied()
     sizes = {split: bank.embedding_size for split, bank in banks.items()}
     for split, size in sizes.items():
         first = next(iter(sizes))
@@ -142,8 +148,8 @@ def save_splits(
         The splits, read back from their files.
 
     Raises:
-        InputError: `root` holds splits already, cannot be written, or is being written by another process; or
-            two splits share a class or differ in embedding size.
+        InputError: `root` holds splits already, cannot be written, or is being written by another process; a
+            split's embeddings are all equal, or two splits share a class or differ in embedding size.
     """
     check_vacant(root, overwrite)
     created = [folder for folder in (root, *root.absolute().parents) if not folder.exists()]

@@ -83,6 +83,10 @@ class TaskDataModule(StreamDataModule, ABC):
     def provenance(self, split: str) -> dict[str, str]:
         """Return where the tasks come from."""
 
+    def other_features(self, stage: str) -> list[str]:
+        """Return lines about splits of a stage that are not from the features of the checkpoint in use."""
+        return []
+
     def class_names(self, split: str) -> tuple[str, ...]:
         """Return the names of a split's classes, by their numbers in episodes; none if they have no names."""
         return ()

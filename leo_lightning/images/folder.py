@@ -21,14 +21,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
-from leo_lightning.common.errors import InputError, printable
+from leo_lightning.common.errors import InputError, check_utf8, printable
 from leo_lightning.data.bank import listed
-from leo_lightning.data.splits import SPLITS, check_disjoint
+from leo_lightning.data.labels import class_name
+from leo_lightning.data.splits import SPLIT_NAMES, check_disjoint
 
 OnError = Literal["refuse", "skip"]
 OnBadFiles = Callable[[Path, Sequence[Path], str], None]
 """Called with a folder or table, its files that cannot be used, and the reason: see `refuse_files`."""
 
+_MISSING = "missing"
 SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 
 
@@ -83,7 +85,8 @@ def refuse_files(where: Path, files: Sequence[Path], reason: str, flag: str | No
     Raises:
         InputError: names them.
     """
-    advice = "remove them" if flag is None else f"remove them, or leave them out: {flag} skip"
+    advice = "add them, or remove their lines" if reason == _MISSING else "remove them"
+    advice += "" if flag is None else f", or leave them out: {flag} skip"
     raise InputError(f"{where}: {reason}: {printable(_listed(where, files))}; {advice}")
 
 
@@ -102,12 +105,12 @@ def find_splits(root: Path, on_bad_files: OnBadFiles = refuse_files) -> dict[str
     `on_bad_files` is called with files that are not images, and files in a table that do not exist.
 
     Raises:
-        InputError: there is no such folder, or no split in it; a class has no images, or is in two splits.
+        InputError: there is no such folder, or no split in it, or one twice; a class has no images, or is in
+            two splits.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
-    tables = {split: root / f"{split}.csv" for split in SPLITS if (root / f"{split}.csv").is_file()}
-    folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    tables, folders = _splits(root, ".csv"), _splits(root, "")
     if bool(tables) == bool(folders):
         raise InputError(
             f"{root}: must have either folders train, val, test of class folders, or tables train.csv, "
@@ -115,8 +118,22 @@ def find_splits(root: Path, on_bad_files: OnBadFiles = refuse_files) -> dict[str
         )
     splits = {split: _read_table(path, root, on_bad_files) for split, path in tables.items()}
     splits |= {split: find_classes(path, on_bad_files) for split, path in folders.items()}
-    check_disjoint({split: (str(root / split), images.class_names) for split, images in splits.items()})
+    paths = tables or folders
+    check_disjoint({split: (str(paths[split]), images.class_names) for split, images in splits.items()})
     return splits
+
+
+def _splits(root: Path, ending: str) -> dict[str, Path]:
+    """Return the folders or tables of the splits that are there, under any of their names."""
+    paths = {}
+    for split, names in SPLIT_NAMES.items():
+        present = [path for name in names if (path := root / f"{name}{ending}").exists()]
+        if len(present) > 1:
+            shown = ", ".join(path.name for path in present)
+            raise InputError(f"{root}: holds the {split} split more than once ({shown}); leave one of them")
+        if present:
+            paths[split] = present[0]
+    return paths
 
 
 def find_classes(folder: Path, on_bad_files: OnBadFiles = refuse_files) -> ImageSplit:
@@ -169,6 +186,8 @@ def _files(folder: Path) -> list[Path]:
             folders.clear()
             continue
         visited.add(real)
+        for name in (place, *names):
+            check_utf8(name)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
     return files
@@ -193,7 +212,12 @@ def _read_table(table: Path, root: Path, on_bad_files: OnBadFiles) -> ImageSplit
             missing.append(path)
         else:
             images.setdefault(label, []).append(name)
-    for files, reason in ((missing, "missing"), (strays, "not images")):
+    if missing and not images:
+        raise InputError(
+            f"{table}: none of its images exists, such as {printable(str(missing[0]))}; put "
+            "them there, or mend the table"
+        )
+    for files, reason in ((missing, _MISSING), (strays, "not images")):
         if files:
             on_bad_files(table, files, reason)
     if not images:
@@ -207,7 +231,7 @@ def _rows(table: Path) -> Iterable[tuple[int, str, str]]:
         with table.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file)
             for row in lines:
-                name, label = ((row.get(column) or "").strip() for column in ("filename", "label"))
+                name, label = (row.get("filename") or "").strip(), class_name(row.get("label"))
                 if not name or not label:
                     missing = "label" if name else "filename"
                     raise InputError(

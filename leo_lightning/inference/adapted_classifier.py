@@ -14,7 +14,7 @@ from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.new_classes import queries_at_once
 from leo_lightning.data.normalization import Normalization
-from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier
+from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier, check_predictions
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 
@@ -90,10 +90,7 @@ class AdaptedClassifier:
         rows = self._rows(query)[None]
         with torch.autocast(rows.device.type, enabled=False):
             probability = self.classifier(rows)[0].double().softmax(-1)
-            if not probability.isfinite().all():
-                raise InputError(
-                    "the predictions are NaN because weights of the model are NaN; use another checkpoint"
-                )
+            check_predictions(probability)
             asked = self.sampled if disagreement else []
             others = [drawn(rows)[0].argmax(-1) != probability.argmax(-1) for drawn in asked]
         return Answer(probability, torch.stack(others).double().mean(0) if others else None)
@@ -107,7 +104,7 @@ class AdaptedClassifier:
         """The classifier as weights for normalised embeddings; of a sampling learner, the mean classifier.
 
         Raises:
-            InputError: the classifier is not linear.
+            InputError: the classifier is not linear, or its weights are NaN.
         """
         classifier = self.classifier
         if isinstance(classifier, SampledClassifier) and (mean := _with_samples(self.learner, 0)) is not None:
@@ -117,6 +114,7 @@ class AdaptedClassifier:
                 f"{type(self.learner).__name__} makes a classifier that is not linear in the embeddings, and "
                 "only weights are exported; use it in Python, or take another method"
             )
+        check_predictions(classifier.weight)
         return classifier
 
     @torch.no_grad()

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.common.yaml_files import read_table
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.new_classes import Images, read_images
 from leo_lightning.data.splits import present_splits, split_path
@@ -16,15 +15,16 @@ from leo_lightning.images.backbones.weights import digest, read_backbone
 from leo_lightning.images.decode import quiet_pillow
 from leo_lightning.images.extraction.embedder import Embedder
 from leo_lightning.images.folder import ImageSplit, find_classes, find_images, is_image
-from leo_lightning.runs.folder import CONFIG, folder_of
+from leo_lightning.runs.folder import checkpoint_at
+from leo_lightning.runs.recorded_config import recorded_config
+from leo_lightning.training.checkpoint import read_checkpoint
 
 
 def backbone_beside(checkpoint: Path) -> Path | None:
     """The backbone beside the features that the run of a checkpoint was trained on, if it is there."""
-    folder = folder_of(checkpoint)
-    if folder is None:
-        return None
-    data = read_table(folder / CONFIG).get("data")
+    checkpoint = checkpoint_at(checkpoint, "best")
+    config = recorded_config(read_checkpoint(checkpoint), checkpoint)[1] or {}
+    data = config.get("data")
     root = data.get("init_args", data).get("root") if isinstance(data, dict) else None
     path = Path(root or ".", BACKBONE_FILE)
     return path if root and path.is_file() else None

@@ -8,10 +8,11 @@ import torch
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.files import checksum_of
 from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.feature_record import FeatureRecord
 from leo_lightning.data.new_classes import check_made_alike, check_size
-from leo_lightning.data.normalization import FeatureRecord
 from leo_lightning.inference.adapted_classifier import SAMPLES, AdaptedClassifier
 from leo_lightning.learners.learner import Learner
+from leo_lightning.runs.folder import checkpoint_at
 from leo_lightning.training.checkpoint import load_learner, read_checkpoint
 
 
@@ -37,6 +38,7 @@ class TrainedModel(NamedTuple):
         Raises:
             InputError: the checkpoint is missing, damaged, or predicts values rather than classes.
         """
+        path = checkpoint_at(path, "best")
         checkpoint = read_checkpoint(path)
         learner = load_learner(checkpoint, path)
         if learner.predicts != "classes":

@@ -66,6 +66,19 @@ class LinearClassifier(NamedTuple):
         return LinearClassifier(self.weight[tasks], None if self.bias is None else self.bias[tasks])
 
 
+def check_predictions(*predictions: Tensor) -> None:
+    """Refuse predictions, or the weights that make them, that are not finite: their largest means nothing.
+
+    Raises:
+        InputError: says why they are NaN.
+    """
+    if not all(part.isfinite().all() for part in predictions):
+        raise InputError(
+            "the predictions are NaN: weights of the model are NaN, or the features too large; use another "
+            "checkpoint, or normalise the features as in its training"
+        )
+
+
 def arguments_of(built: object) -> dict[str, Any]:
     """Arguments of `__init__`, each read from the attribute of its name; an object as its own arguments."""
     values = {name: getattr(built, name) for name in inspect.signature(type(built)).parameters}

@@ -10,9 +10,10 @@ from jsonargparse import Namespace
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.yaml_files import read_table
-from leo_lightning.runs.folder import CONFIG, find_checkpoint, folder_of, newest_checkpoint
+from leo_lightning.runs.folder import checkpoint_at, find_checkpoint, newest_checkpoint
 from leo_lightning.runs.loggers.wandb_artifact import SCHEME, fetch
 from leo_lightning.runs.parser import Parser
+from leo_lightning.runs.recorded_config import fields_of, ignored_file, recorded_config, trusted_classes_only
 
 SECTIONS = ("seed_everything", "run", "trainer", "model", "data")
 """Fields of config.yaml: enough to replay the run."""
@@ -29,8 +30,10 @@ class Program(NamedTuple):
     parser: Callable[[str], Parser]
     """The fields of a verb."""
     read_checkpoint: Callable[[Path], dict[str, Any]]
-    stored_config: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
-    """The configuration to start from, given a checkpoint and the config.yaml of its run (or {})."""
+    evaluated: tuple[str, ...]
+    """Fields that an evaluation takes from the configuration of the training."""
+    completed: Callable[[dict[str, Any] | None, dict[str, Any]], dict[str, Any] | None]
+    """The configuration of a training, completed from its checkpoint; None if that tells too little."""
     start: Path | None
     """Configuration to train with if none is named."""
 
@@ -48,6 +51,10 @@ class Command(NamedTuple):
     """The checkpoint."""
     checkpoint: dict[str, Any] | None
     """Its content."""
+    record: dict[str, Any]
+    """The configuration of its training, as far as the command uses it; {} without a checkpoint."""
+    ignored: str = ""
+    """A line about a config.yaml beside the checkpoint that says otherwise."""
 
     @property
     def fitting(self) -> bool:
@@ -82,7 +89,7 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
     """Parse a command line.
 
     Flags win over files named with --config, wherever they stand. If no file is named, a command with a
-    checkpoint starts from the configuration of the checkpoint's run, and a training from `program.start`.
+    checkpoint starts from the configuration that the checkpoint records, and a training from `program.start`.
 
     Args:
         program: its fields.
@@ -108,19 +115,19 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
     run |= {name: value for name, value in places.items() if value is not None}
     if typed.resume and not fitting:
         raise InputError(f"--resume continues training; name the checkpoint to {verb} with --ckpt_path")
-    path = _checkpoint(typed.ckpt_path, bool(typed.resume), named, Path(str(run["root"])), str(run["name"]))
+    path = _checkpoint(
+        typed.ckpt_path, bool(typed.resume), fitting, named, Path(str(run["root"])), str(run["name"])
+    )
     checkpoint = None if path is None else program.read_checkpoint(path)
-    source, implied = program.start, {}
-    if path is not None and checkpoint is not None and not named:
-        folder = folder_of(path)
-        source = path if folder is None else folder / CONFIG
-        implied = program.stored_config(checkpoint, {} if folder is None else read_table(source))
-    elif source is not None and fitting and not named:
-        implied = read_table(source)
-    try:
-        base = parser.parse_object(implied) if implied else None
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+    base, record, ignored = None, {}, ""
+    if checkpoint is not None and path is not None:
+        source, record = record_of(program, checkpoint, path, fitting, needed=not named)
+        if not named:
+            with trusted_classes_only():
+                base = _parsed(parser, record, source)
+            ignored = ignored_file(record, path) if source == path else ""
+    elif program.start is not None and fitting and not named:
+        base = _parsed(parser, read_table(program.start), program.start)
     flags = [f"--run.{name}={value}" for name, value in places.items() if value is not None]
     config = parser.parse_args(
         [*(f"--config={path}" for path in typed.config), *flags, *rest], namespace=base
@@ -129,10 +136,52 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
     for section in SECTIONS[1:]:
         if not isinstance(config[section], Namespace):
             raise InputError(f"{section}: expected fields, got {config[section]!r:.99}")
-    return Command(program, verb, config, parser, path, checkpoint)
+    return Command(program, verb, config, parser, path, checkpoint, record, ignored)
 
 
-def _checkpoint(wanted: str | None, resume: bool, configured: bool, root: Path, name: str) -> Path | None:
+def _parsed(parser: Parser, config: dict[str, Any], source: Path) -> Namespace:
+    """The fields of a configuration.
+
+    Raises:
+        InputError: names the file.
+    """
+    try:
+        return parser.parse_object(config)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def record_of(
+    program: Program, checkpoint: dict[str, Any], path: Path, fitting: bool, needed: bool
+) -> tuple[Path, dict[str, Any]]:
+    """Return the configuration of a checkpoint's training, or its part for an evaluation, after its file.
+
+    Args:
+        program: the program that trained it.
+        checkpoint: its content.
+        path: its file.
+        fitting: whether the training is to be resumed.
+        needed: whether to refuse a checkpoint that tells too little; otherwise that is {}.
+
+    Raises:
+        InputError: the checkpoint tells too little, or its record is damaged.
+    """
+    source, config = recorded_config(checkpoint, path)
+    if config is not None and not fitting:
+        config = fields_of(config, program.evaluated)
+    if config is not None or not fitting:
+        config = program.completed(config, checkpoint)
+    if config is None and needed:
+        raise InputError(
+            f"{path}: records no configuration to {'resume' if fitting else 'evaluate it'} with; name the "
+            "config.yaml of its training with --config"
+        )
+    return source, config or {}
+
+
+def _checkpoint(
+    wanted: str | None, resume: bool, fitting: bool, configured: bool, root: Path, name: str
+) -> Path | None:
     """The checkpoint that flags ask for; None if they ask for none.
 
     Raises:
@@ -146,11 +195,4 @@ def _checkpoint(wanted: str | None, resume: bool, configured: bool, root: Path, 
         return fetch(wanted, root)
     if wanted in ("last", "best"):
         return find_checkpoint(root, name, wanted)
-    path = Path(wanted)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a checkpoint in it, such as checkpoints/best.ckpt")
-    if not path.is_file():
-        others = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))
-        advice = f"its folder holds {others}" if others else "name a best.ckpt or last.ckpt of a run"
-        raise InputError(f"{path}: no such checkpoint; {advice}")
-    return path
+    return checkpoint_at(Path(wanted), "last" if fitting else "best")

@@ -8,10 +8,11 @@ runs/<name>/<date-time>/
     results.json         scores of a test, with per_task.csv beside it
 """
 
+import json
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,10 +80,15 @@ def remove_folders(made: list[Path]) -> None:
 
 
 def newest_checkpoint(root: Path, name: str, kind: str) -> Path | None:
-    """The `last` or `best` checkpoint of the newest run of this name that has one."""
-    folders = sorted((root / name).glob("*/"), reverse=True) if (root / name).is_dir() else []
+    """The `last` or `best` checkpoint of the newest run of this name that has one.
+
+    The newest run is the one that was begun or resumed last, when its config.yaml was written; names of
+    folders change, and their times are of some time zone.
+    """
+    folders = [config.parent for config in (root / name).glob(f"*/{CONFIG}")]
     paths = (folder / CHECKPOINTS / f"{kind}.ckpt" for folder in folders)
-    return next((path for path in paths if path.is_file()), None)
+    found = [path for path in paths if path.is_file()]
+    return max(found, key=lambda path: (path.parents[1] / CONFIG).stat().st_mtime_ns, default=None)
 
 
 def find_checkpoint(root: Path, name: str, kind: str) -> Path:
@@ -99,10 +105,53 @@ def find_checkpoint(root: Path, name: str, kind: str) -> Path:
     )
 
 
+def checkpoint_at(path: Path, wanted: Literal["best", "last"]) -> Path:
+    """Return the checkpoint at a path: the file, or the wanted one of a run folder, or else its other one.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_file():
+        return path
+    kinds = ("best", "last") if wanted == "best" else ("last", "best")
+    inside = [folder / f"{kind}.ckpt" for kind in kinds for folder in (path / CHECKPOINTS, path)]
+    if checkpoint := next((file for file in inside if file.is_file()), None):
+        return checkpoint
+    if path.is_dir():
+        raise InputError(
+            f"{path}: no run folder with a {CHECKPOINTS}/best.ckpt or last.ckpt; name a checkpoint"
+        )
+    others = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))
+    advice = f"its folder holds {others}" if others else "name a best.ckpt or last.ckpt of a run"
+    raise InputError(f"{path}: no such checkpoint; {advice}")
+
+
+def with_advice(read: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
+    """A reader of checkpoints whose error also names a checkpoint beside the damaged one that is whole."""
+
+    def read_or_advise(path: Path) -> dict[str, Any]:
+        try:
+            return read(path)
+        except InputError as error:
+            for other in (path.with_name(f"{kind}.ckpt") for kind in ("last", "best")):
+                with suppress(InputError):
+                    if other != path and other.is_file():
+                        advice = f"{other} is whole, at step {read(other)['global_step']}"
+                        break
+            else:
+                raise
+            raise InputError(f"{error}; {advice}") from None
+
+    return read_or_advise
+
+
 def folder_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in; None if it lies elsewhere."""
-    folder = checkpoint.resolve().parent.parent
-    return folder if checkpoint.parent.name == CHECKPOINTS and (folder / CONFIG).is_file() else None
+    for path in (checkpoint.absolute(), checkpoint.resolve()):  # `checkpoints` may be a link
+        folder = path.parent.parent
+        if path.parent.name == CHECKPOINTS and (folder / CONFIG).is_file():
+            return folder
+    return None
 
 
 def git_commit() -> str | None:
@@ -118,16 +167,6 @@ def git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Settings of a saved configuration that have changed, with both values."""
-    for key, old in before.items():
-        new = after.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            yield f"{prefix}{key}: {old} → {new}"
 
 
 def written(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -150,6 +189,14 @@ def tested_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of a run that is tested: the best one, or else the last one; None if it has neither."""
     paths = (folder / CHECKPOINTS / f"{kind}.ckpt" for kind in ("best", "last"))
     return next((path for path in paths if path.is_file()), None)
+
+
+def tested_steps(folder: Path) -> int | None:
+    """Training steps of the checkpoint that results.json is about; None without results."""
+    try:
+        return json.loads((folder / "results.json").read_text())["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def next_commands(folder: Path, flags: str) -> Iterator[str]:

@@ -1,19 +1,24 @@
 """The flags of a run: jsonargparse's parser, with errors of one line."""
 
+import difflib
 import inspect
+import math
 import pydoc
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_loader
 
+from leo_lightning import learners
 from leo_lightning.common.errors import InputError, nearest, printable
 from leo_lightning.common.yaml_files import load_yaml
 from leo_lightning.runs.folder import RunOptions
 
+METHODS = learners.__name__
 set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
@@ -30,16 +35,32 @@ class Parser(ArgumentParser):
         if match := re.search(r"unrecognized arguments: (?:--)?([^ =]+)|[Oo]ption '([^']+)'", text):
             name = match[1] or match[2]
             raise InputError(f"unknown field {printable(name)}{nearest(name, self._fields())}")
+        if match := re.search(r"Expected a dot import path string: (\S+)", text):
+            field, known = (
+                text.split(":")[0],
+                {name.lower(): f"{METHODS}.{name}" for name in learners.__all__},
+            )
+            like = difflib.get_close_matches(match[1].lower(), known, n=1)
+            advice = f"did you mean {known[like[0]]}?" if like else "give it as MODULE.CLASS"
+            raise InputError(f"{printable(f'{field}: {match[1]}')} is not the path of a class; {advice}")
         raise InputError(printable(text))
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # pyright: ignore
+    def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:  # pyright: ignore
         """Parse flags, and complete what they say of classes.
 
         Raises:
             InputError: a field is unknown or takes no such value.
         """
-        config = super().parse_args(*args, **kwargs)
+        words = list(sys.argv[1:] if args is None else args)
+        defaults = {f"{name}.help": path for name, path in self._default_classes()}
+        for action in self._actions:  # without a class, the help is that of the default one
+            action.const = defaults.get(action.dest, action.const)
+        if asked := [i for i, word in enumerate(words, 1) if re.match(r"--[\w.]+\.help(=|$)", word)]:
+            end = asked[-1]  # later flags would be taken for fields of the class
+            words = words[: end + (end < len(words) and not words[end].startswith("-"))]
+        config = super().parse_args(words, **kwargs)
         assert isinstance(config, Namespace)
+        _check_finite("", config)
         for field in ("data", "model.learner"):
             if isinstance(chosen := config.get(field), Namespace) and "class_path" in chosen:
                 _complete(field, chosen)
@@ -68,6 +89,7 @@ def one_line(message: str) -> str:
     """jsonargparse's message on one line, without the types that it tried and the value that it quotes."""
     text = " ".join(message.split())
     text = re.sub(r"Does not validate against any of the Union subtypes .*? Errors: - ", "", text)
+    text = text.replace(" - Expected a <class 'NoneType'>", "")
     text = re.sub(r" Given value(?: type)?: .*", "", text)
     text = re.sub(r"<class '([^']+)'>|typing\.(Literal)", r"\1\2", text)
     return re.sub(r'Parser key "([^"]+)":', r"\1:", text)
@@ -96,6 +118,16 @@ def _complete(field: str, chosen: Namespace) -> None:
             raise InputError(f"{field}.{name}: Expected {annotation}. Got value: None")
 
 
+def _check_finite(name: str, value: object) -> None:
+    """Refuse NaN and infinity: no setting takes them, and as a rate or a limit they do harm unnoticed."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name.replace('.init_args', '')} is {value}: it must be finite")
+    for key, part in vars(value).items() if isinstance(value, Namespace) else ():
+        _check_finite(f"{name}.{key}".strip("."), part)
+    for part in value if isinstance(value, list) else ():
+        _check_finite(name, part)
+
+
 def run_parser(
     program: str, trainer_defaults: dict[str, Any], unused: frozenset[str | int] = frozenset()
 ) -> Parser:
@@ -121,7 +153,7 @@ def run_parser(
     )
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="seed of everything random")
     parser.add_class_arguments(RunOptions, "run", instantiate=False, skip=set(unused))
-    parser.add_class_arguments(pl.Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True)
+    parser.add_class_arguments(pl.Trainer, "trainer", instantiate=False, fail_untyped=False)
     defaults = {"enable_model_summary": False, "num_sanity_val_steps": 0, **trainer_defaults}
     parser.set_defaults({f"trainer.{name}": value for name, value in defaults.items()})
     return parser

@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,39 @@ from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from rich.console import Console
 
-from leo_lightning.common.errors import DivergedError, InputError, Interrupted, one_line, printable
+from leo_lightning.common.errors import (
+    DivergedError,
+    Finished,
+    FolderTaken,
+    InputError,
+    Interrupted,
+    one_line,
+    printable,
+)
+from leo_lightning.common.file_lock import file_lock
 from leo_lightning.common.files import whole_file
-from leo_lightning.common.yaml_files import read_table
 from leo_lightning.runs import parser
-from leo_lightning.runs.callbacks.checkpoints import WholeCheckpoints
-from leo_lightning.runs.command_line import Command
+from leo_lightning.runs.callbacks.checkpoints import STOPPED_BY, WholeCheckpoints
+from leo_lightning.runs.command_line import SECTIONS, Command
+from leo_lightning.runs.console import RunConsole
 from leo_lightning.runs.folder import (
     CONFIG,
     RunOptions,
-    differences,
     folder_of,
     fresh_folder,
     git_commit,
     remove_folders,
+    tested_checkpoint,
+    tested_steps,
     written,
 )
 from leo_lightning.runs.loggers.choice import run_loggers
 from leo_lightning.runs.loggers.wandb_run import FALLBACK, WandbRun
+from leo_lightning.runs.recorded_config import differences, fields_of
 from leo_lightning.runs.trainer_parts import Measure, check_flags, listed, run_callbacks
+
+LOCK = ".lock"
 
 
 class Run:
@@ -50,6 +62,7 @@ class Run:
         data: the data module.
         model: the model.
         folder: the run folder, which `begin` makes.
+        trained: whether the training was finished before, so that only the test is left.
     """
 
     def __init__(self, command: Command) -> None:
@@ -66,7 +79,7 @@ class Run:
         self.config = command.to_save()
         self.options = RunOptions(**config.run.as_dict())
         self.checkpoint = command.checkpoint
-        self.console = Console(quiet=self.options.quiet)
+        self.console = RunConsole(quiet=self.options.quiet)
         resumed = folder_of(command.path) if command.path and command.fitting else None
         self.folder = resumed or fresh_folder(Path(self.options.root), self.options.name)
         for section in (config.data.get("init_args", config.data), config.model):
@@ -81,6 +94,9 @@ class Run:
             raise InputError(f"cannot build model and data from these settings: {reason}") from None
         self.data, self.model = self.objects.data, self.objects.model
         self.wandb_lines: list[str] = []
+        self.trained = False
+        self._made: list[Path] = []
+        self._lock = ExitStack()
 
     def make_trainer(self, measure: Measure, callbacks: Sequence[Callback]) -> pl.Trainer:
         """Make the Trainer.
@@ -95,7 +111,13 @@ class Run:
         flags, fitting = self.objects.trainer, self.command.fitting
         resumed_at = self.checkpoint["global_step"] if self.checkpoint and fitting else None
         every, self.last = run_callbacks(
-            measure, self.options, self.folder, self.console, fitting, flags.enable_progress_bar is not False
+            measure,
+            self.options,
+            self.folder,
+            self.config,
+            self.console,
+            fitting,
+            flags.enable_progress_bar is not False,
         )
         judged_by = (measure.score, measure.mode)
         settings: dict[str, Any] = flags.as_dict() | {
@@ -141,27 +163,61 @@ class Run:
             shown_config: the configuration as loggers show it, if that differs from config.yaml.
 
         Raises:
-            InputError: the folder cannot be written, or there is nothing left to train.
+            InputError: the folder cannot be written, or another process trains this run.
+            Finished: there is nothing left to do.
         """
         steps = self.checkpoint["global_step"] if self.checkpoint else 0
-        if self.command.fitting and 0 < self.trainer.max_steps <= steps:
-            raise InputError(
-                f"{self.folder}: trained {steps} steps already; raise --trainer.max_steps to continue"
-            )
-        changes: list[str] = []
-        if self.checkpoint and self.command.fitting and (self.folder / CONFIG).is_file():
-            before = self.command.program.stored_config(self.checkpoint, read_table(self.folder / CONFIG))
-            changes = list(differences(before, self.config))
-        self._write(steps if changes else None)
-        self._start_loggers(shown_config or self.config, tags, provenance, bool(changes))
+        self._check_finished(steps)
+        record = fields_of(self.command.record, SECTIONS if self.command.fitting else ("model", "data"))
+        changes = list(differences(record, self.config))
+        try:
+            self._write(steps)
+            self._start_loggers(shown_config or self.config, tags, provenance, bool(changes))
+            self._say_begun(banner, notes, steps, changes)
+        except BaseException:
+            self._lock.close()
+            remove_folders(self._made)
+            raise
+
+    def _check_finished(self, steps: int) -> None:
+        """Note whether the training of a resumed run has ended. All processes must come to the same answer.
+
+        Raises:
+            Finished: the test, if one belongs to it, has ended, too.
+        """
+        if self.checkpoint is None or not self.command.fitting:
+            return
+        max_steps, max_epochs = self.trainer.max_steps, self.trainer.max_epochs or -1
+        callbacks = self.trainer.early_stopping_callbacks
+        if 0 < max_steps <= steps:
+            advice = "raise --trainer.max_steps"
+        elif 0 < max_epochs <= self.checkpoint["epoch"]:
+            advice = "raise --trainer.max_epochs"
+        elif self.checkpoint.get(STOPPED_BY) in [callback.state_key for callback in callbacks]:
+            advice = "leave EarlyStopping out of --trainer.callbacks"
+        else:
+            return
+        self.trained = True
+        tested = tested_checkpoint(self.folder) if self.command.verb == "fit_test" else None
+        read = self.command.program.read_checkpoint
+        if tested is not None and read(tested)["global_step"] != tested_steps(self.folder):
+            return
+        said = f"{self.command.path}: finished at step {steps}, nothing is left to do"
+        self.say(f"{said}; {advice} to train on")
+        raise Finished
+
+    def _say_begun(
+        self, banner: Sequence[str], notes: Sequence[str], steps: int, changes: Sequence[str]
+    ) -> None:
         if self.options.quiet:  # what was asked for and cannot be done is said all the same
             for line in (line for line in self.wandb_lines if line.startswith(FALLBACK)):
                 print(f"warning: wandb {line}", file=sys.stderr)
         lines = [*banner, f"run     {self.folder}", *(f"wandb   {line}" for line in self.wandb_lines)]
         if self.checkpoint is not None:
-            word = "resumed" if self.command.fitting else "model"
+            word = "trained" if self.trained else "resumed" if self.command.fitting else "model"
             lines.append(f"{word:8}{self.command.path}, step {steps}")
             lines += [f"changed {change}" for change in changes]
+            notes = [*notes, self.command.ignored] if self.command.ignored else notes
         elif self.command.config.resume:
             lines.append("resumed nothing: no run of this name has a checkpoint, so this is a new one")
         self.say("\n".join([*lines, *(f"note    {note}" for note in notes)]))
@@ -172,34 +228,42 @@ class Run:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @rank_zero_only
-    def _write(self, changed_at: int | None) -> None:
-        """Make the folder and its config.yaml; keep the old one if a resumed run changes it."""
+    def _write(self, step: int) -> None:
+        """Make the folder and its config.yaml; keep the old one if a run resumed at `step` changes it."""
+        path, fitting = self.folder / CONFIG, self.command.fitting
         self._made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
-        path = self.folder / CONFIG
         try:
-            self.folder.mkdir(parents=True, exist_ok=self.command.fitting and self.checkpoint is not None)
-            if changed_at is not None:
-                # copied, not renamed: a kill here would otherwise cost the run its settings
-                with whole_file(self.folder / f"config-until-step-{changed_at}.yaml") as part:
-                    part.write_text(path.read_text())
-            with whole_file(path) as part:
-                part.write_text(yaml.safe_dump(self.config, sort_keys=False))
+            self.folder.mkdir(parents=True, exist_ok=fitting and self.checkpoint is not None)
         except FileExistsError:
-            raise InputError(f"{self.folder}: another run began here this second; run it again") from None
-        except (InputError, OSError):
-            remove_folders(self._made)
-            raise
+            if not self.folder.is_dir():  # a link that leads nowhere is in the way
+                raise
+            self._made = []
+            raise FolderTaken from None
+        if fitting:
+            held = f"{self.folder}: another process trains this run; wait for it, or stop it"
+            self._lock.enter_context(file_lock(self.folder / LOCK, held))
+            self._check_unchanged()
+        content = yaml.safe_dump(self.config, sort_keys=False).encode()
+        if path.is_file() and path.read_bytes() != content:
+            # copied, not renamed: a kill here would otherwise cost the run its settings
+            with whole_file(self.folder / f"config-until-step-{step}.yaml") as part:
+                part.write_bytes(path.read_bytes())
+        with whole_file(path) as part:
+            part.write_bytes(content)
+
+    def _check_unchanged(self) -> None:
+        """Refuse a checkpoint that another process has replaced after it was read here."""
+        if self.command.path is not None and self.checkpoint is not None:
+            now = self.command.program.read_checkpoint(self.command.path)["global_step"]
+            if now != self.checkpoint["global_step"]:
+                raise InputError(f"{self.command.path}: another process has just trained on; run this again")
 
     @rank_zero_only
     def _start_loggers(
         self, config: dict[str, Any], tags: Sequence[str], provenance: dict[str, str], changed: bool
     ) -> None:
-        try:
-            for run in self._wandb():  # before the others write anything, since it may refuse its settings
-                self.wandb_lines += run.start(self.command.verb, tags, changed)
-        except InputError:
-            remove_folders(self._made)
-            raise
+        for run in self._wandb():  # before the others write anything, since it may refuse its settings
+            self.wandb_lines += run.start(self.command.verb, tags, changed)
         for logger in self.trainer.loggers:
             more = {"provenance": provenance, "commit": git_commit()} if logger in self._wandb() else {}
             logger.log_hyperparams(config | more)
@@ -228,7 +292,10 @@ class Run:
             raise InputError(
                 f"{self.command.path}: cannot be restored ({one_line(error)}); use another checkpoint"
             ) from None
-        self._finish_wandb(0)
+        else:
+            self._finish_wandb(0)
+        finally:
+            self._lock.close()
 
     @rank_zero_only
     def _forget(self) -> None:
@@ -250,11 +317,13 @@ class Run:
 
     def _say_stopped(self, stop: Interrupted) -> None:
         said = f"{signal.Signals(stop.signal).name}: stopped"
-        if self.last is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if self.last is not None:
             if self.last.path.is_file():
                 words = shlex.join(["--ckpt_path", str(self.last.path)])
                 command = f"{self.command.program.name} {self.command.verb} {words}"
-                said += f"; saved at step {self.last.saved}, continue with: {command}"
+                # 0 if all was trained before: only the test was stopped
+                saved = self.last.saved or (self.checkpoint or {})["global_step"]
+                said += f"; saved at step {saved}, continue with: {command}"
             else:
                 said += f" at step {self.trainer.global_step}, before there was anything to save"
         self.say(said)

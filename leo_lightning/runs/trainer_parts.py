@@ -5,13 +5,13 @@ from typing import Any, Literal, NamedTuple
 
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Callback
-from rich.console import Console
 
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.runs.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from leo_lightning.runs.callbacks.progress import RunProgress
 from leo_lightning.runs.callbacks.stop_signals import StopSignals
 from leo_lightning.runs.callbacks.throughput import Throughput
+from leo_lightning.runs.console import RunConsole
 from leo_lightning.runs.folder import CHECKPOINTS, RunOptions
 
 PRECISIONS = {"32", "32-true", "64", "64-true", "16", "16-mixed", "bf16", "bf16-mixed"}
@@ -31,7 +31,13 @@ class Measure(NamedTuple):
 
 
 def run_callbacks(
-    measure: Measure, options: RunOptions, folder: Path, console: Console, fitting: bool, progress: bool
+    measure: Measure,
+    options: RunOptions,
+    folder: Path,
+    config: dict[str, Any],
+    console: RunConsole,
+    fitting: bool,
+    progress: bool,
 ) -> tuple[list[Callback], LastCheckpoint | None]:
     """Callbacks of every run: signals, progress and, if it trains, throughput and checkpoints.
 
@@ -39,6 +45,7 @@ def run_callbacks(
         measure: how the run is measured.
         options: options of the run.
         folder: the run folder.
+        config: what its config.yaml holds.
         console: where progress is shown.
         fitting: whether it trains.
         progress: whether progress is shown.
@@ -47,6 +54,7 @@ def run_callbacks(
         The callbacks, and the one among them that writes last.ckpt.
     """
     signals = StopSignals()
+    console.stop = signals.receive
     callbacks: list[Callback] = [signals]
     if progress:
         better = max if measure.mode == "max" else min
@@ -57,7 +65,7 @@ def run_callbacks(
     if measure.validates:
         callbacks.append(BestCheckpoint(folder / CHECKPOINTS, measure.score, measure.mode))
     # after the best one, whose score it holds
-    last = LastCheckpoint(folder / CHECKPOINTS / "last.ckpt", options.checkpoint_every, signals)
+    last = LastCheckpoint(folder / CHECKPOINTS / "last.ckpt", options.checkpoint_every, signals, config)
     return [*callbacks, last], last
 
 
@@ -74,6 +82,11 @@ def check_flags(flags: Namespace, split: str) -> None:
     for name, refused in (("enable_checkpointing", False), ("barebones", True)):
         if flags[name] is refused:
             raise InputError(f"trainer.{name}: a run consists of its checkpoints and logs; leave it out")
+    if flags.default_root_dir is not None:
+        raise InputError(
+            f"trainer.default_root_dir is {flags.default_root_dir}: runs go to <run.root>/<run.name>; "
+            "set --run.root instead"
+        )
     if flags.precision is not None and str(flags.precision) not in PRECISIONS:
         raise InputError(
             f"trainer.precision is {flags.precision}: inner loop, standard deviations and KL need float32; "

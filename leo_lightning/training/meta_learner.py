@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from leo_lightning.common.errors import DivergedError, InputError, check_least
+from leo_lightning.common.errors import DivergedError, InputError, check_least, check_positive
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.hashes import fold_tasks
 from leo_lightning.learners.learner import Learner, Outcome, class_path
@@ -31,6 +31,7 @@ UNHEALTHY = {
     "dead_latents": (0.5, "most latent dimensions carry nothing: is there a ReLU after the relation net?"),
     "clamped_stds": (0.95, "nearly all standard deviations of the codes are clamped: nothing is sampled"),
 }
+"""Limits of fractions that a learner reports. Healthy runs: no dead latents, 0.01 to 0.8 of stds clamped."""
 
 
 class Adam(torch.optim.Adam):
@@ -79,13 +80,8 @@ class MetaLearner(pl.LightningModule):
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("learning_rate", learning_rate),
-            ("clip_value", clip_value),
-            ("clip_norm", clip_norm),
-        ):
-            if not value > 0:
-                raise InputError(f"model.{name} is {value}: it must be above 0")
+        rates = {"learning_rate": learning_rate, "clip_value": clip_value, "clip_norm": clip_norm}
+        check_positive({f"model.{name}": value for name, value in rates.items()})
         check_least(1, {"model.max_bad_steps": max_bad_steps})
         self.learner = learner
         self.learning_rate = learning_rate
@@ -199,11 +195,17 @@ class MetaLearner(pl.LightningModule):
     def _count_bad_step(self) -> None:
         self.bad_steps += 1
         self.bad_steps_in_a_row += 1
-        if self.bad_steps_in_a_row >= self.max_bad_steps:
+        if self.bad_steps_in_a_row < self.max_bad_steps:
+            return
+        bad = f"loss or gradients were not finite in {self.bad_steps_in_a_row} steps in a row"
+        if self.bad_steps_in_a_row > self.global_step:  # no step has changed the weights yet
             raise DivergedError(
-                f"training diverged: loss or gradients were not finite in {self.bad_steps_in_a_row} steps "
-                f"in a row, up to step {self.global_step}; try a lower --model.learning_rate"
+                f"training could not begin: {bad}, from the first one on; the features are too large for the "
+                "inner loop: normalise them (--data.normalize l2), or lower the learner's own step sizes"
             )
+        raise DivergedError(
+            f"training diverged: {bad}, up to step {self.global_step}; try a lower --model.learning_rate"
+        )
 
     def _over_processes(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Means over all processes, whose meta-batches are of equal size."""

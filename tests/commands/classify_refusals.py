@@ -21,6 +21,7 @@ from tests.refusals import (
     data,
     finished,
     folder,
+    not_finite,
     saved,
     text,
 )
@@ -112,7 +113,7 @@ NEW_CLASSES = {
     "support without labels": Case(NEW, "has no 'labels'", files(labels=None)),
     "npy without labels": Case(
         f"{DONE} --support s.npy --query q.npz",
-        "its labels must be in s_labels.npy or s_labels.txt beside it, and there is neither",
+        "its labels must be in s_labels.npy, .txt or .csv beside it, and there is none",
         files(lambda world: np.save(world.folder / "s.npy", np.ones((4, E), np.float32))),
     ),
     "labels of another length": Case(NEW, "4 embeddings but 3 labels", files(labels=np.arange(3))),
@@ -211,6 +212,10 @@ NEW_CLASSES = {
     "no support": Case(f"{DONE} --query q.npz", "--support", files()),
     "no checkpoint": Case(f"classify --out p.csv {FILES}", "--ckpt_path", files()),
     # export
+    "classes by weights that are NaN": Case(ALONE, "the predictions are NaN", files(not_finite)),
+    "export of weights that are NaN": Case(
+        f"{EXPORT} --out c.onnx", "the predictions are NaN", files(not_finite)
+    ),
     "export of nothing": Case("export", "the following arguments are required"),
     "export with an unknown flag": Case(f"{EXPORT} --out c.onnx --fast", "--fast"),
     "export without a value": Case("export --out", "argument --out"),

@@ -16,7 +16,8 @@ from leo_lightning.data import new_classes
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.feature_file import save_bank
-from leo_lightning.data.normalization import FeatureRecord, Normalization
+from leo_lightning.data.feature_record import FeatureRecord
+from leo_lightning.data.normalization import Normalization
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.inference.adapted_classifier import AdaptedClassifier
 from leo_lightning.learners.centroid import NearestCentroid
@@ -104,6 +105,19 @@ def column(table: list[dict[str, str]], name: str) -> ndarray:
     return np.array([float(row[name]) for row in table])
 
 
+def test_names_stay_text_in_a_spreadsheet(run: Path):
+    """Catches a class or image that a spreadsheet evaluates, a broken line, and changed numbers."""
+    support, names, query, labels = write()
+    other = dict(zip(np.unique(names), ("=1+1", "-1", "@a\n", "c"), strict=True))
+    np.savez("s.npz", embeddings=support, labels=[other[name] for name in names])
+    np.savez("q.npz", embeddings=query, labels=[other[name] for name in labels], keys=["=x"] * len(query))
+    table = classify(best(run))
+    assert (
+        {row["class"] for row in table} == {"'=1+1", "-1", "'@a", "c"} >= {row["predicted"] for row in table}
+    )
+    assert {row["image"] for row in table} == {"'=x"}
+
+
 def test_every_column_is_what_it_says(run: Path, capsys: pytest.CaptureFixture[str]):
     """Catches another normalisation, mean, classifier or order of classes, and an entropy in bits."""
     support, names, query, labels = write()
@@ -162,10 +176,18 @@ def test_without_a_mean_none_is_recorded(normalize: str):
     torch.testing.assert_close(record.normalization(x), expected)
 
 
-def test_resuming_with_another_normalisation_is_allowed(run: Path):
+def test_a_record_has_no_control_characters():
+    """Catches names of somebody's checkpoint that the terminal obeys."""
+    state = EpisodeDataModule(normalize="l2").state_dict() | {"provenance": {"backbone\n": "\x1b[2J"}}
+    record = FeatureRecord.of({"EpisodeDataModule": state}, None)
+    assert record is not None
+    assert record.provenance == {"backbone?": "?[2J"}
+
+
+def test_resuming_with_another_normalisation_renews_the_record(run: Path):
     """Catches a record that stands in the way of training on, or that the next checkpoint does not renew."""
     copy = Path(shutil.copytree(run, "copy"))
-    more = ["--data.normalize=none", "--trainer.max_steps=9"]
+    more = ["--data.normalize=none", "--data.renormalize=true", "--trainer.max_steps=9"]
     assert main(["fit", f"--ckpt_path={copy / 'checkpoints/last.ckpt'}", *more]) == 0
     checkpoint = read_checkpoint(copy / "checkpoints" / "last.ckpt")
     assert checkpoint["EpisodeDataModule"]["normalize"] == "none"
@@ -298,7 +320,7 @@ def test_the_centroid_with_unequal_shots(capsys: pytest.CaptureFixture[str]):
     x, numbers = bank.embeddings[kept].numpy(), bank.labels[kept].numpy()
     np.savez("s.npz", x=x, y=np.array(bank.class_names)[numbers])
     mean = torch.linspace(-1, 1, bank.embedding_size)
-    record = FeatureRecord(Normalization("center_l2", mean), {})
+    record = FeatureRecord(Normalization("center_l2", mean), {}, {})
     table = classify(saved("x.ckpt", NearestCentroid(), record), query="q.safetensors")
     unit = [
         (y - mean.numpy()) / np.linalg.norm(y - mean.numpy(), axis=1, keepdims=True)
@@ -318,7 +340,7 @@ def test_many_classes_have_no_column_each():
     x = np.eye(30, dtype=np.float32)[:25]
     np.savez("s.npz", x=x, y=np.arange(25))
     np.savez("q.npz", x=x, y=np.arange(25))
-    table = classify(saved("x.ckpt", NearestCentroid(), FeatureRecord(Normalization("l2"), {})))
+    table = classify(saved("x.ckpt", NearestCentroid(), FeatureRecord(Normalization("l2"), {}, {})))
     assert list(table[0]) == ["image", "class", "predicted", "probability", "entropy", "disagreement"]
     assert [row["predicted"] for row in table] == [str(number) for number in range(25)]
 

@@ -1,9 +1,11 @@
 """The command `python -m leo_lightning features`: what it prints, what it leaves, how it ends."""
 
 import os
+import re
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,16 @@ def test_info_measures_the_features(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert rows["L2 norm"][0] == "335.3 (1 to 1000)"
     assert rows["finite"] == ["yes", "no"]
     assert "dataset: toy\nsplit (train): train\nsplit (test): test\n" in printed
+
+
+def test_info_of_hostile_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches names of somebody's file that the terminal obeys, in the table or in a refusal."""
+    bank = replace(make_bank(["a"]), class_names=("\x1b[2J",), provenance={"dataset\x1b[2J": "\x1b]0;x\x07"})
+    for split in ("train", "test"):
+        save_bank(bank, tmp_path / f"{split}.safetensors")
+    assert main(["info", str(tmp_path)]) == 0
+    assert main(["import", "\x1b[2J", str(tmp_path / "out")]) == 2
+    assert not re.search(r"[\x00-\x09\x1b]", "".join(capsys.readouterr()))
 
 
 def cut_row(line: str) -> list[str]:

@@ -6,15 +6,20 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from leo_lightning.data.feature_file import save_bank
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.reference.leo import ReferenceLEO
+from leo_lightning.runs.callbacks.results import ResultsReport
+from leo_lightning.runs.folder import tested_checkpoint
 from leo_lightning.training.meta_learner import MetaLearner
+from tests.data.banks import make_bank
 from tests.places import ROOT
 from tests.tiny_run import TINY, folders, main, results, rows, tiny
 
@@ -105,6 +110,29 @@ def test_checkpoint_and_saved_config_repeat_the_test(run: Path):
     assert again["steps"] == results(run)["steps"]
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(torch.OutOfMemoryError("CUDA out of memory."), 1), (RuntimeError("DataLoader worker (pid 3) is"), 2)],
+)
+def test_a_breakdown_leaves_what_was_computed(
+    error: Exception,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Catches a traceback, and a validated checkpoint that goes with the run."""
+
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ResultsReport, "on_test_start", fail)
+    assert tiny(tmp_path) == code
+    err = capsys.readouterr().err
+    assert (err.startswith("error: "), err.count("\n")) == (True, 1)
+    assert tested_checkpoint(folders(tmp_path)[0]) is not None
+
+
 def test_weights_that_are_no_numbers_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Catches a chance accuracy without a word of why, and NaN in results.json, which is no JSON."""
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
@@ -130,6 +158,25 @@ def test_evaluation_commands_need_only_the_checkpoint(run: Path, capsys: pytest.
         hits = [row["class"] == row["predicted"] for row in predictions if int(row["task"]) == task]
         expected = float(rows(run / "per_task.csv")[task]["final"])
         assert sum(hits) / len(hits) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_names_of_somebodys_features(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches names that the terminal obeys, that rich takes for markup, or that a spreadsheet evaluates."""
+    bank = make_bank(list("abcde"), images=20)
+    names = {"dataset": "\x1b]0;x\x07[/b]", "crop": "\x1b[2J", "backbone": "[red]"}
+    hostile = tuple(f"={name}\x1b[2J\n" for name in bank.class_names)
+    for split in ("train", "test"):
+        classes = hostile if split == "test" else bank.class_names
+        save_bank(replace(bank, class_names=classes, provenance=names), tmp_path / f"{split}.safetensors")
+    words = ["--config=configs/methods/nearest_centroid.yaml", f"--data.root={tmp_path}", "--run.name=a"]
+    assert main([command, *words, f"--run.root={tmp_path}", "--data.test_tasks=4"]) == 0
+    printed = "".join(capsys.readouterr())
+    assert "[/b]" in printed
+    assert not re.search(r"[\x00-\x09\x1b]", printed)
+    if command == "predict":
+        classes = {row["class"] for row in rows(folders(tmp_path, "a")[0] / "predictions.csv")}
+        assert classes == {f"'={name}?[2J?" for name in bank.class_names}
 
 
 def test_all_remaining_queries(run: Path):
@@ -274,7 +321,7 @@ def test_resuming_needs_no_configuration(tmp_path: Path, capsys: pytest.CaptureF
     assert main([*newest, "--trainer.max_steps=9", "--model.learner.dropout=0.2"]) == 0
     said = capsys.readouterr().out
     assert "changed trainer.max_steps: 6 → 9" in said
-    assert "changed model.learner.init_args.dropout: 0.1 → 0.2" in said
+    assert "changed model.learner.dropout: 0.1 → 0.2" in said
     assert said.count("changed ") == 2
     last = torch.load(folders(tmp_path)[0] / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["hyper_parameters"]["learner"]["init_args"]["kl_weight"] == 0.25
@@ -299,16 +346,27 @@ def test_resuming_twice_keeps_what_was_changed_first(tmp_path: Path, capsys: pyt
     ]
 
 
-def test_two_runs_never_share_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    """Catches two runs of a job array that begin in the same second and write over each other."""
-    monkeypatch.setattr("leo_lightning.runs.run.fresh_folder", lambda root, name: tmp_path / "taken")
+def test_two_runs_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches two runs of a job array that begin in the same second: one writes over the other, or fails."""
+    chosen = iter([tmp_path / "taken", tmp_path / "free"])
+    monkeypatch.setattr("leo_lightning.runs.run.fresh_folder", lambda root, name: next(chosen))
     (tmp_path / "taken").mkdir()
-    assert tiny(tmp_path, command="fit") == 2
-    assert "another run began here this second" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+    assert tiny(tmp_path, "--trainer.fast_dev_run=true", command="fit") == 0
     assert list((tmp_path / "taken").iterdir()) == []
+    assert (tmp_path / "free" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("verb", ["fit", "fit_test"])
+def test_a_finished_run_has_nothing_left_to_do(verb: str, run: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a requeued job that fails, or repeats its test, after it has done everything."""
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    for resumed in (["--resume=auto", f"--run.root={run.parents[1]}", "--run.name=tiny"],
+                    [f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"]):  # fmt: skip
+        assert main([verb, *resumed]) == 0
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1
+        assert "finished at step 6, nothing is left to do; raise --trainer.max_steps" in said
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_last_checkpoint_knows_the_validation_of_its_step(tmp_path: Path):

@@ -83,7 +83,8 @@ BAD_ARRAYS = {
     "numpy integers": (np.ones((2, 2), int), [0, 1], None, "int64; they must be floating"),
     "label shape": (torch.ones(2, 2), torch.zeros(2, 1), None, r"labels have shape \(2, 1\)"),
     "label type": (torch.ones(2, 2), np.array([0.5, 1]), None, "row 0 is 0.5"),
-    "mixed labels": (torch.ones(3, 2), np.array([1, 2, "a"], object), None, "row 2 is 'a'"),
+    "missing label": (torch.ones(3, 2), np.array(["a", "b", np.nan], object), None, "row 2 is nan"),
+    "truth values": (torch.ones(2, 2), np.array([True, False]), None, "row 0 is True"),
     "empty label": (torch.ones(2, 2), ["a", ""], None, "row 1 is ''"),
     "float64 overflow": (np.array([[1.0], [1e300]]), [0, 1], None, r"not finite in 1 of 2 rows \(1\)"),
 }

@@ -146,7 +146,9 @@ def test_gather_is_indexing_and_normalising(split: str, normalize: Any, in_memor
 
 def test_half_precision_features_are_normalised_in_float32(tmp_path: Path):
     """Catches norms that overflow in float16, and episodes in half precision."""
-    bank = FeatureBank.from_arrays(torch.full((32, E), 400, dtype=torch.float16), [0, 1] * 16)
+    rows = torch.full((32, E), 400, dtype=torch.float16)
+    rows[::3] *= 2
+    bank = FeatureBank.from_arrays(rows, [0, 1] * 16)
     save_bank(bank, split_path(tmp_path, "test"))
     data = prepared(tmp_path, "test", way=2)
     episode = data.gather(data.sampler("test")(range(1)), "test")
@@ -335,16 +337,27 @@ def test_too_few_images(root: Path):
     """Catches Q forgotten in the sum, a check of the first class only, and numbers that do not add up."""
     message = (
         "train.safetensors: class train1 has 20 images, a task needs 21 (6 support + 15 query); "
-        "lower --data.shot or the queries"
+        "lower --data.shot or --data.query"
     )
     refused(root, message, "fit", shot=6)
     prepared(root, "fit", shot=5)
     message = (
         "test.safetensors: class test1 has 24 images, a task needs 25 (24 support + 1 query); "
-        "lower --data.shot or the queries"
+        "lower --data.shot"
     )
     refused(root, message, "test", shot=24, test_query="all")
     prepared(root, "test", shot=23, test_query="all")
+
+
+def test_classes_of_one_image(root: Path):
+    """Catches the advice to lower --data.shot where no setting can help, and one class named at a time."""
+    bank = FeatureBank.from_arrays(torch.randn(26, E), ["a", "b", *"cde" * 8])
+    save_bank(bank, split_path(root, "val"))
+    message = (
+        "val.safetensors: has only 1 image of class 'a', 'b', and a task needs at least 2 (1 support + 1 "
+        "query); remove such classes, or merge them with others"
+    )
+    refused(root, message, "fit")
 
 
 def test_missing_split(root: Path):
@@ -474,6 +487,7 @@ for in_memory in (False, True):
 def test_features_on_disk_stay_there(tmp_path: Path):
     """Catches a check or a copy that reads the whole file, which may be larger than memory."""
     embeddings, labels = torch.ones(60_000, 640), torch.arange(100).repeat_interleave(600)
+    embeddings[0] = 0
     path = split_path(tmp_path, "test")
     save_bank(FeatureBank(embeddings, labels, tuple(map(str, range(100))), None, {}), path)
     size = path.stat().st_size / 1e6

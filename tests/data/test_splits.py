@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,17 @@ def test_splits_that_share_a_class_are_refused():
     with pytest.raises(InputError, match=r"classes 'b', 'c' in both 'train' and 'test'"):
         check_splits(banks)
     check_splits({"train": make_bank(["a"]), "val": make_bank(["b"])})
+
+
+def test_a_split_whose_embeddings_are_all_equal_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """Catches training on images that were all read as black; also equal first and last rows refused."""
+    monkeypatch.setattr("leo_lightning.data.bank._CHUNK", 8)
+    good = make_bank(["a", "b"])
+    equal = replace(good, embeddings=torch.ones(6, 4), source="val.safetensors")
+    with pytest.raises(InputError, match=r"val\.safetensors: all 6 embeddings are equal"):
+        check_splits({"train": make_bank(["c"]), "val": equal})
+    good.embeddings[-1] = good.embeddings[0]
+    check_splits({"val": good, "test": make_bank(["c"], images=1)})
 
 
 def test_union_has_the_classes_of_both():

@@ -1,13 +1,15 @@
 """Images to pixels, against torchvision and Pillow itself."""
 
 import re
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torchvision import transforms
 from torchvision.transforms import functional
 
@@ -91,13 +93,87 @@ def test_one_transparent_color_becomes_white(tmp_path: Path):
     assert (pixels_read[0, :, 10:] == 255).all()
 
 
-def test_16_bit_gray_is_scaled(tmp_path: Path):
-    """Catches 16 bits clipped to 8, which makes everything white."""
-    values = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
-    Image.fromarray(values).save(tmp_path / "a.png")
-    expected = torch.from_numpy((values >> 8).astype(np.uint8))
-    assert torch.equal(read_image(tmp_path / "a.png", 1, 20)[0], expected)
-    assert torch.equal(read_image(tmp_path / "a.png", 3, 20), expected.expand(3, -1, -1))
+RAMP = np.linspace(0, 1, 400).reshape(20, 20)
+
+
+def tiff(numbers: bytes, bits: int, kind: int) -> bytes:
+    """A TIFF of 20 × 20 pixels; kind: 1 for unsigned, 2 for signed, 3 for floating point numbers."""
+    entries = {
+        256: 20, 257: 20, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 20, 279: len(numbers), 339: kind
+    }  # fmt: skip
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(numbers))
+    return start + numbers + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+def png(numbers: np.ndarray, color: int) -> bytes:
+    """A PNG of 16 bits; color: 0 for gray, 2 for RGB, 4 for gray with opacity."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 20, 20, 16, color, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in numbers)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def packed_12_bits(numbers: np.ndarray) -> bytes:
+    bits = np.unpackbits(numbers.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)[:, 4:]
+    return np.packbits(bits).tobytes()
+
+
+DEEP = {
+    "16.png": png(65535 * RAMP, 0),
+    "16_color.png": png(65535 * np.stack([RAMP] * 3, 2), 2),
+    "16_opacity.png": png(np.stack([65535 * RAMP, np.full((20, 20), 65535)], 2), 4),
+    "16.tif": tiff((65535 * RAMP).astype("<u2").tobytes(), 16, 1),
+    "12.tif": tiff(packed_12_bits(4095 * RAMP), 12, 1),
+    "float.tif": tiff(RAMP.astype("<f4").tobytes(), 32, 3),
+    "16.pgm": b"P5 20 20 65535\n" + (65535 * RAMP).astype(">u2").tobytes(),
+    "12.pgm": b"P5 20 20 4095\n" + (4095 * RAMP).astype(">u2").tobytes(),
+}
+
+
+@pytest.mark.parametrize("name", list(DEEP))
+def test_more_than_8_bits_are_scaled_by_their_format(name: str, tmp_path: Path):
+    """Catches 16 bits clipped to white, and floats and 12 bits that become black."""
+    (tmp_path / name).write_bytes(DEEP[name])
+    for channels in (1, 3):
+        read = read_image(tmp_path / name, channels, 20).numpy().astype(float)
+        assert np.abs(read - 255 * RAMP).max() <= 1
+
+
+BLACK = "it is black: its numbers stay below"
+UNCLEAR = {
+    "12_of_16.png": (png(4095 * RAMP, 0), BLACK),
+    "12_of_16_color.png": (png(4095 * np.stack([RAMP] * 3, 2), 2), BLACK),
+    "12_of_16.tif": (tiff((4095 * RAMP).astype("<u2").tobytes(), 16, 1), BLACK),
+    "small_floats.tif": (tiff((RAMP / 99).astype("<f4").tobytes(), 32, 3), BLACK),
+    "floats_to_255.tif": (tiff((255 * RAMP).astype("<f4").tobytes(), 32, 3), "are not between 0 and 1"),
+    "nan.tif": (tiff(np.full(400, np.nan, "<f4").tobytes(), 32, 3), "are not between 0 and 1"),
+    "32.tif": (tiff((255 * RAMP).astype("<u4").tobytes(), 32, 1), "32 bits or a sign"),
+    "signed_32.tif": (tiff((255 * RAMP).astype("<i4").tobytes(), 32, 2), "32 bits or a sign"),
+    "signed_16.tif": (tiff((255 * RAMP).astype("<i2").tobytes(), 16, 2), "32 bits or a sign"),
+}
+
+
+@pytest.mark.parametrize("name", list(UNCLEAR))
+def test_brightness_without_a_range_is_refused(name: str, tmp_path: Path):
+    """Catches images that all become black, and their equal embeddings."""
+    content, reason = UNCLEAR[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: cannot be read as an image \(.*{reason}"):
+        read_image(tmp_path / name, 3, 20)
+
+
+def test_no_program_is_started_for_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches Ghostscript, which Pillow starts for EPS, also in a file called .jpg."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript would start"))
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        read_image(path, 3, 32)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -96,6 +96,16 @@ def test_ravi_and_larochelles_tables(tmp_path: Path):
     assert splits["test"].names == ("n0193011200000001.jpg", "n0193011200000007.jpg")
 
 
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_val_may_have_other_names(name: str, tmp_path: Path):
+    """Catches a validation split that is left out because of its name."""
+    tree(tmp_path / "a", {"train": {"cat": 1}, name: {"owl": 2}})
+    assert find_splits(tmp_path / "a")["val"].folder == tmp_path / "a" / name
+    save(tmp_path / "b" / "1.png")
+    (tmp_path / "b" / f"{name}.csv").write_text("filename,label\n1.png,cat\n")
+    assert find_splits(tmp_path / "b")["val"].class_names == ("cat",)
+
+
 def test_tables_with_paths_from_the_root(tmp_path: Path):
     """Catches tables that need a folder `images`; and other columns, a byte order mark, spaces."""
     save(tmp_path / "cats" / "1.png")
@@ -137,11 +147,16 @@ def test_tables_may_not_lead_outside(relative: bool, tmp_path: Path, monkeypatch
         ),
         (
             "filename,label\n1.png,a\n2.png,a\n",
-            "ROOT/train.csv: missing: 'images/2.png'; remove them",
+            "ROOT/train.csv: missing: 'images/2.png'; add them, or remove their lines",
         ),
         (
             "filename,label\n1.png,a\n1.txt,a\n",
             "ROOT/train.csv: not images: 'images/1.txt'; remove them",
+        ),
+        (
+            "filename,label\n2.png,a\n3.png,a\n",
+            "ROOT/train.csv: none of its images exists, such as ROOT/images/2.png; put them "
+            "there, or mend the table",
         ),
         ("filename,label\n\xe9.png,a\n", "ROOT/train.csv: is not a table in UTF-8; save it as CSV"),
     ],
@@ -199,14 +214,18 @@ EITHER = (
             EITHER + "both",
         ),
         (
+            lambda root: tree(root, {"val": {"cat": 1}, "valid": {"dog": 1}}),
+            "ROOT: holds the val split more than once (val, valid); leave one of them",
+        ),
+        (
             lambda root: tree(root, {"train": {"cat": 1, "dog": 1}, "test": {"dog": 1, "cat": 1}}),
             "ROOT/test: classes 'cat', 'dog' in both 'train' and 'test'; splits may not share classes, so "
             "give different classes different names",
         ),
         (
             lambda root: ravi(root, {"train": [("1.png", "a")], "val": [("2.png", "a")]}),
-            "ROOT/val: class 'a' in both 'train' and 'val'; splits may not share classes, so give different "
-            "classes different names",
+            "ROOT/val.csv: class 'a' in both 'train' and 'val'; splits may not share classes, so give "
+            "different classes different names",
         ),
     ],
 )
@@ -235,3 +254,14 @@ def test_images_without_classes(tmp_path: Path):
     assert find_images(tmp_path) == ("a.jpg", "b/2.png")
     with pytest.raises(InputError, match="holds no images"):
         find_images(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["a/\udcff.png", "\udcff/a.png"])
+def test_names_that_are_not_utf8_are_refused(name: str, tmp_path: Path):
+    """Catches a feature file, a table or a page that fails on a name after hours of work."""
+    path = tmp_path / name
+    path.parent.mkdir()
+    path.touch()
+    for find in (find_classes, find_images):
+        with pytest.raises(InputError, match=r"\?.*: the name is not UTF-8; rename"):
+            find(tmp_path)

@@ -161,8 +161,8 @@ BAD_TIERED = {
         "does not hold a list of 0 images",
     ),
     "labels that are fractions": (
-        {"val_labels": labels_with(label_specific=np.zeros(3))},
-        r"the label of image 0 is 0\.0; with 1 class names",
+        {"val_labels": labels_with(label_specific=np.full(3, 0.5))},
+        r"the label of image 0 is 0\.5; with 1 class names",
     ),
     "labels of nobody": (
         {"val_labels": labels_with(label_specific=np.array([0, 0, 1]))},

@@ -112,7 +112,7 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "labels of two dimensions": ({"labels": LABELS[:, None]}, "the label of image 0 is [4]"),
     "labels of fractions": (
         {"labels": LABELS / 2},
-        "the label of image 0 is 2.0; with 5 class names it must be",
+        "the label of image 2 is 0.5; with 5 class names it must be",
     ),
     "labels below 0": ({"labels": LABELS - 1}, "the label of image 1 is -1; with 5 class names it must be"),
     "names twice": ({"names": np.array(["a", "b", "c", "a", "d"])}, "two classes are called 'a'"),

@@ -97,7 +97,10 @@ def test_the_backbone_must_be_that_of_the_training(
 ):
     """Catches images embedded by a network that the model has never seen the features of."""
     support, query = divide(world / "images", tmp_path)
-    alone = shutil.copy(checkpoint, tmp_path / "alone.ckpt")
+    alone = tmp_path / "alone.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    content["config"]["data"]["init_args"]["root"] = "features/of/another/machine"
+    torch.save(content, alone)
     assert classify(alone, tmp_path / "a.csv", support, query) == 2
     assert (
         "the backbone of the training is not known; name the backbone.safetensors" in capfd.readouterr().err

@@ -197,6 +197,20 @@ def test_a_signal_to_the_first_process_stops_all(tmp_path: Path):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
+def test_a_killed_process_is_named(tmp_path: Path):
+    """Catches gloo's traceback, and a process that waits for the dead one."""
+    options = ["--trainer.max_steps=1000000", "--trainer.log_every_n_steps=1"]
+    child = start(*command(tmp_path, "run", *options, processes=2))
+    wait_for(child, tmp_path, "run/*/metrics.csv", 20)
+    for pid in children(child.pid):
+        os.kill(pid, signal.SIGKILL)
+    _, err = child.communicate()
+    assert child.returncode == 2
+    assert err.startswith("error: another process of this run has ended")
+    assert err.count("\n") == 1
+
+
 def test_too_few_tasks_for_the_processes(tmp_path: Path):
     """Catches a process without tasks, for which the others wait."""
     child = run(*command(tmp_path, "run", "--data.val_tasks=1", "--trainer.max_steps=2", processes=2))

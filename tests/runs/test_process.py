@@ -1,6 +1,8 @@
 """What starting costs, and what it leaves alone."""
 
 import ctypes
+import os
+import signal
 import subprocess
 import sys
 
@@ -28,6 +30,17 @@ def test_the_command_line_imports_nothing_that_it_does_not_use():
         [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[] True True Metric"
+
+
+def test_help_that_nobody_reads():
+    """Catches a traceback, or Python's own complaint, after `| head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "leo_lightning", "--help"]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False, env=buffered)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError])

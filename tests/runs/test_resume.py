@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from benchmarks.crash import STEPS_PER_KILL, Kill, crash, differences
+from leo_lightning.common.errors import Interrupted
+from leo_lightning.runs.callbacks.results import ResultsReport
 from tests.child import Child, run, start
 from tests.places import ROOT
 from tests.runs.long_run import command, steps_of, wait_for
-from tests.tiny_run import files, folders, main, rows, tiny
+from tests.tiny_run import files, folders, main, results, rows, tiny
 
 
 def in_child(arguments: list[str]) -> tuple[int, str]:
@@ -76,13 +78,53 @@ def test_best_checkpoint_stays_the_best_in_a_moved_run(tmp_path: Path):
     assert (moved / "best.ckpt").read_bytes() == before
 
 
+PATIENT = [
+    "--trainer.callbacks=EarlyStopping",
+    "--trainer.callbacks.monitor=val/accuracy",
+    "--trainer.callbacks.mode=max",
+    "--trainer.callbacks.min_delta=0.5",  # which no validation reaches
+    "--trainer.logger=false",
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_current_step(number: signal.Signals, tmp_path: Path):
-    """Catches a lost step, a traceback, and an exit code that scripts take for success."""
-    child = start(*command(tmp_path))
+def test_early_stopping_decides_as_if_the_run_had_never_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a validation that EarlyStopping misses or counts twice where last.ckpt ends an epoch.
+
+    Also a run that it has ended, and that trains on when it is resumed.
+    """
+    runs = {"whole": [100], "cut": [3, 5, 100]}  # three validations, of which the first is the best
+    for name, lengths in runs.items():
+        for steps in lengths:
+            more = [*PATIENT, "--trainer.callbacks.patience=2", f"--trainer.max_steps={steps}"]
+            first = [] if steps == lengths[0] else ["--resume=auto"]
+            assert tiny(tmp_path, *more, *first, command="fit", name=name) == 0
+    whole, cut = (folders(tmp_path, name)[0] for name in runs)
+    assert steps_of(whole / "checkpoints" / "last.ckpt") == 9
+    assert list(differences(cut, whole)) == []
+    before = (cut / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(["fit", "--resume=auto", f"--run.root={tmp_path}", "--run.name=cut"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "finished at step 9, nothing is left to do; leave EarlyStopping out" in said
+    assert (cut / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGTERM, 2), (signal.SIGHUP, 0)]
+)
+def test_a_signal_stops_after_the_current_step(number: signal.Signals, workers: int, tmp_path: Path):
+    """Catches a lost step, a traceback, and an exit code that scripts take for success.
+
+    The signal goes to the process group: also catches workers that it ends before the step is over.
+    """
+    child = start(*command(tmp_path, f"--data.num_workers={workers}"))
     wait_for(child, tmp_path, "tiny/*/metrics.csv", 30)
-    child.send_signal(number)
+    os.killpg(child.pid, number)
     out, err = child.communicate()
     assert child.returncode == 128 + number
     assert err == ""
@@ -132,6 +174,42 @@ def test_ctrl_c_while_importing(tmp_path: Path):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == -signal.SIGINT  # 130 in a shell
+
+
+def test_a_test_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a training that is repeated, or refused as finished, before the test that it still lacks."""
+
+    def stop(*_: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(ResultsReport, "on_test_start", stop)
+        assert tiny(tmp_path) == 143
+    (folder,) = folders(tmp_path)
+    before = (folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("SIGTERM: stopped; saved at step 6, continue with: python train.py fit_test ")
+    assert main(line.partition("train.py ")[2].split()) == 0
+    assert results(folder)["tasks"] == 40
+    assert (folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_output_that_nobody_reads_stops_a_run(tmp_path: Path):
+    """Catches a traceback after `| head`, a lost step, and a run that trains on unseen."""
+    program = [sys.executable, str(ROOT / "train.py"), *command(tmp_path, steps=2000)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("LEO")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+    (folder,) = folders(tmp_path)
+    step = steps_of(folder / "checkpoints" / "last.ckpt")
+    assert step == 1 + int(rows(folder / "metrics.csv")[-1]["step"])
 
 
 @pytest.mark.slow

@@ -30,9 +30,16 @@ def test_bad_step_changes_no_weight_and_is_counted(gradient_only: bool, tmp_path
 def test_bad_steps_in_a_row_stop_training(tmp_path: Path):
     """Catches a run that goes on for days without learning anything."""
     model = poisoned((2, 3, 5, 6, 7), max_bad_steps=3)
-    with pytest.raises(DivergedError, match=r"3 steps in a row.*step 6"):
+    with pytest.raises(DivergedError, match=r"3 steps in a row.*step 6.*lower --model.learning_rate"):
         trainer(tmp_path, max_steps=20).fit(model, data())
     assert model.learner.calls == 7
+
+
+def test_a_training_that_never_began_is_said_to_need_other_features(tmp_path: Path):
+    """Catches the advice to lower a learning rate that has changed nothing yet."""
+    model = poisoned((1, 2, 3), max_bad_steps=3)
+    with pytest.raises(DivergedError, match=r"3 steps in a row, from the first.*--data.normalize l2"):
+        trainer(tmp_path, max_steps=20).fit(model, data())
 
 
 def test_count_of_bad_steps_survives_a_checkpoint(tmp_path: Path):

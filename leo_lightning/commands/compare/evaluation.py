@@ -25,6 +25,7 @@ from leo_lightning.commands.compare.plan import Plan
 from leo_lightning.commands.compare.training import Run, step_of
 from leo_lightning.common.files import whole_file
 from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.learners.learner import check_predictions
 from leo_lightning.training.checkpoint import load_learner, read_checkpoint
 from leo_lightning.training.scoring import BINS, score
 
@@ -102,6 +103,7 @@ class Examiner:
                 wait()
                 seconds.append((time.perf_counter() - started) / len(episode.support))
                 scores = score({"final": classifier}, episode)
+                check_predictions(scores.cross_entropy)
                 accuracy.append(scores.accuracy[:, 0].cpu())
                 reliability += scores.reliability.sum(0).cpu()
                 done += len(rows.task)

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from leo_lightning.commands.compare.evaluation import Result
 from leo_lightning.commands.compare.training import Run
+from leo_lightning.common.errors import without_controls
 from leo_lightning.common.files import whole_file
 from leo_lightning.common.intervals import half_width
+from leo_lightning.common.spreadsheet import csv_cell
 from leo_lightning.training.task_scores import calibration_error
 
 
@@ -97,7 +99,7 @@ def write_csv(path: Path, columns: Sequence[str], table: Sequence[Mapping[str, A
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(table)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in table)
 
 
 def terminal(table: Sequence[Row], reference: str, console: Console) -> Table:
@@ -117,21 +119,21 @@ def terminal(table: Sequence[Row], reference: str, console: Console) -> Table:
 
 def markdown(table: Sequence[Row], header: str, reference: str) -> str:
     """Write the table in GitHub's Markdown."""
-    lines = [_titles(reference)]
+    lines = [list(map(_in_markdown, _titles(reference)))]
     for row in table:
-        cells = _cells(row)
+        cells = list(map(_in_markdown, _cells(row)))
         if row["leads"]:
-            cells[:2] = [f"**{cell}**" for cell in cells[:2]]
+            cells[:2] = [f"**{text}**" for text in cells[:2]]
         lines.append(cells)
-    texts = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+    texts = [f"| {' | '.join(line)} |" for line in lines]
     texts.insert(1, f"|---{'|---:' * (len(lines[0]) - 1)}|")
-    notes = [text for note in footnotes(table) for text in ("", note)]
-    return "\n".join([header, "", *texts, *notes]) + "\n"
+    notes = [text for note in footnotes(table) for text in ("", _in_markdown(note))]
+    return "\n".join([_in_markdown(header), "", *texts, *notes]) + "\n"
 
 
 def latex(table: Sequence[Row], header: str, reference: str) -> str:
     r"""Write the table in LaTeX, for `\usepackage{booktabs}`."""
-    titles = [_escaped(title) for title in _titles(reference)]
+    titles = list(map(_in_latex, _titles(reference)))
     lines = [
         f"% {header}",
         r"% \usepackage{booktabs}",
@@ -141,9 +143,9 @@ def latex(table: Sequence[Row], header: str, reference: str) -> str:
         r"\midrule",
     ]
     for row in table:
-        cells = [_escaped(cell) for cell in _cells(row)]
+        cells = list(map(_in_latex, _cells(row)))
         if row["leads"]:
-            cells[:2] = [rf"\textbf{{{cell}}}" for cell in cells[:2]]
+            cells[:2] = [rf"\textbf{{{text}}}" for text in cells[:2]]
         lines.append(rf"{' & '.join(cells)} \\")
     lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in footnotes(table))]
     return "\n".join(lines) + "\n"
@@ -151,7 +153,7 @@ def latex(table: Sequence[Row], header: str, reference: str) -> str:
 
 def footnotes(table: Sequence[Row]) -> list[str]:
     """Say why rows are empty."""
-    return [f"{row['method']}: {row['note']}" for row in table if row["note"]]
+    return [_on_one_line(f"{row['method']}: {row['note']}") for row in table if row["note"]]
 
 
 def duration(seconds: float) -> str:
@@ -165,21 +167,21 @@ def duration(seconds: float) -> str:
 
 def _titles(reference: str) -> list[str]:
     return [
-        "method", "accuracy, %", "± 95 %", f"difference to {reference}", "ECE, %",
+        "method", "accuracy, %", "± 95 %", f"difference to {_on_one_line(reference)}", "ECE, %",
         "parameters", "steps", "tested step", "training", "adaptation, ms/task",
     ]  # fmt: skip
 
 
 def _cells(row: Row) -> list[str]:
     if row["accuracy"] is None:
-        return [row["method"], "failed" if row["note"].startswith("failed") else "", *[""] * 8]
+        return [_on_one_line(row["method"]), "failed" if row["note"].startswith("failed") else "", *[""] * 8]
 
     def cell(name: str, write: Callable[[Any], str]) -> str:
         return "" if row[name] is None else write(row[name])
 
     half = cell("difference_ci95", lambda value: f" ± {100 * value:.2f}")
     return [
-        row["method"],
+        _on_one_line(row["method"]),
         f"{100 * row['accuracy']:.2f}",
         f"{100 * row['ci95']:.2f}",
         cell("difference", lambda value: f"{100 * value:+.2f}{half}".replace("-", "−")),
@@ -192,9 +194,18 @@ def _cells(row: Row) -> list[str]:
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-    "−": r"$-$", **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "−": r"$-$", "[": "{[}", "*": "{*}",  # after the \\ of a line, these two would be its arguments
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }  # fmt: skip
 
 
-def _escaped(text: str) -> str:
+def _in_latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _in_markdown(text: str) -> str:
+    return re.sub(r"[\\|<`\[]", r"\\\g<0>", text)
+
+
+def _on_one_line(text: str) -> str:
+    return without_controls(" ".join(text.split()))

@@ -1,8 +1,6 @@
 """Training: a child process for each method, which resumes what was begun and repeats nothing."""
 
-import json
 import shlex
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +9,9 @@ from pathlib import Path
 from leo_lightning.commands.child_runs import failure, last_line, run_child
 from leo_lightning.commands.compare.entrants import Entrant
 from leo_lightning.commands.compare.plan import Plan
-from leo_lightning.common.files import checksum_of, whole_file
+from leo_lightning.common.files import checksum_of
 from leo_lightning.runs.folder import newest_checkpoint, tested_checkpoint
 from leo_lightning.training.checkpoint import read_checkpoint
-
-CLOCK = "seconds.json"
 
 
 @dataclass(frozen=True)
@@ -25,8 +21,8 @@ class Run:
     tested: Path
     """The checkpoint that train.py would test."""
     steps: int
-    seconds: float
-    """Wall time of all its processes, with their start and validation."""
+    seconds: float | None
+    """Time of the steps up to here, with their validation but no start-up; None if its Timer is missing."""
 
     @cached_property
     def sha256(self) -> str:
@@ -39,9 +35,11 @@ def finished_run(entrant: Entrant, plan: Plan) -> Run | None:
     """Return the run of a method that has reached the plan's last step; None if there is none."""
     name = _run_name(entrant, plan)
     last = newest_checkpoint(plan.runs, name, "last")
-    if last is None or step_of(last) != plan.steps:
+    content = {} if last is None else read_checkpoint(last)
+    if last is None or content["global_step"] != plan.steps:
         return None
-    return Run(tested_checkpoint(last.parents[1]) or last, plan.steps, _seconds(plan.runs / name / CLOCK))
+    seconds = content["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train")
+    return Run(tested_checkpoint(last.parents[1]) or last, plan.steps, seconds)
 
 
 def replaces(entrant: Entrant, plan: Plan) -> bool:
@@ -62,24 +60,19 @@ def train(entrant: Entrant, plan: Plan, show: Callable[[str], None]) -> None:
         RuntimeError: the child failed.
     """
     name = _run_name(entrant, plan)
-    folder, log = plan.runs / name, plan.out / "logs" / f"{entrant.method.slug}.log"
-    folder.mkdir(parents=True, exist_ok=True)
-    log.parent.mkdir(exist_ok=True)
+    log = plan.out / "logs" / f"{entrant.method.slug}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     words = ["fit", *entrant.flags, f"--run.root={plan.runs}", f"--run.name={name}", "--resume=auto"]
+    # the time is in the checkpoints then
+    words += ["--trainer.callbacks+=pytorch_lightning.callbacks.Timer", "--trainer.callbacks.interval=step"]
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {shlex.join(['python', 'train.py', *words])}\n")
-    before, started = _seconds(folder / CLOCK), time.monotonic()
 
     def look() -> bool:
-        with whole_file(folder / CLOCK) as part:
-            part.write_text(json.dumps({"seconds": before + time.monotonic() - started}))
         show(last_line(log))
         return False
 
-    try:
-        code = run_child(words, log, log, look)
-    finally:
-        look()
+    code = run_child(words, log, log, look)
     if code or finished_run(entrant, plan) is None:
         reason = failure(code, log) if code else f"ended before step {plan.steps}"
         raise RuntimeError(f"{log.relative_to(plan.out)}: {reason}")
@@ -94,7 +87,3 @@ def _run_name(entrant: Entrant, plan: Plan) -> str:
 def step_of(checkpoint: Path) -> int:
     """Return the training steps of a checkpoint."""
     return read_checkpoint(checkpoint)["global_step"]
-
-
-def _seconds(clock: Path) -> float:
-    return json.loads(clock.read_text())["seconds"] if clock.exists() else 0.0

@@ -16,6 +16,7 @@ from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.common.figure_style import figure_style, save_figure
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.spreadsheet import csv_cell
 
 FIGURES = {
     "regression": "functions sampled by LEO for sines and lines, two of them ambiguous (Figure 2)",
@@ -41,6 +42,8 @@ def main(argv: Sequence[str]) -> None:
 
     subject = Subject.load(path, root)
     print(f"{name:11} {subject.title()}")
+    for line in subject.data.other_features("test"):
+        print(f"{'note':11} {line}")
     with figure_style(), torch.inference_mode():
         figure, rows = import_module(f"leo_lightning.commands.figures.{name}").draw(subject, **options)
         out.mkdir(parents=True, exist_ok=True)
@@ -101,5 +104,5 @@ def _labelled(text: str) -> tuple[str, Path]:
 
 
 def _rounded(row: Sequence[object]) -> list[object]:
-    """Numbers with five digits: more would be noise."""
-    return [f"{value:.5g}" if isinstance(value, float) else value for value in row]
+    """Numbers with five digits, because more would be noise, and names as text."""
+    return [f"{value:.5g}" if isinstance(value, float) else csv_cell(value) for value in row]

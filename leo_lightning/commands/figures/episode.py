@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from leo_lightning.commands.figures.subject import Subject
-from leo_lightning.common.figure_style import WIDTH, class_colours, dots
+from leo_lightning.common.figure_style import WIDTH, as_written, class_colours, dots
 from leo_lightning.runs.pictures.principal_components import principal_components
 
 NAMED = 105  # most queries whose image names fit
@@ -139,7 +139,7 @@ def _short(name: str, known: str = "") -> str:
     """A name that fits, without its file extension and without the class, which is shown elsewhere."""
     stem = name.rpartition("/")[2].rpartition(".")[0] or name
     stem = (stem.removeprefix(known).lstrip("_-/ ") if known else stem) or stem
-    return stem if len(stem) <= LETTERS else "…" + stem[1 - LETTERS :]
+    return as_written(stem if len(stem) <= LETTERS else "…" + stem[1 - LETTERS :])
 
 
 def _table(task: _Task) -> list[list[Any]]:

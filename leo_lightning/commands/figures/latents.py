@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 
 from leo_lightning.commands.figures.subject import Subject
 from leo_lightning.common.errors import InputError, nearest
-from leo_lightning.common.figure_style import COLOURS, NAMED, WIDTH, class_colours, dots
+from leo_lightning.common.figure_style import COLOURS, NAMED, WIDTH, as_written, class_colours, dots
 from leo_lightning.runs.pictures.codes import collect
 
 BEFORE, AFTER, GREY = COLOURS[1], COLOURS[0], "#cccccc"
@@ -59,7 +59,7 @@ def draw(
     _classes(by_class, z, adapted, labels, names)
     _scatter(one_class, np.concatenate([z[~mine], adapted[~mine]]), GREY)
     _phases(one_class, z[mine], adapted[mine])
-    one_class.set_title(f"class {chosen}")
+    one_class.set_title(f"class {as_written(chosen)}")
     _legend(one_class, {"its z": BEFORE, "its z′": AFTER, "others": GREY})
     for ax in (by_phase, by_class, one_class):
         ax.set(xticks=[], yticks=[], box_aspect=1)
@@ -81,7 +81,7 @@ def _classes(ax: Axes, z: Any, adapted: Any, labels: Any, names: Sequence[str]) 
         medians = {label: np.median(adapted[labels == label], axis=0) for label in drawn}
         plate = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.4}
         for label, (x, y) in _apart(medians, float(np.ptp(z))).items():
-            ax.text(x, y, names[label], fontsize=4.5, ha="center", va="center", bbox=plate)
+            ax.text(x, y, as_written(names[label]), fontsize=4.5, ha="center", va="center", bbox=plate)
         ax.set_xlabel("names: where the median z′ is", fontsize=8)
 
 

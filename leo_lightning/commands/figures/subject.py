@@ -4,19 +4,22 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from leo_lightning.commands.train import DATA_PATH
+from leo_lightning.commands.train import DATA_PATH, PROGRAM
 from leo_lightning.common.errors import InputError
-from leo_lightning.common.yaml_files import read_table
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
+from leo_lightning.data.feature_record import RECORD
 from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
-from leo_lightning.runs.folder import CONFIG, folder_of
+from leo_lightning.runs.command_line import record_of
+from leo_lightning.runs.folder import checkpoint_at
 from leo_lightning.runs.parser import Parser
+from leo_lightning.runs.recorded_config import trusted_classes_only
 from leo_lightning.training.checkpoint import load_learner, read_checkpoint
 
 BATCH = 50  # tasks adapted to at once
@@ -42,17 +45,19 @@ class Subject:
         Raises:
             InputError: the checkpoint is missing or damaged, or its features are missing.
         """
-        learner = load_learner(read_checkpoint(path), path).double()
-        folder = folder_of(path)
-        if folder is None:
-            raise InputError(f"{path}: lies in no run folder, whose {CONFIG} names the data; copy it, too")
-        data = _data(folder / CONFIG, root, None if like is None else like.data)
+        path = checkpoint_at(path, "best")
+        checkpoint = read_checkpoint(path)
+        learner = load_learner(checkpoint, path).double()
+        source, record = record_of(PROGRAM, checkpoint, path, fitting=False, needed=True)
+        data = _data(source, record.get("data") or {}, root, None if like is None else like.data)
         size, needed = getattr(learner, "embedding_size", None), data.embedding_size
         if size is not None and size != needed:
             raise InputError(
                 f"{path}: was trained on embeddings of size {size}, the data has size {data.embedding_size}; "
                 "use features of the same kind (--data.root)"
             )
+        if isinstance(data, EpisodeDataModule) and RECORD in checkpoint:
+            data.load_state_dict(checkpoint[RECORD])
         return cls(str(path), learner, data)
 
     @classmethod
@@ -85,15 +90,15 @@ class Subject:
             yield self.data.episode(numbers, stage, torch.device("cpu")).in_precision(torch.float64)
 
 
-def _data(config: Path, root: str | None, like: TaskDataModule | None) -> TaskDataModule:
+def _data(source: Path, data: Any, root: str | None, like: TaskDataModule | None) -> TaskDataModule:
     """The data module of a run; its validation tasks, too, if the run trained on their classes."""
-    data = read_table(config).get("data") or {}
     if "class_path" not in data:
         data = {"class_path": DATA_PATH, "init_args": data}
     parser = Parser(prog="train.py", allow_abbrev=False)
     parser.add_subclass_arguments(TaskDataModule, "data", fail_untyped=False)
     try:
-        parsed = parser.parse_object({"data": data})
+        with trusted_classes_only():
+            parsed = parser.parse_object({"data": data})
         module = parser.instantiate_classes(parsed)["data"]
         if not isinstance(module, EpisodeDataModule):
             return module
@@ -106,4 +111,4 @@ def _data(config: Path, root: str | None, like: TaskDataModule | None) -> TaskDa
             settings["root"] = root
         return EpisodeDataModule(**settings)
     except InputError as error:
-        raise InputError(f"{config}: {error}") from None
+        raise InputError(f"{source}: {error}") from None

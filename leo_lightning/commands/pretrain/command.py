@@ -12,7 +12,7 @@ from leo_lightning.common.errors import InputError
 from leo_lightning.common.torch_files import load_torch
 from leo_lightning.images.backbones.weights import run_recipe
 from leo_lightning.runs.command_line import Program, parse
-from leo_lightning.runs.folder import tested_checkpoint
+from leo_lightning.runs.folder import tested_checkpoint, with_advice
 from leo_lightning.runs.parser import Parser, run_parser
 from leo_lightning.runs.run import Run
 from leo_lightning.runs.trainer_parts import Measure
@@ -22,8 +22,8 @@ def _parser(verb: str) -> Parser:
     parser = run_parser(
         f"python -m leo_lightning pretrain {verb}", {"max_epochs": 100}, unused=frozenset({"pictures_every"})
     )
-    parser.add_class_arguments(Pretraining, "model", fail_untyped=False, sub_configs=True)
-    parser.add_class_arguments(ImageDataModule, "data", fail_untyped=False, sub_configs=True)
+    parser.add_class_arguments(Pretraining, "model", fail_untyped=False)
+    parser.add_class_arguments(ImageDataModule, "data", fail_untyped=False)
     parser.set_defaults({"run.name": "pretrain"})
     parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
     parser.link_arguments("data.preparation", "model.preparation", apply_on="instantiate")
@@ -47,8 +47,9 @@ PROGRAM = Program(
     verbs=("fit", "validate"),
     fits=("fit",),
     parser=_parser,
-    read_checkpoint=_read_checkpoint,
-    stored_config=lambda checkpoint, config: config,
+    read_checkpoint=with_advice(_read_checkpoint),
+    evaluated=("seed_everything", "run.name", "run.root", "trainer.precision", "model", "data"),
+    completed=lambda config, checkpoint: config,
     start=None,
 )
 

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from leo_lightning.commands.pretrain.batches import ImageBatch
-from leo_lightning.common.errors import DivergedError, InputError, check_least
+from leo_lightning.common.errors import DivergedError, InputError, check_least, check_positive
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.hashes import fold
 from leo_lightning.data.sampler import sample_rows
@@ -81,8 +81,7 @@ class Pretraining(pl.LightningModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if not learning_rate > 0:
-            raise InputError(f"model.learning_rate is {learning_rate}: it must be above 0")
+        check_positive({"model.learning_rate": learning_rate})
         check_least(0, {"model.weight_decay": weight_decay, "model.warmup_steps": warmup_steps})
         if not 0 <= label_smoothing < 1:
             raise InputError(f"model.label_smoothing is {label_smoothing}: it must be at least 0 and below 1")
@@ -203,8 +202,9 @@ class Pretraining(pl.LightningModule):
         fewest = int(images.counts.min())
         if fewest <= self.val_shot:
             name = images.class_names[int(images.counts.argmin())]
+            advice = "lower --model.val_shot, or remove the class" if fewest > 1 else "remove the class"
             raise InputError(
-                f"{images.folder}: class {name!r} has {fewest} images, but a validation task needs "
-                f"{self.val_shot + 1}; lower --model.val_shot, or remove the class"
+                f"{images.folder}: class {name!r} has too few images for a validation task, {fewest} of "
+                f"{self.val_shot + 1}; {advice}"
             )
         return min(15, fewest - self.val_shot)

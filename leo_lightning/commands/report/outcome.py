@@ -67,8 +67,14 @@ def warnings(runs: Sequence[RunFolder]) -> list[str]:
     return [
         f"These runs were tested {difference}: their scores cannot be compared."
         for key, difference in (("protocol", "by different protocols"), ("data", "on different data"))
-        if len({str(run.results.get(key)) for run in runs if run.tested}) > 1
+        if len({str(_compared(run, key)) for run in runs if run.tested}) > 1
     ]
+
+
+def _compared(run: RunFolder, key: str) -> Any:
+    """The part of a test that two runs must share; the normalisation is a choice of the method's."""
+    value = run.results.get(key)
+    return {name: value[name] for name in value if name != "normalize"} if isinstance(value, dict) else value
 
 
 def protocol(results: dict[str, Any]) -> str:
@@ -99,7 +105,7 @@ def _width(score: str, ci95: float | None) -> str:
 
 def _difference(run: RunFolder, first: RunFolder) -> str:
     """Mean difference task by task, whose interval is narrower than those of the scores."""
-    same = all(run.results.get(key) == first.results.get(key) for key in ("protocol", "data", "eval_seed"))
+    same = all(_compared(run, key) == _compared(first, key) for key in ("protocol", "data", "eval_seed"))
     same = same and first.tested and run.score == first.score and run.per_task.keys() == first.per_task.keys()
     if not same or len(run.per_task) < 2:
         return ""

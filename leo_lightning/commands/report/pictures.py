@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from leo_lightning.commands.report.tables import read_rows
+from leo_lightning.common.csv_files import read_rows
 from leo_lightning.runs.folder import PICTURES
 
 MOST = 12  # most steps shown in an album

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leo_lightning.commands.report.pictures import read_albums
-from leo_lightning.commands.report.tables import Curve, damaged, read_curves, read_rows
+from leo_lightning.commands.report.tables import Curve, read_curves
+from leo_lightning.common.csv_files import damaged, read_rows
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.yaml_files import read_table
 from leo_lightning.runs.folder import CHECKPOINTS, CONFIG, PICTURES

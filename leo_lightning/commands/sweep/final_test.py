@@ -1,6 +1,5 @@
 """The final test: is the best trial better than the base configuration on tasks that have chosen neither?"""
 
-import csv
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from leo_lightning.commands.child_runs import failure, run_child
 from leo_lightning.commands.sweep.search import Search
+from leo_lightning.common.csv_files import read_rows
 from leo_lightning.common.intervals import half_width
 from leo_lightning.runs.folder import tested_checkpoint
 
@@ -31,8 +31,8 @@ def final_test(search: Search) -> str | None:
         code = 0 if list(folder.glob("*/per_task.csv")) else _test(search, trial, folder)
         if code:
             return f"failed: {failure(code, folder / 'errors.txt')}"
-        with max(folder.glob("*/per_task.csv")).open(newline="", encoding="utf-8") as file:
-            tables.append({int(row["task"]): float(row["final"]) for row in csv.DictReader(file)})
+        rows = read_rows(max(folder.glob("*/per_task.csv")))
+        tables.append({int(row["task"]): float(row["final"]) for row in rows})
     tasks = sorted(tables[0].keys() & tables[1].keys())
     ours, base = (torch.tensor([table[task] for task in tasks], dtype=torch.float64) for table in tables)
     return difference(ours, base, search.sweep.goal)

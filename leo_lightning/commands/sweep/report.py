@@ -11,6 +11,7 @@ from rich.table import Table
 from leo_lightning.commands.sweep.search import Search, resolve, score
 from leo_lightning.common.errors import one_line
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.spreadsheet import csv_cell
 
 OF_TRIALS = (
     "--trainer.max_steps", "--data.steps_per_epoch", "--data.val_tasks", "--trainer.logger",
@@ -29,7 +30,8 @@ def write_trials(search: Search) -> None:
         for trial in search.trials():
             attributes = [trial.user_attrs.get(name) for name in noted]
             values = [trial.params.get(name) for name in space]
-            writer.writerow([trial.number, trial.state.name.lower(), trial.value, *attributes, *values])
+            texts = map(csv_cell, (*attributes, *values))
+            writer.writerow([trial.number, trial.state.name.lower(), trial.value, *texts])
 
 
 def write_best(search: Search, command: str, tested: str | None = None) -> None:

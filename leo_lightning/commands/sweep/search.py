@@ -6,7 +6,6 @@ values. Optuna's heartbeat would let them wait for a grace period and give them 
 what later trials draw; and it needs `Study.optimize`, which cannot count the trials of several processes.
 """
 
-import csv
 import json
 import shutil
 import threading
@@ -29,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from leo_lightning.commands.child_runs import failure, run_child
 from leo_lightning.commands.sweep.sweep_file import Sweep
+from leo_lightning.common.csv_files import read_rows
 from leo_lightning.common.errors import InputError, one_line
 from leo_lightning.common.file_lock import file_lock
 from leo_lightning.common.yaml_files import read_table
@@ -196,9 +196,9 @@ class Search:
         """Return the scores of a trial's validations so far, and the steps trained until then."""
         metric, scores = self.sweep.metric, []
         for path in self.folder(trial).glob("*/metrics.csv"):
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if row.get(metric)]
-            scores += [(float(row[metric]), int(row["step"]) + 1) for row in rows]
+            scores += [
+                (float(row[metric]), int(row["step"]) + 1) for row in read_rows(path) if row.get(metric)
+            ]
         return scores
 
     def _drop_checkpoints(self) -> None:

@@ -1,6 +1,5 @@
 """Arrays that anybody may have: npz, npy and torch files, one per split."""
 
-import re
 import warnings
 import zipfile
 from functools import partial
@@ -22,18 +21,20 @@ from leo_lightning.data.importers.sources import (
     arrays_of,
     check_inflation,
 )
-from leo_lightning.data.splits import SPLITS
+from leo_lightning.data.labels import read_label_lines
+from leo_lightning.data.splits import SPLIT_NAMES
 
 
 def folder_arrays(src: Path) -> dict[str, Source]:
     """Return the splits that lie in a folder as npz, npy or torch files."""
     sources: dict[str, Source] = {}
-    for split in SPLITS:
-        endings = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
-        present = [path for ending in endings if (path := src / f"{split}{ending}").is_file()]
+    endings = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
+    for split, names in SPLIT_NAMES.items():
+        paths = [src / f"{name}{ending}" for name in names for ending in endings]
+        present = [path for path in paths if path.is_file()]
         if len(present) > 1:
-            names = ", ".join(path.name for path in present)
-            raise InputError(f"{src}: holds the {split} split more than once ({names}); leave one of them")
+            files = ", ".join(path.name for path in present)
+            raise InputError(f"{src}: holds the {split} split more than once ({files}); leave one of them")
         for path in present:
             sources[split] = Source(str(path), path.name, partial(read_file, path, True))
     return sources
@@ -93,22 +94,14 @@ def _load(path: Path) -> np.ndarray | dict[str, Any]:
 def _labels_beside(path: Path, needed: bool) -> dict[str, object]:
     """Read the labels of an npy file from the file beside it."""
     split = path.stem.removesuffix("_embeddings").removesuffix("_features")
-    names = (f"{split}_labels.npy", f"{split}_labels.txt")
+    names = [f"{split}_labels{ending}" for ending in (".npy", ".txt", ".csv")]
     beside = [path.with_name(name) for name in names if path.with_name(name).is_file()]
     if not beside and not needed:
         return {}
     if len(beside) != 1:
-        problem = "there are both" if beside else "there is neither"
-        raise InputError(f"{path}: its labels must be in {names[0]} or {names[1]} beside it, and {problem}")
-    return {"labels": _read_lines(beside[0]) if beside[0].suffix == ".txt" else _load(beside[0])}
-
-
-def _read_lines(path: Path) -> list[str] | list[int]:
-    """Read one label per line; if all are whole numbers they become numbers, as in an npy file."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({one_line(error)})") from None
-    if lines and all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", line) for line in lines):
-        return [int(line) for line in lines]
-    return lines
+        problem = "there is more than one" if beside else "there is none"
+        raise InputError(f"{path}: its labels must be in {names[0]}, .txt or .csv beside it, and {problem}")
+    if beside[0].suffix == ".npy":
+        return {"labels": _load(beside[0])}
+    labels, image_names = read_label_lines(beside[0])
+    return {"labels": labels} if image_names is None else {"labels": labels, "image_names": image_names}

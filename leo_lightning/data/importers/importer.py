@@ -16,7 +16,7 @@ IMPORTER = "leo-lightning importer 1"
 
 _LOOKED_FOR = (
     "looked for the LEO authors' archive or folder ({split}_embeddings.pkl), {split}.npz, {split}.npy with "
-    "{split}_labels.npy or .txt, and {split}.pt or .pth"
+    "{split}_labels.npy, .txt or .csv, and {split}.pt or .pth"
 )
 
 

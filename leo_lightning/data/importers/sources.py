@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from leo_lightning.common.errors import InputError, printable
-from leo_lightning.data.bank import Labels, check_lengths
+from leo_lightning.common.errors import InputError, printable, without_controls
+from leo_lightning.data.bank import check_lengths
+from leo_lightning.data.labels import Labels
 
-EMBEDDINGS = ("embeddings", "features", "x")
+EMBEDDINGS = ("embeddings", "features", "x", "X")
 LABELS = ("labels", "y", "targets")
 NAMES = ("image_names", "names", "keys")
 
@@ -61,6 +62,7 @@ def arrays_of(content: Mapping[Any, object], where: str, sha256: str, labelled: 
         raise InputError(f"{where}: holds text that is damaged; copy or make the file again") from None
     if names is not None:
         names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names]
+        names = list(map(without_controls, names))
     return Arrays(embeddings, labels, names, sha256)
 
 

@@ -69,6 +69,15 @@ class Recipe:
                 f"{round(self.image_size * 8 / 7)}, for example"
             )
 
+    @property
+    def preparation(self) -> str:
+        """The way from a file to the numbers that the network sees, on one line."""
+        mean, std = (" ".join(f"{number:.4g}" for number in values) for values in (self.mean, self.std))
+        return (
+            f"shorter side to {self.resize} pixels ({self.interpolation}), {self.crop} crop of "
+            f"{self.image_size} × {self.image_size}, mean {mean}, std {std}"
+        )
+
     def dumps(self) -> str:
         """Return the recipe as one line of JSON."""
         return json.dumps(asdict(self))

@@ -45,7 +45,7 @@ def is_published(weights: str) -> bool:
 
 
 def known_recipe(name: str | None, weights: str) -> Recipe:
-    """Return the recipe that comes with weights (see `load_backbone`), or the default one of their network.
+    """Return the recipe that comes with weights (see `load_backbone`), or else with their network.
 
     Raises:
         InputError: the weights do not say which network they belong to, or name another one.
@@ -55,7 +55,9 @@ def known_recipe(name: str | None, weights: str) -> Recipe:
     if recipe is None:
         if name is None:
             raise InputError(f"{weights}: does not say which network it belongs to; add --backbone NAME")
-        return _published_recipe(name, weights) if published else Recipe(name)
+        if published:
+            return _published_recipe(name, weights)
+        return Recipe(name) if name in _LEARN2LEARN else _timm_recipe(name)
     if name not in (None, recipe.backbone):
         raise InputError(
             f"{weights}: holds weights of {printable(recipe.backbone)}, not of {name}; leave out --backbone"
@@ -185,8 +187,7 @@ def _published_recipe(name: str, weights: str) -> Recipe:
         return Recipe(name, image_size=84, resize=84, mean=_LEE_MEAN, std=_LEE_STD)
     if weights != _PRETRAINED:
         raise InputError(f"--weights {weights}: for a timm model write `pretrained`, and --backbone NAME.TAG")
-    import timm.data  # takes seconds
-    import timm.models
+    import timm  # takes seconds
 
     architecture, _, tag = name.partition(".")
     tags: dict[str, list[str]] = {}
@@ -197,8 +198,20 @@ def _published_recipe(name: str, weights: str) -> Recipe:
         raise InputError(f"timm has no pretrained weights of {name}{advice}")
     if tag and name not in tags[architecture]:
         raise InputError(f"timm has no weights {name}; it has {', '.join(tags[architecture])}")
-    published = timm.models.get_pretrained_cfg(name)
-    assert published is not None
+    return _timm_recipe(name)
+
+
+def _timm_recipe(name: str) -> Recipe:
+    """Return the preparation of images that timm has for one of its models."""
+    import timm.data  # takes seconds
+    import timm.models
+
+    try:
+        published = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:  # no such tag
+        raise InputError(f"backbone {name}: {one_line(error)}") from None
+    if published is None:
+        return Recipe(name)  # `build_network` says that there is no such network
     config = timm.data.resolve_data_config(pretrained_cfg=published.to_dict())
     channels, size, _ = config["input_size"]
     return Recipe(

@@ -106,6 +106,7 @@ def run(arguments: argparse.Namespace, console: "Console") -> "dict[str, Feature
         embedder = Embedder(
             backbone, arguments.batch_size, arguments.workers, arguments.device, arguments.precision
         )
+    console.print(f"images: {backbone.recipe.preparation}", markup=False, highlight=False, soft_wrap=True)
     return extract(
         splits,
         embedder,

@@ -136,7 +136,8 @@ class Shards:
     def _digest(self, first: int, count: int) -> str:
         """Return a digest of some images; empty if there are not that many."""
         stamps = self._stamps[first : first + count]
-        return hashlib.sha256("".join(stamps).encode()).hexdigest() if len(stamps) == count else ""
+        text = os.fsencode("".join(stamps))  # a name may be any bytes
+        return hashlib.sha256(text).hexdigest() if len(stamps) == count else ""
 
 
 def _stamp(images: ImageSplit, row: int) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from leo_lightning.common.errors import InputError, printable
+from leo_lightning.data.labels import class_name
 
 
 class Picture(NamedTuple):
@@ -66,15 +67,17 @@ def class_names_of(labels: object, names: object, where: str) -> list[str]:
     labels, names = (value.tolist() if isinstance(value, np.ndarray) else value for value in (labels, names))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{where}: the class names are not a list of text")
+    names = list(map(class_name, names))
     if len(set(names)) < len(names):
         duplicate = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{where}: two classes are called '{printable(duplicate)}'; rename one")
     if not isinstance(labels, list):
         raise InputError(f"{where}: the labels are not a list of whole numbers")
+    name_of = {str(number): name for number, name in enumerate(names)}
     for row, label in enumerate(labels):
-        if type(label) is not int or not 0 <= label < len(names):
+        if class_name(label) not in name_of:
             raise InputError(
                 f"{where}: the label of image {row} is {printable(repr(label)[:60])}; with {len(names)} "
                 f"class names it must be a whole number from 0 to {len(names) - 1}"
             )
-    return [names[label] for label in labels]
+    return [name_of[class_name(label)] for label in labels]

@@ -18,7 +18,7 @@ def turned(pictures: Iterable[Picture]) -> Iterator[Picture]:
     for picture in pictures:
         yield picture
         if picture.split == "train":
-            pixels = np.asarray(Image.open(io.BytesIO(picture.png)))
+            pixels = np.asarray(Image.open(io.BytesIO(picture.png), formats=["PNG"]))
             for quarters in (1, 2, 3):
                 name = f"{picture.class_name}-turned{90 * quarters}"
                 yield picture._replace(class_name=name, png=png_of(np.rot90(pixels, quarters)))

@@ -8,11 +8,17 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
 from leo_lightning.common.errors import Interrupted
 from leo_lightning.common.files import whole_file
 from leo_lightning.runs.callbacks.stop_signals import StopSignals
+from leo_lightning.runs.recorded_config import KEY
+
+STOPPED_BY = "stopped_by"
+"""Key of a checkpoint: the state key of the EarlyStopping that has ended the training, or None."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -35,34 +41,69 @@ class WholeCheckpoints(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Writes last.ckpt at regular steps, after each validation, at the end and on a signal.
 
-    It is written when its step is complete, with validation, best.ckpt and log lines. Lightning's hooks come
-    too early: a checkpoint that is saved in them lacks a validation that is due, and the log is ahead of it.
+    It is written when its step is complete, with validation, best.ckpt and log lines; at an epoch's end also
+    with all that callbacks and schedulers make of the epoch. Lightning's hooks come too early: a checkpoint
+    that is saved in them lacks a validation that is due, and the log is ahead of it.
     """
 
-    def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
+    def __init__(self, path: Path, every: int, signals: StopSignals, config: dict[str, Any]) -> None:
         self.path = path
+        self.config = config
         self.every = every
         self.signals = signals
         self._seen = self.saved = 0
         self._validated = False
+        self._metrics: dict[str, Tensor] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Add the missing hook to Lightning's loop."""
-        if stage == "fit":
-            loop = trainer.fit_loop.epoch_loop
-            advance_end = loop.on_advance_end
+        """Add the missing hooks to Lightning's loops."""
+        if stage != "fit":
+            return
+        epochs, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
+        epoch_end, step_end = epochs.on_advance_end, steps.on_advance_end
 
-            def on_advance_end(data_fetcher: Any) -> None:
-                advance_end(data_fetcher)
-                callbacks: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-                if self in callbacks:  # not while LearningRateFinder tries rates
-                    self._after_step(trainer)
+        def on_step_end(data_fetcher: Any) -> None:
+            step_end(data_fetcher)
+            if not steps._num_ready_batches_reached():
+                self._after_step(trainer)
 
-            loop.on_advance_end = on_advance_end
+        def on_epoch_end() -> None:
+            epoch_end()
+            if steps._num_ready_batches_reached():
+                steps.reset()  # else a resumed run would end the same epoch once more
+                self._after_step(trainer)
+
+        epochs.on_advance_end, steps.on_advance_end = on_epoch_end, on_step_end
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the configuration, the metrics that callbacks look at, and the one that has ended the training.
+
+        All of it is in best.ckpt as well.
+        """
+        checkpoint[KEY] = self.config
+        checkpoint["callback_metrics"] = {
+            name: value.clone() for name, value in trainer.callback_metrics.items()
+        }
+        stops = trainer.should_stop and trainer.fit_loop._can_stop_early
+        decided = (
+            callback.state_key
+            for callback in trainer.early_stopping_callbacks
+            if callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+        )
+        checkpoint[STOPPED_BY] = next(decided, None) if stops else None
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Restore the metrics."""
+        self._metrics = checkpoint.get("callback_metrics", {})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the step of the run."""
         self._seen = self.saved = trainer.global_step
+        trainer.callback_metrics.update(self._metrics)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -74,17 +115,15 @@ class LastCheckpoint(Checkpoint):
         """Remember to save."""
         self._validated = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, unless the last step was saved."""
-        if trainer.global_step != self.saved:
-            self._save(trainer)
-
     def _after_step(self, trainer: pl.Trainer) -> None:
+        callbacks: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if self not in callbacks:  # while LearningRateFinder tries rates
+            return
         if trainer.global_step == self._seen and not self._validated:
             return  # the step still accumulates gradients
         step = self._seen = trainer.global_step
         signal = self.signals.agreed(trainer)
-        if self._validated or signal or step % self.every == 0 or step == trainer.max_steps:
+        if self._validated or signal or step % self.every == 0 or trainer.fit_loop.done:
             self._validated = False
             self._save(trainer)
         if signal:

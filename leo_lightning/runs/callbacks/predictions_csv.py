@@ -11,8 +11,10 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.spreadsheet import csv_cell
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
+from leo_lightning.learners.learner import check_predictions
 from leo_lightning.learners.parts.normal_mixture import Predictive
 
 ROWS = 4096
@@ -50,8 +52,14 @@ class PredictionsCSV(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the queries of a meta-batch."""
-        self._batches.append(self.columns(trainer, outputs, batch))
+        """Keep the queries of a meta-batch.
+
+        Raises:
+            InputError: their predictions are NaN.
+        """
+        columns = self.columns(trainer, outputs, batch)
+        check_predictions(*columns)
+        self._batches.append(columns)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the queries of all processes."""
@@ -69,7 +77,7 @@ class PredictionsCSV(Callback, ABC):
             writer.writerow(self.names[: len(columns)])
             for part in zip(*(column[order].split(ROWS) for column in columns), strict=True):
                 for numbers in zip(*(column.tolist() for column in part), strict=True):
-                    writer.writerow(self.row(trainer, list(numbers)))
+                    writer.writerow(map(csv_cell, self.row(trainer, list(numbers))))
 
 
 class ClassesCSV(PredictionsCSV):

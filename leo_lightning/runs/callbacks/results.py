@@ -74,7 +74,7 @@ class ResultsReport(Callback):
             columns = (scores.values.tolist() for scores in stages.values())
             writer.writerows(zip(final.task.tolist(), *columns, strict=True))
         title = f"\n{len(final.task):,} test tasks, {data.title()}"
-        self.console.print(title, highlight=False, soft_wrap=True)
+        self.console.print(title, markup=False, highlight=False, soft_wrap=True)
         self.console.print(score_table(pl_module))
 
 

@@ -18,10 +18,11 @@ AGREE_EVERY = 10
 
 
 class StopSignals(Callback):
-    """Handles SIGINT (Ctrl-C), SIGTERM and, in a SLURM job, SIGUSR1, which also requeues the job.
+    """Handles SIGINT (Ctrl-C), SIGTERM, SIGHUP and, in a SLURM job, SIGUSR1, which also requeues the job.
 
     The first signal during training is kept until the step is over (see `agreed`). A second one ends the run
-    at once, and so does any signal during an evaluation, where there is nothing to save. This replaces
+    at once, and so does any signal during an evaluation, where there is nothing to save. A pipe whose reader
+    has gone counts as a signal, SIGPIPE (see `RunConsole`). This replaces
     Lightning's own handlers, which save in the middle of a step.
     """
 
@@ -68,13 +69,18 @@ class StopSignals(Callback):
             trainer.strategy.launcher.kill(signal.SIGKILL)
 
     def _listen(self, at_once: bool = False) -> None:
-        self.received, self.at_once = 0, at_once
-        in_slurm = SLURMEnvironment.job_id() is not None
-        for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if in_slurm else [])):
+        self.at_once = at_once
+        if self.received:  # after the last step of a training
+            raise Interrupted(self.received)
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        if SLURMEnvironment.job_id() is not None:
+            numbers.append(signal.SIGUSR1)
+        for number in numbers:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, self._receive)
+                signal.signal(number, self.receive)
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None = None) -> None:
+        """Keep a signal until the step is over, or end the run."""
         if self.received or self.at_once:
             raise Interrupted(number)
         self.received = number

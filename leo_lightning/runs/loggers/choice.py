@@ -46,7 +46,8 @@ def run_loggers(
         loggers.append(logger)
     if not theirs and chosen is not False and fitting:
         require("tensorboard", "the log for TensorBoard (--trainer.logger false leaves it out)")
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+        # hides what an earlier process logged of the steps that are taken again
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=resumed_at))
     if options.wandb != "off" and not any(isinstance(logger, WandbRun) for logger in loggers):
         require("wandb", f"--run.wandb {options.wandb}")
         owner = {"project": options.wandb_project, "entity": options.wandb_entity}

@@ -8,6 +8,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from leo_lightning.common.csv_files import damaged, read_rows
 from leo_lightning.common.files import cannot_write, whole_file
 
 
@@ -21,6 +22,9 @@ class MetricsCSV(Logger):
         folder: where metrics.csv goes.
         resumed_at: optimiser steps of the checkpoint; lines of later steps are dropped, since these steps are
             trained again. None for a new run.
+
+    Raises:
+        InputError: the file of the run to resume is damaged.
     """
 
     name = version = ""  # pyright: ignore[reportAssignmentType]  # unused, but required by Lightning
@@ -32,13 +36,11 @@ class MetricsCSV(Logger):
         self.rows: list[dict[str, str]] = []  # the lines, as text by column
         self._columns: list[str] = ["step", "epoch"]
         self._in_file = False
-        if resumed_at is not None and self.path.is_file():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or self._columns)
-                # a killed process may leave half a line, which lacks its last cells
-                whole = (row for row in reader if None not in row.values() and row["step"].isdigit())
-                self.rows = [row for row in whole if int(row["step"]) < resumed_at]
+        if resumed_at is not None:
+            rows = read_rows(self.path)
+            self._columns = list(rows[0]) if rows else self._columns
+            with damaged(self.path):
+                self.rows = [row for row in rows if int(row["step"]) < resumed_at]
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: config.yaml has them."""

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from leo_lightning.common.figure_style import SCREEN_DPI, save_figure
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.spreadsheet import csv_cell
 from leo_lightning.runs.folder import PICTURES
 from leo_lightning.runs.pictures.view import Picture
 
@@ -33,18 +34,19 @@ class Album:
             whole_file(path.with_suffix(".csv")) as part,
             part.open("w", newline="", encoding="utf-8") as file,
         ):
-            csv.writer(file).writerows(picture.rows)
+            csv.writer(file).writerows(map(csv_cell, row) for row in picture.rows)
         if picture.figure is not None:
             save_figure(picture.figure, path, SCREEN_DPI)
         key = f"{PICTURES}/{name}"
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
+                last = max(step - 1, 0)  # where the numbers of this step are
                 if picture.figure is None:
-                    logger.experiment.add_text(key, markdown(picture.rows), step)
+                    logger.experiment.add_text(key, markdown(picture.rows), last)
                 else:
-                    with Image.open(path) as image:
+                    with Image.open(path, formats=["PNG"]) as image:
                         pixels = np.asarray(image.convert("RGB"))
-                    logger.experiment.add_image(key, pixels, step, dataformats="HWC")
+                    logger.experiment.add_image(key, pixels, last, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
                 if picture.figure is None:
                     logger.log_table(key, columns=picture.rows[0], data=picture.rows[1:], step=step)

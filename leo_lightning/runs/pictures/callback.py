@@ -46,9 +46,14 @@ class Pictures(Callback):
         if self._validations % self.every == 0:
             self._draw(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, unless this step was drawn after its validation."""
-        if self._drawn != trainer.global_step:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Draw the end of the training, unless it was drawn after its validation.
+
+        A run that is killed before that resumes from an earlier checkpoint, and draws its end again.
+        """
+        if trainer.fit_loop.done and self._drawn != trainer.global_step:
             self._draw(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:

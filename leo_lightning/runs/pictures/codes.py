@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from leo_lightning.common.figure_style import NAMED, WIDTH, class_colours, dots
+from leo_lightning.common.figure_style import NAMED, WIDTH, as_written, class_colours, dots
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.learner import Learner
 from leo_lightning.runs.pictures import inner_loop
@@ -79,4 +79,4 @@ def draw(view: View) -> Picture | None:
 
 def shortened(name: str, length: int = 16) -> str:
     """A name cut to at most `length` characters."""
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+    return as_written(name if len(name) <= length else f"{name[: length - 1]}…")

@@ -19,6 +19,7 @@ from leo_lightning.commands.compare.evaluation import Examiner, Protocol
 from leo_lightning.commands.compare.plan import Plan, read_plan
 from leo_lightning.commands.compare.training import finished_run, train
 from leo_lightning.common.errors import Interrupted
+from leo_lightning.training.checkpoint import read_checkpoint
 from tests.commands.compare.plans import CENTROID, ROOT, tiny_leo, write_plan
 from tests.tiny_run import main, rows
 
@@ -41,6 +42,11 @@ def plan_of(folder: Path, **fields: object) -> Path:
     return write_plan(folder, **({"methods": METHODS, "shots": [1, 2], "ways": [2, 5]} | fields))
 
 
+def timed(checkpoint: Path) -> float:
+    """Seconds from the first step to a checkpoint, without the start of the process."""
+    return read_checkpoint(checkpoint)["callbacks"]["Timer"]["time_elapsed"]["train"]
+
+
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forbid training and evaluation from here on."""
 
@@ -52,14 +58,15 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_table_and_figure(done: Path):
-    """Catches a failed method that ends the others, a file too few, and paths of this machine."""
+    """Catches a failed method that ends the others, a start-up that counts as training, paths of here."""
     out = done / "out"
     table = {row["method"]: row for row in rows(out / "table.csv")}
     assert list(table) == list(METHODS)
     assert "gradient_clip_val" in table["broken & co"]["note"]
     assert "failed: logs/broken-co.log: " in table["broken & co"]["note"]
     assert (table["LEO"]["steps"], table["LEO"]["parameters"]) != ("", "0")
-    assert float(table["LEO"]["training_seconds"]) > 0
+    [last] = out.glob("runs/leo.*/*/checkpoints/last.ckpt")
+    assert float(table["LEO"]["training_seconds"]) == timed(last) > 0
     assert table["LEO"]["best_step"] in ("20", "40")
     assert table["nearest centroid"]["parameters"] == "0"
     assert table["nearest centroid"]["difference"] != ""
@@ -175,12 +182,13 @@ def test_signal_is_passed_on_and_training_resumes(tmp_path: Path, monkeypatch: p
     assert caught.value.signal == signal.SIGTERM
     assert finished_run(entrant, plan) is None
     assert "SIGTERM: stopped; saved at step" in (plan.out / "logs" / "leo.log").read_text()
-    [clock] = plan.runs.glob("*/seconds.json")
-    first = json.loads(clock.read_text())["seconds"]
+    [last] = plan.runs.glob("*/*/checkpoints/last.ckpt")
+    first = timed(last)
     train(entrant, plan, lambda line: None)
     run = finished_run(entrant, plan)
     assert run is not None
     assert len(list(plan.runs.glob("*/*/checkpoints"))) == 1
+    assert run.seconds is not None
     assert run.seconds > first > 0
     validations = [row for row in rows(run.tested.parents[1] / "metrics.csv") if row["val/accuracy"]]
     assert [int(row["step"]) for row in validations] == list(range(19, 300, 20))

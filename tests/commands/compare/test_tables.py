@@ -106,6 +106,25 @@ def test_markdown_is_a_table(table: list[Row]):
     assert "−40.00 ±" in lines[3]
 
 
+HOSTILE = "[*a\n\\input{secret} \x1b[31m`<b>`|b"
+
+
+def test_a_label_stays_in_its_cell(tmp_path: Path):
+    r"""Catches \input in LaTeX, HTML and new columns in Markdown, and a label's ends of lines and escapes."""
+    failed = Entry("=1+1", note="failed:\n\\input{secret}", failed=True)
+    table = rows([Entry(HOSTILE, result(0.5, 0.7)), failed], HOSTILE)
+    tex, md = latex(table, HEADER, HOSTILE), markdown(table, HEADER, HOSTILE)
+    assert r"\textbf{{[}{*}a \textbackslash{}input\{secret\} ?{[}31m`<b>`|b}" in tex
+    assert all(line.startswith("%") for line in tex.splitlines() if r"\input" in line)
+    assert "| **\\[*a \\\\input{secret} ?\\[31m\\`\\<b>\\`\\|b** |" in md
+    assert len([line for line in md.splitlines() if line.startswith("|")]) == 4
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(terminal(table, HOSTILE, console))
+    assert "\x1b[31m" not in console.export_text()
+    write_csv(tmp_path / "table.csv", COLUMNS, table)
+    assert [line["method"] for line in read_rows(tmp_path / "table.csv")] == [HOSTILE, "'=1+1"]
+
+
 @pytest.mark.parametrize(("width", "columns"), [(80, 5), (160, 10)])
 def test_terminal_is_wide_enough(table: list[Row], width: int, columns: int):
     """Catches numbers that are cut where the terminal is narrow, and columns left out without a word."""

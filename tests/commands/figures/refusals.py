@@ -10,7 +10,7 @@ from leo_lightning.learners.generated_mlp import MLPRegressor
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from tests.commands.figures.checkpoints import save_checkpoint
-from tests.refusals import Case, World, checkpoint, data, finished, saved, text
+from tests.refusals import Case, World, checkpoint, config_of_run, data, finished, saved, text
 
 DONE = "--ckpt_path done/checkpoints/best.ckpt --out out"
 OTHER = "--ckpt_path done/checkpoints/other.ckpt --out out"
@@ -26,10 +26,6 @@ def another(make: Callable[[], Any]) -> Callable[[World], object]:
             save_checkpoint(folder / "checkpoints" / "other.ckpt", make())
 
     return arrange
-
-
-def config(content: str) -> Callable[[World], object]:
-    return lambda world: (finished(world) / "config.yaml").write_text(content)
 
 
 def prototypical() -> PrototypicalNetworks:
@@ -57,16 +53,16 @@ FIGURES = {
         "not a checkpoint of this application",
         saved({"weight": torch.ones(2)}),
     ),
-    "checkpoint in no run folder": Case(
+    "checkpoint that tells too little": Case(
         "figures latents --ckpt_path x.ckpt --out out",
-        "lies in no run folder, whose config.yaml names the data",
-        checkpoint(),
+        "records no configuration",
+        checkpoint(config=None, datamodule_hyper_parameters=None),
     ),
-    "broken configuration": Case(f"figures latents {DONE}", "/done/config.yaml", config("data: [")),
+    "broken configuration": Case(f"figures latents {DONE}", "/done/config.yaml", config_of_run("data: [")),
     "mistyped field of the data": Case(
         f"figures latents {DONE}",
         "/done/config.yaml",
-        config("data: {wayz: 5}"),
+        config_of_run("data: {wayz: 5}"),
     ),
     "no features": Case(
         f"figures latents {DONE} --data.root nowhere",

@@ -84,7 +84,12 @@ PRETRAINING = {
         lambda world: (world.folder / "images/val/val0").rename(world.folder / "elsewhere"),
     ),
     "too few images for a shot": flags(
-        "--model.val_shot=6", "class 'val0' has 6 images, but a validation task needs 7"
+        "--model.val_shot=6",
+        "class 'val0' has too few images for a validation task, 6 of 7; lower --model.val_shot",
+    ),
+    "a class of one image": images(
+        "class 'val0' has too few images for a validation task, 1 of 2; remove the class",
+        lambda world: [path.unlink() for path in sorted((world.folder / "images/val/val0").iterdir())[1:]],
     ),
     "a schedule without an end": flags("--trainer.max_epochs=-1", "model.schedule cosine needs an end"),
     "augmentation of another size": flags(

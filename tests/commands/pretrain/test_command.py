@@ -38,8 +38,10 @@ def assert_equal_weights(one: Path, other: Path) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_a_run_learns_and_leaves_what_extraction_needs(images: Path, tmp_path: Path):
-    """Catches a backbone that does not train, and a best.ckpt of another validation."""
+def test_a_run_learns_and_leaves_what_extraction_needs(
+    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """Catches a backbone that does not train, a best.ckpt of another validation, and an end that repeats."""
     assert run(images, tmp_path, "--trainer.max_epochs=5") == 0
     (folder,) = folders(tmp_path)
     lines = rows(folder / "metrics.csv")
@@ -48,6 +50,9 @@ def test_a_run_learns_and_leaves_what_extraction_needs(images: Path, tmp_path: P
     assert len(losses) == 5 * (72 // 8)
     assert np.mean(losses[-9:]) < 0.8 * np.mean(losses[:9])
     assert len(accuracies) == 5
+    capfd.readouterr()
+    assert main(["fit", "--resume=auto", f"--run.root={tmp_path}", "--run.name=tiny"]) == 0
+    assert "finished at step 45, nothing is left to do; raise --trainer.max_epochs" in capfd.readouterr().out
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == 9 * (1 + int(np.argmax(accuracies)))
     recipe = known_recipe(None, str(folder / "checkpoints" / "best.ckpt"))

@@ -186,6 +186,18 @@ def test_runs_of_different_protocols_are_said_to_be(tmp_path: Path):
     assert "cannot be compared" in seen(one, other)
 
 
+def test_two_normalisations_are_one_protocol(tmp_path: Path):
+    """Catches methods on the same tasks that are said not to be comparable, as l2 and center_l2 are."""
+    runs = [
+        make_run(
+            tmp_path / kind, [0.5], tasks=[0.5, 0.75], results={"protocol": {"way": 5, "normalize": kind}}
+        )
+        for kind in ("l2", "center_l2")
+    ]
+    assert not warnings(read_runs(runs))
+    assert outcomes(read_runs(runs))[1].difference
+
+
 def test_runs_are_told_apart_by_the_shortest_name(tmp_path: Path):
     """Catches two runs of one experiment under the same name."""
     stamps = ["2026-01-01_00-00-00", "2026-01-02_00-00-00-2"]

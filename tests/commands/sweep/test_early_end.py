@@ -43,7 +43,7 @@ def pretended(words: list[str], output: Path, errors: Path, over: Callable[[], b
     lines = ["step,epoch,val/accuracy", "4,0,"]
     for number, value in enumerate(CURVES[float(flag(words, "model.learner.dropout"))], 1):
         lines.append(f"{10 * number - 1},0,{value}")
-        (folder / "metrics.csv").write_text("\n".join(lines))
+        (folder / "metrics.csv").write_text("\n".join([*lines, ""]))
         if over():
             return 143
     return 0
@@ -174,7 +174,7 @@ def test_the_best_is_tested_against_the_base(
         folder.mkdir(parents=True)
         dropout = float(flag(arguments, "model.learner.dropout"))
         lines = ["task,before_adaptation,final", *(f"{task},0.9,{dropout + 0.1 * task}" for task in range(5))]
-        (folder / "per_task.csv").write_text("\n".join(lines))
+        (folder / "per_task.csv").write_text("\n".join([*lines, ""]))
         tested.append(
             (arguments[0], dropout, flag(arguments, "ckpt_path"), flag(arguments, "data.test_tasks"))
         )

@@ -133,6 +133,10 @@ def bad_infinite(folder: Path) -> None:
     np.savez(folder / "test.npz", x=np.array([[1.0], [np.inf]]), y=["n8", "n9"])
 
 
+def bad_equal(folder: Path) -> None:
+    np.savez(folder / "train.npz", X=np.ones((3, 2), np.float32), y=[0, 0, 1])
+
+
 BAD_SOURCES = {
     bad_nothing: "no features found; looked for",
     bad_no_train: "has test but no 'train' split",
@@ -140,8 +144,8 @@ BAD_SOURCES = {
     bad_sizes: "embeddings have 6 numbers, those of 'train' have 5",
     bad_twice: "holds the train split more than once (train.npz, train.pt)",
     bad_mixture: "holds pickles and train.npz",
-    bad_no_labels: "its labels must be in train_labels.npy or train_labels.txt beside it",
-    bad_no_array: "train.npz: has no 'embeddings' (nor 'features' nor 'x')",
+    bad_no_labels: "its labels must be in train_labels.npy, .txt or .csv beside it, and there is none",
+    bad_no_array: "train.npz: has no 'embeddings' (nor 'features' nor 'x' nor 'X')",
     bad_blank_line: "the label of row 1 is ''",
     bad_objects: "train.npz: cannot be read by numpy",
     bad_npy_objects: "train_labels.npy: cannot be read by numpy",
@@ -156,6 +160,7 @@ BAD_SOURCES = {
     bad_pickle_rows: "train_embeddings.pkl: the embeddings are not rows of numbers",
     bad_pickle_labels: "train_embeddings.pkl: 'labels' is neither an array nor a list",
     bad_pickle_call: "refused to load a pickle that calls 'posix.system'",
+    bad_equal: "train.npz: all 3 embeddings are equal",
     bad_infinite: "test.npz: holds numbers that are not finite in 1 of 2 rows (1)",
 }
 """Makers of bad folders, each with the words of its refusal."""

@@ -71,7 +71,7 @@ def authors_archive(path: Path, sets: tuple[str, ...] = ("miniImageNet/center",)
 
 
 def write_npz(folder: Path, split: str) -> None:
-    np.savez(folder / f"{split}.npz", features=embeddings_of(split), y=np.array(labels_of(split)))
+    np.savez(folder / f"{split}.npz", X=embeddings_of(split), y=np.array(labels_of(split)))
 
 
 def write_npy(folder: Path, split: str) -> None:

@@ -38,9 +38,22 @@ def test_arrays_per_split(write: Callable[[Path, str], None], tmp_path: Path):
     assert "/" not in banks["test"].provenance["source"]
 
 
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_val_may_have_other_names(name: str, tmp_path: Path):
+    """Catches a validation split that is left out because of its name."""
+    for split in SPLITS:
+        write_npz(tmp_path, split)
+    (tmp_path / "val.npz").rename(tmp_path / f"{name}.npz")
+    import_features(tmp_path, tmp_path / "out", report=silent)
+    assert_imported(tmp_path / "out")
+    write_npy_with_text(tmp_path, "val")
+    with pytest.raises(InputError, match=rf"the val split more than once \(val_embeddings.npy, {name}.npz\)"):
+        import_features(tmp_path, tmp_path / "again")
+
+
 def test_numbers_in_a_text_file_are_numbers(tmp_path: Path):
     """Catches class 10 before class 9, which the same labels in an npy file would not give."""
-    np.save(tmp_path / "train.npy", np.ones((3, 2), np.float32))
+    np.save(tmp_path / "train.npy", np.eye(3, 2, dtype=np.float32))
     (tmp_path / "train_labels.txt").write_text("10\n9\n0\n")
     banks = import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
     assert banks["train"].class_names == ("0", "9", "10")

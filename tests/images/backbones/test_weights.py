@@ -166,6 +166,24 @@ def test_safetensors_of_others(backbone: Backbone, tmp_path: Path):
     assert same(load_backbone(backbone.recipe, str(tmp_path / "a.safetensors")), backbone)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "resize", "mean"),
+    [
+        ("resnet18", 224, 235, 0.485),
+        ("resnet18.tv_in1k", 224, 256, 0.485),
+        ("vit_tiny_patch16_224", 224, 248, 0.5),
+        ("conv-4", 84, 96, 0.485),
+    ],
+)
+def test_images_are_prepared_as_for_the_network_in_a_file(
+    name: str, size: int, resize: int, mean: float, tmp_path: Path
+):
+    """Catches 84 pixels and ImageNet's mean for a network of timm, which costs 8 points."""
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
+    recipe = known_recipe(name, str(tmp_path / "a.pt"))
+    assert (recipe.image_size, recipe.resize, recipe.mean[0]) == (size, resize, mean)
+
+
 def test_timms_own_state_dicts(tmp_path: Path):
     """Catches weights refused because of their classifier."""
     recipe = Recipe("test_resnet", image_size=64, resize=64)

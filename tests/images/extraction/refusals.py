@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from leo_lightning.common.learn2learn import learn2learn_module
@@ -193,6 +194,13 @@ EXTRACTION = {
         "images/train/cat/0.png: has 2000 × 1 pixels",
         lambda world: save(world.folder / "images/train/cat/0.png", 0, 2000, 1),
     ),
+    "images that are all black": images(
+        "val: all 2 embeddings are equal",
+        lambda world: [
+            Image.new("L", (40, 40)).save(world.folder / f"images/val/owl/{row}.png") for row in range(2)
+        ],
+        keeps="out",
+    ),
     "class of damaged images": images(
         "images/val: no image of class 'owl' can be read",
         damage("val/owl/0.png", "val/owl/1.png"),
@@ -206,8 +214,11 @@ EXTRACTION = {
     "row without a label": table(", line 2: has no label", "filename,label\n1.png\n"),
     "row outside": table(", line 2: '../../a.png' is outside of images", "filename,label\n../../a.png,a\n"),
     "row twice": table(", line 3: '1.png' comes twice", "filename,label\n1.png,a\n1.png,a\n"),
+    "table of other images": table(
+        ": none of its images exists, such as images/images/2.png", "filename,label\n2.png,a\n"
+    ),
     "rows without files": table(
-        ": missing: 'images/2.png', 'images/3.png'; remove them, or leave them out",
+        ": missing: 'images/2.png', 'images/3.png'; add them, or remove their lines, or leave them out",
         "filename,label\n1.png,a\n2.png,a\n3.png,a\n",
     ),
     # the backbone
@@ -222,6 +233,11 @@ EXTRACTION = {
         "there is no backbone 'conv4'; did you mean conv-4?",
         {"a": torch.ones(1)},
         given="--backbone conv4",
+    ),
+    "no such tag": weights(
+        "backbone resnet18.mine: Invalid pretrained tag",
+        {"a": torch.ones(1)},
+        given="--backbone resnet18.mine",
     ),
     "option that the network does not take": flags(
         "--option depth=3", "backbone conv-4 cannot be built with"

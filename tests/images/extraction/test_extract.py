@@ -106,6 +106,14 @@ def root(image_tree: Path, tmp_path: Path) -> Path:
 # What is written
 
 
+def test_names_may_be_any_bytes(root: Path, tmp_path: Path):
+    """Catches a traceback for a file name that is not UTF-8, as old archives have them."""
+    os.rename(root / "train" / "cat" / "0.png", os.fsencode(root / "train" / "cat") + b"/\xff.png")
+    names = Run(root, tmp_path / "out").banks["train"].image_names
+    assert names is not None
+    assert names[3] == "cat/?.png"
+
+
 def test_features_are_what_the_embedder_makes(root: Path, tmp_path: Path):
     """Catches rows of other images, names or classes, and a record without their origin."""
     backbone = conv4(1, layer="2", crop="multiview")

@@ -74,6 +74,10 @@ def test_checkpoint_to_features(here: Path, capsys: pytest.CaptureFixture[str]):
     assert main(shlex.split(f"features {command} --workers 1 --device cpu")) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
+    assert printed.out.startswith(
+        "images: shorter side to 32 pixels (bicubic), center crop of 28 × 28, mean 0.485 0.456 0.406, "
+        "std 0.229 0.224 0.225\n"
+    )
     for split, classes, images in (("train", 2, 7), ("val", 1, 2), ("test", 1, 3)):
         line = next(line for line in printed.out.splitlines() if f"a/out/{split}.safetensors: " in line)
         assert all(word in line for word in (f"{classes} class", f"{images} images", "8", "float16")), line

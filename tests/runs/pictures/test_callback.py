@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.crash import differences
+from leo_lightning.common.errors import Interrupted
 from leo_lightning.runs.pictures.album import Album
 from tests.commands.figures.subjects import banks
 from tests.places import ROOT
@@ -73,6 +74,25 @@ def test_a_resumed_run_takes_the_same_pictures(pictured: Path, tmp_path: Path):
     assert {path: content for path, content in pictures.items() if "00000003" not in path} == taken(pictured)
 
 
+@pytest.mark.slow
+def test_a_kill_costs_no_picture_and_repeats_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches pictures of the end that a kill loses, and steps that TensorBoard shows twice."""
+
+    def kill(*_: object) -> None:
+        raise Interrupted(9)
+
+    few = [EVERY, "--trainer.max_steps=4", "--run.checkpoint_every=1"]
+    with monkeypatch.context() as patches:
+        patches.setattr(Album, "add", lambda album, trainer, name, picture, step: step == 4 and kill())
+        assert tiny(tmp_path, *few, command="fit") == 128 + 9
+    assert tiny(tmp_path, *few, "--resume=auto", command="fit") == 0
+    (folder,) = folders(tmp_path)
+    assert {path for path in taken(folder) if "4" in path} == names([4], DRAWN - {"task_accuracies"})
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2, 3]
+
+
 def test_pictures_that_are_taken_again_are_dropped(tmp_path: Path):
     """Catches a picture of weights that a resumed run never had, and the loss of earlier pictures."""
     for step in (3, 6, 100_000_000):
@@ -98,7 +118,7 @@ def test_tensorboard_shows_them(pictured: Path):
     assert set(events.Tags()["images"]) == {f"pictures/{name}" for name in DRAWN}
     for name in DRAWN:
         images = events.Images(f"pictures/{name}")
-        assert [image.step for image in images] == [6, 12]
+        assert [image.step for image in images] == [5, 11]  # with the numbers of the last step
         assert all(image.width == 910 for image in images)
     (text,) = (tag for tag in events.Tags()["tensors"] if "hardest_tasks" in tag)
     assert b"| rank | task | classes |" in events.Tensors(text)[-1].tensor_proto.string_val[0]
