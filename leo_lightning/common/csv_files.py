@@ -40,6 +40,6 @@ def damaged(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (csv.Error, KeyError, ValueError) as error:
+    except (csv.Error, KeyError, ValueError, RecursionError) as error:
         reason = f"no column {error}" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"{path}: is damaged ({reason}); restore the file, or move it away") from None

@@ -94,8 +94,9 @@ def _commands(run: RunFolder) -> list[tuple[str, str]]:
     if not settings.trains_learner(run.config):
         program = ["python", "-m", "leo_lightning", "pretrain", "fit"]
     commands = []
-    if "command" in run.results:
-        commands.append(("As it was typed", run.results["command"]))
+    typed = run.results.get("command", "")
+    if typed and typed.isprintable():  # a terminal into which it is pasted would obey a line break
+        commands.append(("As it was typed", typed))
     if run.trained or not run.results:
         settings_of = (
             "With the settings that it ended with" if run.earlier else "With all settings as they were"

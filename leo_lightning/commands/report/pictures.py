@@ -41,7 +41,7 @@ def read_albums(run: Path) -> dict[str, Album]:
 def _read(folder: Path) -> Album:
     steps: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):  # csv before png, so a picture replaces the numbers behind it
-        if match := re.fullmatch(r"step-(\d{1,12})\.(png|csv)", path.name):
+        if (match := re.fullmatch(r"step-(\d{1,12})\.(png|csv)", path.name)) and path.is_file():
             steps[int(match[1])] = path
     spread = np.linspace(0, len(steps) - 1, min(len(steps), MOST)).round().astype(int)
     pictures = [_picture(step, steps[step]) for step in np.array(sorted(steps))[spread].tolist()]

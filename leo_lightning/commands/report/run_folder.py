@@ -16,8 +16,16 @@ from leo_lightning.commands.report.tables import Curve, read_curves
 from leo_lightning.common.csv_files import damaged, read_rows
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.yaml_files import read_table
-from leo_lightning.runs.folder import CHECKPOINTS, CONFIG
+from leo_lightning.runs.folder import CHECKPOINTS, CONFIG, PICTURES
 
+_NUMBER = (int, float, type(None))
+_KINDS = {
+    **dict.fromkeys(("accuracy", "mse", "ci95", "tasks"), _NUMBER),
+    **dict.fromkeys(("learner", "command"), str),
+    **dict.fromkeys(("stages", "protocol", "data"), dict),
+    "seconds": (int, float),
+}
+"""Kinds of the results that are more than text on the page."""
 STAMP = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(-\d+)?")
 
 
@@ -138,6 +146,11 @@ def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
             like = max((path.parent for path in folder.glob(f"*/{CONFIG}")), default="runs/leo/DATE_TIME")
             problem = f"holds no {CONFIG}" if folder.exists() else "no such folder"
             raise InputError(f"{folder}: {problem}; name a run folder, like {like}")
+        for path in (*folder.iterdir(), *(folder / PICTURES).rglob("*")):
+            if path.is_symlink() and path.is_file() and path.suffix in (".yaml", ".json", ".csv", ".png"):
+                raise InputError(
+                    f"{path}: is a link, so a file of yours would be on the page; put a copy here"
+                )
     paths = [folder.resolve() for folder in folders]
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
@@ -170,6 +183,12 @@ def _results(path: Path) -> dict[str, Any]:
         results = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(results, dict):
             raise ValueError("not a table of results")
+        for name, value in results.items():
+            if not isinstance(value, _KINDS.get(name, object)):
+                raise ValueError(f"'{name}' is a {type(value).__name__}")
+        for scores in results.get("stages", {}).values():
+            if not isinstance(scores, dict) or not all(isinstance(one, _NUMBER) for one in scores.values()):
+                raise ValueError("'stages' are not tables of scores")
         return results
 
 

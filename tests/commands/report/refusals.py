@@ -4,10 +4,25 @@ from collections.abc import Callable
 
 from tests.refusals import Case, World, disk_of, finished, folder, text
 
+CODES = "pictures/codes"
+
 
 def spoilt(name: str, content: str | bytes) -> Callable[[World], object]:
     """A finished run, but for one file."""
     return lambda world: [finished(world), text(f"done/{name}", content)(world)]
+
+
+def linked(name: str) -> Callable[[World], object]:
+    """A finished run with a link to a file of the user's."""
+
+    def arrange(world: World) -> None:
+        path = finished(world) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(world.folder / "secrets")
+        (world.folder / "secrets").write_text("password: x\n")
+
+    return arrange
 
 
 def metrics(word: str, content: str | bytes) -> Case:
@@ -47,6 +62,27 @@ REPORT = {
     ),
     "results of something else": Case(
         "report done", "done/results.json: is damaged", spoilt("results.json", "[]")
+    ),
+    **{
+        f"results whose {name} is of another kind": Case(
+            "report done", f"done/results.json: is damaged ('{name}' ", spoilt("results.json", content)
+        )
+        for name, content in (
+            ("tasks", '{"tasks": "x"}'),
+            ("accuracy", '{"accuracy": [1]}'),
+            ("seconds", '{"seconds": null}'),
+            ("learner", '{"learner": {}}'),
+            ("stages", '{"stages": {"final": [1]}}'),
+        )
+    },
+    "results nested without end": Case(
+        "report done", "done/results.json: is damaged", spoilt("results.json", '{"a":' + "[" * 10**5)
+    ),
+    "settings that are another file": Case(
+        "report done", "done/config.yaml: is a link", linked("config.yaml")
+    ),
+    "a picture that is another file": Case(
+        "report done", "step-1.csv: is a link", linked(f"{CODES}/step-1.csv")
     ),
     "log that is not text": metrics("utf-8", b"\xff\xff\n"),
     "log without steps": metrics("no column 'step'", "a,b\n1,2\n"),

@@ -389,6 +389,21 @@ def test_nothing_of_a_run_folder_becomes_part_of_the_page(tmp_path: Path):
         assert "{{7*7}}" in html.text
 
 
+def test_no_command_breaks_its_line(tmp_path: Path):
+    """Catches a command that runs another one, or hides it, when it is pasted into a terminal."""
+    for name, command in (("one", "python train.py\nrm x"), ("two", "python train.py\x1b[201~rm x")):
+        run = make_run(tmp_path / name, [0.5], tasks=[0.5], results={"command": command})
+        assert "rm x" not in page.render(read_runs([run]))
+
+
+def test_only_files_are_pictures(tmp_path: Path):
+    """Catches a report that waits for ever for a pipe."""
+    run = make_run(tmp_path / "one", [0.5])
+    (run / "pictures" / "codes").mkdir(parents=True)
+    os.mkfifo(run / "pictures" / "codes" / "step-1.png")
+    assert read_runs([run])[0].albums == {}
+
+
 def test_scores_that_were_not_finite_are_left_out(tmp_path: Path):
     """Catches a crash on null, which results.json has in place of NaN, and words in the place of a score."""
     run = make_run(tmp_path / "one", [0.5], tasks=[0.5, 0.5])
