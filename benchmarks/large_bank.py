@@ -32,6 +32,7 @@ def save_sparse(root: Path, sizes: Sizes) -> int:
         text += b" " * (-len(text) % 8)
         with split_path(root, split).open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
-            file.seek(width, 1)
+            file.write(struct.pack("<f", 1.0))  # rows that are all equal would be refused
+            file.seek(width - 4, 1)
             file.write(labels.tobytes())
     return split_path(root, "train").stat().st_size

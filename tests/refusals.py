@@ -807,7 +807,7 @@ DISK = {
         disk_of(100),
     ),
     "disk that takes no checkpoint": Case(
-        "fit --data.val_tasks 2",
+        "fit --data.val_tasks 2 --run.pictures_every 0",
         "/checkpoints/last.ckpt",
         disk_of(40_000),
         keeps="runs",

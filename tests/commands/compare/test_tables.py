@@ -122,7 +122,8 @@ def test_a_label_stays_in_its_cell(tmp_path: Path):
     console.print(terminal(table, HOSTILE, console))
     assert "\x1b[31m" not in console.export_text()
     write_csv(tmp_path / "table.csv", COLUMNS, table)
-    assert [line["method"] for line in read_rows(tmp_path / "table.csv")] == [HOSTILE, "'=1+1"]
+    names = [line["method"] for line in read_rows(tmp_path / "table.csv")]
+    assert names == [HOSTILE.replace("\n", "?").replace("\x1b", "?"), "'=1+1"]
 
 
 @pytest.mark.parametrize(("width", "columns"), [(80, 5), (160, 10)])
