@@ -137,6 +137,7 @@ def _server() -> subprocess.Popen[str]:
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,  # pytest's is a file: its position would be asked of a terminal
         text=True,
         start_new_session=True,  # Ctrl-C is for the tests, which end the server
     )

@@ -168,7 +168,9 @@ class Run:
         """
         steps = self.checkpoint["global_step"] if self.checkpoint else 0
         self._check_finished(steps)
-        record = fields_of(self.command.record, SECTIONS if self.command.fitting else ("model", "data"))
+        record = fields_of(
+            self.command.record, SECTIONS if self.command.fitting else ("trainer", "model", "data")
+        )
         changes = list(differences(record, self.config))
         try:
             self._write(steps)
