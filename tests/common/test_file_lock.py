@@ -19,9 +19,13 @@ import os, sys, time
 from pathlib import Path
 from leo_lightning.common.file_lock import file_lock
 with file_lock(Path(sys.argv[1])):
+    started, told = os.pipe()
     worker = os.fork()
     if worker:
+        os.read(started, 1)
         print("held", worker, flush=True)
+    else:
+        os.write(told, b"!")
     time.sleep(60)
 """
 
