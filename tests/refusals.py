@@ -231,10 +231,10 @@ def disk_of(size: int, make: Callable[[World], object] = lambda world: None) -> 
 def full_disk(error: OSError) -> Callable[[World], object]:
     """A disk that fails when a configuration is written."""
 
-    def write_bytes(path: Path, *args: object, **kwargs: object) -> int:
+    def write_text(path: Path, *args: object, **kwargs: object) -> int:
         raise error
 
-    return lambda world: world.monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    return lambda world: world.monkeypatch.setattr(Path, "write_text", write_text)
 
 
 def without(package: str) -> Callable[[World], object]:

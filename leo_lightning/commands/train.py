@@ -75,15 +75,7 @@ PROGRAM = Program(
     fits=("fit_test", "fit"),
     parser=train_parser,
     read_checkpoint=with_advice(read_checkpoint),
-    evaluated=(
-        "seed_everything",
-        "run.name",
-        "run.root",
-        "trainer.precision",
-        "model.learner",
-        "model.seed",
-        "data",
-    ),
+    evaluated=("seed_everything", "run.name", "run.root", "trainer.precision", "model", "data"),
     completed=_completed,
     start=QUICKSTART,
 )
@@ -117,8 +109,11 @@ def main(arguments: list[str]) -> None:
             f"{type(model.learner).__name__} predicts {model.learner.predicts}, and the tasks of "
             f"{type(data).__name__} ask for {data.asks}; choose another --model.learner or --data"
         )
+    run.keep("model.lr_scheduler", *(["model.learning_rate"] if model.lr_scheduler else []))
     evaluation = model.evaluation
-    measure = Measure(evaluation.score, evaluation.mode, "tasks", validates=not data.train_on_val)
+    validates = not data.train_on_val
+    protocol = data.validation_protocol() if command.fitting and validates else {}
+    measure = Measure(evaluation.score, evaluation.mode, "tasks", validates, protocol)
     trainer = run.make_trainer(measure, _callbacks(run, measure, out))
     stages = list(dict.fromkeys((command.stage, verb.replace("fit_test", "test"))))
     if command.checkpoint is not None:
@@ -171,6 +166,8 @@ def _work(verb: str, trainer: pl.Trainer, run: Run) -> None:
     if run.command.fitting:
         if not run.trained:
             trainer.fit(run.model, ckpt_path=path, **common)
+            if trainer.should_stop and trainer.early_stopping_callbacks:
+                run.say(f"stopped by EarlyStopping after step {trainer.global_step}")
         if verb == "fit":
             return
         best = tested_checkpoint(run.folder)  # None with fast_dev_run

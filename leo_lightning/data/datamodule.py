@@ -113,12 +113,13 @@ class EpisodeDataModule(TaskDataModule):
         return union(self.stored("train"), self.stored("val"))
 
     def other_features(self, stage: str) -> list[str]:
-        """Return lines about splits that differ from the record of the checkpoint in use."""
+        """Return lines about what differs from the features that the checkpoint in use was trained on."""
         record = self._record
-        lines = (
-            [record.differences(split, self.stored(split)) for split in self.splits(stage)] if record else []
-        )
-        return [line for line in lines if line]
+        if record is None:
+            return []
+        splits = self.splits(stage)
+        notes = [record.notes(split, self.stored(split), self.normalize) for split in splits]
+        return list(dict.fromkeys(note for lines in notes for note in lines))
 
     def class_names(self, split: str) -> tuple[str, ...]:
         """Return the names of a split's classes."""
@@ -154,7 +155,8 @@ class EpisodeDataModule(TaskDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint's record, under this class's name, of how its embeddings were made."""
         fingerprints = {split: bank.fingerprint for split, bank in self._available.items()}
-        return FeatureRecord(self.normalization, self.provenance("train"), fingerprints).state()
+        classes = self.bank("train").class_names
+        return FeatureRecord(self.normalization, self.provenance("train"), fingerprints, classes).state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Normalise as in the training of a checkpoint, by its mean.
@@ -248,6 +250,18 @@ class EpisodeDataModule(TaskDataModule):
             "queries": "all remaining" if self.test_query == "all" else self.test_query,
             "trained_on": "train + val" if self.train_on_val else "train",
             "normalize": self.normalize,
+        }
+
+    def validation_protocol(self) -> dict[str, int | float | str]:
+        """Return all settings that validation scores depend on, beside the model."""
+        return {
+            "way": self.way,
+            "shot": self.shot,
+            "query": self.query,
+            "normalize": self.normalize,
+            "tasks": self.val_tasks,
+            "eval_seed": self.eval_seed,
+            "features": self.stored("val").fingerprint,
         }
 
     def provenance(self, split: str) -> dict[str, str]:

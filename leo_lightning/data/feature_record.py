@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 from leo_lightning.common.errors import InputError, without_controls
-from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.normalization import Normalization, Normalize
 
 RECORD = "EpisodeDataModule"
@@ -23,6 +23,8 @@ class FeatureRecord(NamedTuple):
     """Origin of the training features: the recipe by which images become embeddings."""
     fingerprints: dict[str, str]
     """`FeatureBank.fingerprint` of each split beside them; empty in checkpoints of earlier releases."""
+    classes: tuple[str, ...]
+    """Names of the classes that were trained on; empty in checkpoints of earlier releases."""
 
     def state(self) -> dict[str, Any]:
         """Return the record as plain values and a tensor, which can be read without executing anything."""
@@ -32,6 +34,7 @@ class FeatureRecord(NamedTuple):
             "mean": mean,
             "provenance": dict(self.provenance),
             "fingerprints": dict(self.fingerprints),
+            "classes": list(self.classes),
         }
 
     @classmethod
@@ -46,9 +49,9 @@ class FeatureRecord(NamedTuple):
         state = checkpoint[RECORD]
         try:
             kind, mean, provenance = state["normalize"], state["mean"], state["provenance"]
-            fingerprints = state.get("fingerprints", {})
+            fingerprints, classes = state.get("fingerprints", {}), state.get("classes", [])
             good = kind in get_args(Normalize) and (mean is not None) == (kind == "center_l2")
-            texts = [*provenance.items(), *fingerprints.items()]
+            texts = [*provenance.items(), *fingerprints.items(), classes]
             good = good and all(isinstance(text, str) for item in texts for text in item)
             if mean is not None:
                 good = good and mean.dtype == torch.float32 and mean.shape == (size or len(mean),)
@@ -58,13 +61,17 @@ class FeatureRecord(NamedTuple):
         if not good:
             raise InputError("the checkpoint's record of its features is damaged; use another checkpoint")
         names = {without_controls(key): without_controls(text) for key, text in provenance.items()}
-        return cls(Normalization(kind, mean), names, fingerprints)
+        return cls(Normalization(kind, mean), names, fingerprints, tuple(map(without_controls, classes)))
 
-    def differences(self, split: str, features: FeatureBank) -> str:
-        """Return a line about a split that is not from the features of the training; "" if it is."""
+    def notes(self, split: str, features: FeatureBank, normalize: Normalize) -> list[str]:
+        """Return lines about what an evaluation of a split should not be mistaken for."""
+        notes = [self._origin(split, features), self._shared(split, features)]
+        if normalize != self.normalization.kind:
+            notes.append(f"normalize is {normalize}, and was {self.normalization.kind} in training")
+        return [note for note in notes if note]
+
+    def _origin(self, split: str, features: FeatureBank) -> str:
         recorded = self.fingerprints.get(split)
-        if recorded == features.fingerprint:
-            return ""
         changes = [
             f"{key} {before} → {features.provenance[key]}"
             if len(before + features.provenance[key]) < 80
@@ -72,7 +79,18 @@ class FeatureRecord(NamedTuple):
             for key, before in self.provenance.items()
             if key not in _OF_A_FILE and features.provenance.get(key, before) != before
         ]
-        if recorded is None and not changes:
+        if recorded == features.fingerprint or (recorded is None and not changes):
             return ""
         details = f" ({', '.join(changes)})" if changes else ""
-        return f"{features.source}: other features than those of the training{details}"
+        return f"{features.source}: these features differ from the ones used in training{details}"
+
+    def _shared(self, split: str, features: FeatureBank) -> str:
+        """Name classes that were trained on; numbers as names mean nothing across data sets."""
+        trained_on = {name for name in self.classes if not name.isdecimal()}
+        shared = [name for name in features.class_names if name in trained_on] if split != "train" else []
+        if not shared:
+            return ""
+        return (
+            f"{features.source}: {len(shared)} of {features.num_classes} classes have the names of training "
+            f"classes ({listed(shared)}), so their scores may say nothing about new classes"
+        )

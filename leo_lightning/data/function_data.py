@@ -86,6 +86,10 @@ class FunctionDataModule(TaskDataModule):
         """Return the settings for which a test result holds."""
         return {"shot": self.shot, "queries": self.query, "noise": self.noise}
 
+    def validation_protocol(self) -> dict[str, int | float | str]:
+        """Return all settings that validation scores depend on, beside the model."""
+        return self.protocol() | {"tasks": self.val_tasks, "eval_seed": self.eval_seed}
+
     def provenance(self, split: str) -> dict[str, str]:
         """Return where the tasks come from."""
         return {"dataset": "sines and lines", "split": split}

@@ -80,11 +80,15 @@ class TaskDataModule(StreamDataModule, ABC):
         """Return the settings for which a test result holds."""
 
     @abstractmethod
+    def validation_protocol(self) -> dict[str, int | float | str]:
+        """Return all settings that validation scores depend on, beside the model."""
+
+    @abstractmethod
     def provenance(self, split: str) -> dict[str, str]:
         """Return where the tasks come from."""
 
     def other_features(self, stage: str) -> list[str]:
-        """Return lines about splits of a stage that are not from the features of the checkpoint in use."""
+        """Return lines about what differs from the features that the checkpoint in use was trained on."""
         return []
 
     def class_names(self, split: str) -> tuple[str, ...]:

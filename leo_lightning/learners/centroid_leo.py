@@ -24,6 +24,8 @@ class CentroidLEO(LEO):
             are -½ ‖A √s (x - c)‖².
     """
 
+    starts = (*LEO.starts, "centroid_scale")
+
     def __init__(
         self,
         embedding_size: int = 640,

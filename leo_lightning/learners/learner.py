@@ -107,6 +107,8 @@ class Learner(nn.Module, ABC):
     """Kind of answers: logits of the N classes, or, with N = 1, the value at each point (regression)."""
     trained: ClassVar[bool] = True
     """False for a method that has no parameters, and so is tested without a checkpoint."""
+    starts: ClassVar[tuple[str, ...]] = ()
+    """Arguments that only set where training starts; a checkpoint has learned its own values."""
     unequal_shots: ClassVar[bool] = False
     """Whether `stages` takes `shots`: classes of unequal numbers of images."""
     compilable: ClassVar[bool] = True

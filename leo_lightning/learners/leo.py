@@ -96,6 +96,8 @@ class LEO(Learner):
         test_samples: samples of (z, w) whose probabilities are averaged in evaluation; 0: the means of both.
     """
 
+    starts = ("latent_lr", "finetuning_lr")
+
     unequal_shots = True
 
     def __init__(

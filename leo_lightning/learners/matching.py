@@ -115,6 +115,8 @@ class MatchingNetworks(MetricLearner):
             on the order of classes and images.
     """
 
+    starts = ("temperature",)
+
     def __init__(
         self,
         embedding_size: int = 640,

@@ -22,6 +22,8 @@ class MetaSGD(AdaptedMLP):
         inner_lr: initial value of α, the learned step sizes.
     """
 
+    starts = ("inner_lr",)
+
     def make_parameters(self) -> None:
         """Make the step sizes."""
         self.hidden_weight_rate = nn.Parameter(torch.full_like(self.hidden.weight, self.inner_lr))

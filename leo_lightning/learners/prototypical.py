@@ -30,6 +30,8 @@ class PrototypicalNetworks(MetricLearner):
         temperature: initial value of τ, by which distances are divided before the softmax; it is learned.
     """
 
+    starts = ("temperature",)
+
     def __init__(
         self,
         embedding_size: int = 640,

@@ -1,6 +1,8 @@
 """Command: a parsed command line, with the checkpoint and the configuration that it implies."""
 
+import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,8 +148,12 @@ def _parsed(parser: Parser, config: dict[str, Any], source: Path) -> Namespace:
         InputError: names the file.
     """
     try:
-        return parser.parse_object(config)
+        return parser.parse_object(deepcopy(config))  # which it changes
     except InputError as error:
+        if match := re.search(r"Importing '([^']*)' is not allowed", str(error)):
+            raise InputError(
+                f"{source}: names {match[1]}, which only a file that you name with --config may do"
+            ) from None
         raise InputError(f"{source}: {error}") from None
 
 

@@ -14,7 +14,14 @@ from leo_lightning.runs.folder import CONFIG, folder_of
 
 KEY = "config"
 """Key in a checkpoint of the content of config.yaml."""
-TRUSTED = ["leo_lightning", "torch.optim", "pytorch_lightning", "lightning_fabric", "torchvision.transforms"]
+TRUSTED = [
+    "leo_lightning",
+    "torch.optim",
+    "pytorch_lightning",
+    "lightning_fabric",
+    "torchvision.transforms",
+    "timm.data",
+]
 """Modules whose classes a configuration may name if the user did not name the configuration."""
 
 

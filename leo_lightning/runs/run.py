@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from leo_lightning.common.errors import (
 from leo_lightning.common.file_lock import file_lock
 from leo_lightning.common.files import whole_file
 from leo_lightning.runs import parser
-from leo_lightning.runs.callbacks.checkpoints import STOPPED_BY, WholeCheckpoints
+from leo_lightning.runs.callbacks.checkpoints import STOPPED_BY, BestCheckpoint, WholeCheckpoints
 from leo_lightning.runs.command_line import SECTIONS, Command
 from leo_lightning.runs.console import RunConsole
 from leo_lightning.runs.folder import (
+    CHECKPOINTS,
     CONFIG,
     RunOptions,
     folder_of,
@@ -77,11 +78,12 @@ class Run:
             config.seed_everything = pl.seed_everything(seed, workers=True)
         self.command = command
         self.config = command.to_save()
+        record = fields_of(command.record, SECTIONS if command.fitting else ("trainer", "model", "data"))
+        self.changes = list(differences(record, self.config))
         self.options = RunOptions(**config.run.as_dict())
         self.checkpoint = command.checkpoint
         self.console = RunConsole(quiet=self.options.quiet)
-        resumed = folder_of(command.path) if command.path and command.fitting else None
-        self.folder = resumed or fresh_folder(Path(self.options.root), self.options.name)
+        self.folder = self._resumed() or fresh_folder(Path(self.options.root), self.options.name)
         for section in (config.data.get("init_args", config.data), config.model):
             if section.get("seed", 0) is None:
                 section.seed = int(config.seed_everything)
@@ -97,6 +99,31 @@ class Run:
         self.trained = False
         self._made: list[Path] = []
         self._lock = ExitStack()
+
+    def _resumed(self) -> Path | None:
+        """The folder of the run to continue; None if its last.ckpt is of a later step, and so is kept."""
+        path, read = self.command.path, self.command.program.read_checkpoint
+        if not self.command.fitting or path is None or (folder := folder_of(path)) is None:
+            return None
+        last = folder / CHECKPOINTS / "last.ckpt"
+        if last.is_file() and not last.samefile(path):
+            with suppress(InputError):  # a damaged one is replaced
+                if read(last)["global_step"] > read(path)["global_step"]:
+                    return None
+        return folder
+
+    def keep(self, *fields: str) -> None:
+        """Refuse changes that a resumed training would not obey, since its checkpoint holds the optimiser.
+
+        Args:
+            fields: names of such fields, as `model.lr_scheduler`.
+
+        Raises:
+            InputError: names the change.
+        """
+        for change in self.changes if self.command.fitting else ():
+            if any(change.startswith((f"{field}:", f"{field}.")) for field in fields):
+                raise InputError(f"{change}: the optimiser in the checkpoint keeps its own; start a new run")
 
     def make_trainer(self, measure: Measure, callbacks: Sequence[Callback]) -> pl.Trainer:
         """Make the Trainer.
@@ -168,14 +195,10 @@ class Run:
         """
         steps = self.checkpoint["global_step"] if self.checkpoint else 0
         self._check_finished(steps)
-        record = fields_of(
-            self.command.record, SECTIONS if self.command.fitting else ("trainer", "model", "data")
-        )
-        changes = list(differences(record, self.config))
         try:
             self._write(steps)
-            self._start_loggers(shown_config or self.config, tags, provenance, bool(changes))
-            self._say_begun(banner, notes, steps, changes)
+            self._start_loggers(shown_config or self.config, tags, provenance, bool(self.changes))
+            self._say_begun(banner, notes, steps)
         except BaseException:
             self._lock.close()
             remove_folders(self._made)
@@ -196,7 +219,7 @@ class Run:
         elif 0 < max_epochs <= self.checkpoint["epoch"]:
             advice = "raise --trainer.max_epochs"
         elif self.checkpoint.get(STOPPED_BY) in [callback.state_key for callback in callbacks]:
-            advice = "leave EarlyStopping out of --trainer.callbacks"
+            advice = "leave EarlyStopping out (--trainer.callbacks null)"
         else:
             return
         self.trained = True
@@ -204,13 +227,11 @@ class Run:
         read = self.command.program.read_checkpoint
         if tested is not None and read(tested)["global_step"] != tested_steps(self.folder):
             return
-        said = f"{self.command.path}: finished at step {steps}, nothing is left to do"
-        self.say(f"{said}; {advice} to train on")
+        said = f"{self.command.path}: finished at step {steps}, nothing is left to do; {advice} to train on"
+        self.say("\n".join([said, *([f"note    {self.command.ignored}"] if self.command.ignored else [])]))
         raise Finished
 
-    def _say_begun(
-        self, banner: Sequence[str], notes: Sequence[str], steps: int, changes: Sequence[str]
-    ) -> None:
+    def _say_begun(self, banner: Sequence[str], notes: Sequence[str], steps: int) -> None:
         if self.options.quiet:  # what was asked for and cannot be done is said all the same
             for line in (line for line in self.wandb_lines if line.startswith(FALLBACK)):
                 print(f"warning: wandb {line}", file=sys.stderr)
@@ -218,8 +239,12 @@ class Run:
         if self.checkpoint is not None:
             word = "trained" if self.trained else "resumed" if self.command.fitting else "model"
             lines.append(f"{word:8}{self.command.path}, step {steps}")
-            lines += [f"changed {change}" for change in changes]
+            lines += [f"changed {change}" for change in self.changes]
             notes = [*notes, self.command.ignored] if self.command.ignored else notes
+            states = self.checkpoint.get("callbacks", {}) if self.command.fitting else {}
+            best = [one for one in self.trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
+            if not all(one.continues(states.get(one.state_key, {})) for one in best):
+                notes = [*notes, "validation has changed: best.ckpt starts anew, whatever its score before"]
         elif self.command.config.resume:
             lines.append("resumed nothing: no run of this name has a checkpoint, so this is a new one")
         self.say("\n".join([*lines, *(f"note    {note}" for note in notes)]))
@@ -245,13 +270,15 @@ class Run:
             held = f"{self.folder}: another process trains this run; wait for it, or stop it"
             self._lock.enter_context(file_lock(self.folder / LOCK, held))
             self._check_unchanged()
-        content = yaml.safe_dump(self.config, sort_keys=False).encode()
-        if path.is_file() and path.read_bytes() != content:
-            # copied, not renamed: a kill here would otherwise cost the run its settings
-            with whole_file(self.folder / f"config-until-step-{step}.yaml") as part:
+        if self.command.ignored and path.is_file():  # edited, it may be all that somebody has
+            with whole_file(self.folder / "config-unused.yaml") as part:
                 part.write_bytes(path.read_bytes())
-        with whole_file(path) as part:
-            part.write_bytes(content)
+        files = {CONFIG: self.config}
+        if fitting and self.changes and step:
+            files = {f"config-until-step-{step}.yaml": self.command.record, **files}
+        for name, content in files.items():
+            with whole_file(self.folder / name) as part:
+                part.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def _check_unchanged(self) -> None:
         """Refuse a checkpoint that another process has replaced after it was read here."""

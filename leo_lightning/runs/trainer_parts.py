@@ -28,6 +28,8 @@ class Measure(NamedTuple):
     """Items of a batch: tasks or images."""
     validates: bool
     """Whether there is a validation."""
+    protocol: dict[str, Any]
+    """Settings for which validation scores hold."""
 
 
 def run_callbacks(
@@ -63,7 +65,7 @@ def run_callbacks(
         return callbacks, None
     callbacks.append(Throughput(measure.counted))
     if measure.validates:
-        callbacks.append(BestCheckpoint(folder / CHECKPOINTS, measure.score, measure.mode))
+        callbacks.append(BestCheckpoint(folder / CHECKPOINTS, measure.score, measure.mode, measure.protocol))
     # after the best one, whose score it holds
     last = LastCheckpoint(folder / CHECKPOINTS / "last.ckpt", options.checkpoint_every, signals, config)
     return [*callbacks, last], last

@@ -121,6 +121,12 @@ def check_fits(learner: Learner, checkpoint: Mapping[str, Any]) -> None:
             f"{class_path(learner)}; use the config.yaml of the checkpoint's run"
         )
     mine = learner.init_args()
+    for name in learner.starts:
+        if mine.get(name) != theirs.get(name, mine.get(name)):
+            raise InputError(
+                f"model.learner.{name} is where training starts, and the checkpoint has learned its own "
+                "value; leave it out"
+            )
     size, needed = theirs.get("embedding_size"), mine.get("embedding_size")
     if size != needed:
         raise InputError(

@@ -106,6 +106,7 @@ class MetaLearner(pl.LightningModule):
         )
         self.bad_steps = self.bad_steps_in_a_row = 0
         self.steps_trained = 0
+        self._new_rate = False
         self.evaluation: type[Evaluation] = {"classes": Classification, "values": Regression}[
             learner.predicts
         ]
@@ -135,6 +136,12 @@ class MetaLearner(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Check the trainer."""
         self.check_trainer(self.trainer)
+
+    def on_train_start(self) -> None:
+        """Take a changed learning rate: a resumed optimiser has the one of its checkpoint."""
+        if self._new_rate and self.lr_scheduler is None:
+            for group in cast(Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups:
+                group["lr"] = self.learning_rate
 
     def check_trainer(self, trainer: pl.Trainer) -> None:
         """Refuse a setting of Lightning's that the outer loop replaces by its own.
@@ -304,6 +311,7 @@ class MetaLearner(pl.LightningModule):
         counts = checkpoint.get("bad_steps", {"total": 0, "in_a_row": 0})
         self.bad_steps, self.bad_steps_in_a_row = counts["total"], counts["in_a_row"]
         self.steps_trained = checkpoint["global_step"]
+        self._new_rate = checkpoint["hyper_parameters"].get("learning_rate") != self.learning_rate
 
     def check_fits(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another learner, or a damaged one.

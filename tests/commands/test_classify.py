@@ -320,7 +320,7 @@ def test_the_centroid_with_unequal_shots(capsys: pytest.CaptureFixture[str]):
     x, numbers = bank.embeddings[kept].numpy(), bank.labels[kept].numpy()
     np.savez("s.npz", x=x, y=np.array(bank.class_names)[numbers])
     mean = torch.linspace(-1, 1, bank.embedding_size)
-    record = FeatureRecord(Normalization("center_l2", mean), {}, {})
+    record = FeatureRecord(Normalization("center_l2", mean), {}, {}, ())
     table = classify(saved("x.ckpt", NearestCentroid(), record), query="q.safetensors")
     unit = [
         (y - mean.numpy()) / np.linalg.norm(y - mean.numpy(), axis=1, keepdims=True)
@@ -340,7 +340,7 @@ def test_many_classes_have_no_column_each():
     x = np.eye(30, dtype=np.float32)[:25]
     np.savez("s.npz", x=x, y=np.arange(25))
     np.savez("q.npz", x=x, y=np.arange(25))
-    table = classify(saved("x.ckpt", NearestCentroid(), FeatureRecord(Normalization("l2"), {}, {})))
+    table = classify(saved("x.ckpt", NearestCentroid(), FeatureRecord(Normalization("l2"), {}, {}, ())))
     assert list(table[0]) == ["image", "class", "predicted", "probability", "entropy", "disagreement"]
     assert [row["predicted"] for row in table] == [str(number) for number in range(25)]
 

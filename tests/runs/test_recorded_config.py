@@ -131,7 +131,10 @@ def test_other_features_are_named(run: Path, tmp_path: Path, capsys: pytest.Capt
     flags = ["--data.root=other", f"--run.root={tmp_path}", "--run.quiet=false"]
     assert main(["test", f"--ckpt_path={run}", *flags]) == 0
     said = capsys.readouterr().out
-    assert "other/test.safetensors: other features than those of the training (dataset mine → other)" in said
+    assert (
+        "other/test.safetensors: these features differ from the ones used in training (dataset mine → other)"
+        in said
+    )
     assert "conv4" not in said
 
 
@@ -299,3 +302,91 @@ def test_classes_of_torch_and_lightning_come_back(run: Path, tmp_path: Path):
     config = yaml.safe_load((folders(tmp_path / "b")[0] / "config.yaml").read_text())
     assert config["trainer"]["callbacks"][0]["init_args"]["max_depth"] == 2
     assert config["model"]["lr_scheduler"]["init_args"]["step_size"] == 5
+
+
+def resumed(run: Path, to: Path, *flags: str, kind: str = "last", steps: int = 18) -> Path:
+    """A copy of the run, resumed from one of its checkpoints; the folder that was trained in."""
+    shutil.copytree(run, to / "tiny" / "a")
+    path = to / "tiny" / "a" / "checkpoints" / f"{kind}.ckpt"
+    words = [f"--ckpt_path={path}", f"--run.root={to}", "--run.name=tiny", f"--trainer.max_steps={steps}"]
+    assert main(["fit", *words, *flags]) == 0
+    return max(folders(to), key=lambda folder: (folder / "config.yaml").stat().st_mtime_ns)
+
+
+def state(folder: Path, kind: str = "last") -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"{kind}.ckpt", weights_only=True)
+
+
+def test_a_changed_learning_rate_is_used(run: Path, tmp_path: Path):
+    """Catches a rate that is said and written to config.yaml while the optimiser keeps the old one."""
+    same = state(resumed(run, tmp_path / "a"))
+    other = state(resumed(run, tmp_path / "b", "--model.learning_rate=0.01"))
+    assert other["optimizer_states"][0]["param_groups"][0]["lr"] == 0.01
+    assert same["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-3
+    name = next(iter(same["state_dict"]))
+    assert not torch.equal(same["state_dict"][name], other["state_dict"][name])
+
+
+def test_a_schedule_is_not_changed_in_its_course(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a cosine that is said to be longer, and climbs again after its end."""
+    cosine = ["--model.lr_scheduler=CosineAnnealingLR", "--model.lr_scheduler.T_max=6"]
+    assert tiny(tmp_path, *cosine, command="fit") == 0
+    again = ["fit", "--resume=auto", f"--run.root={tmp_path}", "--run.name=tiny", "--trainer.max_steps=9"]
+    for change in ("--model.lr_scheduler.T_max=9", "--model.learning_rate=0.01"):
+        assert main([*again, change]) == 2
+        assert "the optimiser in the checkpoint keeps its own" in capsys.readouterr().err
+    assert main(again) == 0
+
+
+def test_learned_rates_are_not_settings(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a setting that is said to change, and which the weights of the checkpoint replace."""
+    for verb in ("test", "fit"):
+        flags = ["--model.learner.latent_lr=9", f"--run.root={tmp_path}", "--trainer.max_steps=18"]
+        assert main([verb, f"--ckpt_path={run}", *flags]) == 2
+        assert "model.learner.latent_lr is where training starts" in capsys.readouterr().err
+
+
+def test_an_earlier_checkpoint_leaves_the_later_one(run: Path, tmp_path: Path):
+    """Catches a last.ckpt that is lost because best.ckpt of the same run was resumed."""
+    first = tmp_path / "tiny" / "a" / "checkpoints" / "last.ckpt"
+    shutil.copytree(run, tmp_path / "copy")
+    early = torch.load(tmp_path / "copy" / "checkpoints" / "best.ckpt", weights_only=True) | {
+        "global_step": 3
+    }
+    torch.save(early, tmp_path / "copy" / "checkpoints" / "best.ckpt")
+    folder = resumed(tmp_path / "copy", tmp_path, kind="best", steps=6)
+    assert folder != first.parents[1]
+    assert first.read_bytes() == (run / "checkpoints" / "last.ckpt").read_bytes()
+
+
+def test_another_validation_chooses_another_best(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Catches the best of an easier validation, which no harder one ever replaces."""
+    folder = resumed(run, tmp_path, "--data.way=6", "--data.shot=1")
+    assert "validation has changed" in capsys.readouterr().out
+    assert state(folder, "best")["global_step"] > state(run)["global_step"]
+
+
+def test_classes_that_were_trained_on_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a score on training classes that passes for one on new classes."""
+    (tmp_path / "leak").mkdir()
+    shutil.copy("mine/train.safetensors", tmp_path / "leak" / "test.safetensors")
+    flags = [f"--data.root={tmp_path / 'leak'}", f"--run.root={tmp_path}", "--data.test_tasks=8"]
+    assert main(["test", f"--ckpt_path={run}", *flags]) == 0
+    assert "8 of 8 classes have the names of training classes" in capsys.readouterr().out
+    assert any("training classes" in note for note in results(folders(tmp_path)[0])["notes"])
+
+
+def test_an_edited_config_is_kept(run: Path, tmp_path: Path):
+    """Catches settings that somebody wrote into config.yaml, gone with the next resume; a false history."""
+    edited = Path(shutil.copytree(run, tmp_path / "tiny" / "b"))
+    text = (edited / "config.yaml").read_text().replace("shot: 2", "shot: 5")
+    (edited / "config.yaml").write_text(text)
+    flags = [f"--ckpt_path={edited}", "--trainer.max_steps=18", f"--run.root={tmp_path}"]
+    assert main(["fit", *flags]) == 0
+    assert (edited / "config-unused.yaml").read_text() == text
+    before = yaml.safe_load((edited / "config-until-step-12.yaml").read_text())
+    assert (before["data"]["init_args"]["shot"], before["trainer"]["max_steps"]) == (2, 12)

@@ -74,7 +74,12 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"model.schedule {schedule} needs an end: set --trainer.max_epochs")
     run = Run(command)
     data, model = run.data, run.model
-    trainer = run.make_trainer(Measure("accuracy", "max", "images", validates=True), [])
+    run.keep(*(f"model.{name}" for name in ("optimizer", "learning_rate", "weight_decay", "schedule")))
+    if model.schedule != "constant":  # it ends with the run
+        run.keep("model.warmup_steps", "trainer.max_epochs", "trainer.max_steps")
+    trainer = run.make_trainer(
+        Measure("accuracy", "max", "images", True, model.validation_protocol(data.splits["val"])), []
+    )
     data.setup(command.stage)
     model.queries(data.splits["val"])
     if command.fitting:

@@ -180,6 +180,15 @@ class Pretraining(pl.LightningModule):
         self.log("val/accuracy", accuracy.mean)
         self.log("val/accuracy_ci95", accuracy.ci95)
 
+    def validation_protocol(self, images: ImageSplit) -> dict[str, Any]:
+        """Return all settings that validation scores depend on, beside the network."""
+        return {
+            "way": self.val_way,
+            "shot": self.val_shot,
+            "tasks": self.val_tasks,
+            "classes": dict(zip(images.class_names, images.counts.tolist(), strict=True)),
+        }
+
     def _gathered(self) -> Float[Tensor, "n E"]:
         """Return the embeddings of all validation images, of all processes, in order."""
         parts = [self._embedded]

@@ -1,6 +1,7 @@
 """Checkpoints of a run: when they are written, and how, so that a file is never half written."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,7 +139,10 @@ class LastCheckpoint(Checkpoint):
 class BestCheckpoint(ModelCheckpoint):
     """Writes best.ckpt after the validation with the best score."""
 
-    def __init__(self, folder: Path, score: str, mode: Literal["max", "min"]) -> None:
+    def __init__(
+        self, folder: Path, score: str, mode: Literal["max", "min"], protocol: Mapping[str, Any]
+    ) -> None:
+        self.protocol = dict(protocol)
         super().__init__(
             dirpath=folder,
             filename="best",
@@ -148,8 +152,21 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,  # with the validation, so that last.ckpt holds its score
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score, with the settings for which it holds."""
+        return {**super().state_dict(), "protocol": self.protocol}
+
+    def continues(self, state_dict: Mapping[str, Any]) -> bool:
+        """Return whether scores are comparable with the best one of a state."""
+        return state_dict.get("protocol", self.protocol) == self.protocol
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best score even if the run folder was moved; Lightning would then forget it."""
+        """Restore the best score even if the run folder was moved; Lightning would then forget it.
+
+        If the validation has changed, begin anew: its scores cannot be compared.
+        """
+        if not self.continues(state_dict):
+            return
         assert self.dirpath is not None
         best, score = Path(self.dirpath) / "best.ckpt", state_dict["best_model_score"]
         if score is not None and best.is_file():

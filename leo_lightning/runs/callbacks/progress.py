@@ -95,6 +95,8 @@ class RunProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         self._total = float(trainer.estimated_stepping_batches)
+        scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
+        self._best = next((float(score) for score in scores if score is not None), None)  # of a resumed run
         self._training = self._open("training", self._total, trainer.global_step)
 
     def on_train_batch_end(

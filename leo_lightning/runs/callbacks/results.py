@@ -63,6 +63,7 @@ class ResultsReport(Callback):
             "protocol": data.protocol(),
             "stages": {stage: _numbers(scores, pl_module) for stage, scores in stages.items()},
             "data": {"dataset": "unknown", **data.provenance("test")},
+            "notes": data.other_features("test"),
             "eval_seed": data.eval_seed,
             **circumstances(trainer, pl_module, seconds),
         }
@@ -73,7 +74,8 @@ class ResultsReport(Callback):
             writer.writerow(["task", *stages])
             columns = (scores.values.tolist() for scores in stages.values())
             writer.writerows(zip(final.task.tolist(), *columns, strict=True))
-        title = f"\n{len(final.task):,} test tasks, {data.title()}"
+        step = f" at step {pl_module.steps_trained}" if pl_module.steps_trained else ""
+        title = f"\n{len(final.task):,} test tasks{step}, {data.title()}"
         self.console.print(title, markup=False, highlight=False, soft_wrap=True)
         self.console.print(score_table(pl_module))
 
