@@ -32,7 +32,9 @@ def test_load_split_says_which_splits_are_there(tmp_path: Path):
         load_split(tmp_path / "none", "train")
     with pytest.raises(InputError, match=r"splits there: none\).*features import SRC"):
         load_split(tmp_path, "train")
-    with pytest.raises(InputError, match=r"none: no such folder of features \(relative to the current folder\)"):
+    with pytest.raises(
+        InputError, match=r"none: no such folder of features \(relative to the current folder\)"
+    ):
         load_split(Path("none"), "train")
     save_bank(make_bank(["a"]), split_path(tmp_path, "train"))
     save_bank(make_bank(["b"]), split_path(tmp_path, "test"))

@@ -87,6 +87,11 @@ def _load(path: Path) -> np.ndarray | dict[str, Any]:
         raise
     except Exception as error:  # a damaged header is Python text that can fail in many ways
         refuse_page(path, str(path))
+        if str(error).startswith("Object arrays"):
+            raise InputError(
+                f"{path}: holds an array of Python objects, as pandas makes; save labels.astype(str) and "
+                "embeddings.astype('float32')"
+            ) from None
         raise InputError(f"{path}: cannot be read by numpy ({one_line(error)})") from None
 
 
