@@ -275,8 +275,11 @@ IS_PAGE = "is a web page ('Log in & go'), not a file of this kind; open the addr
 FROM_ZIP = "features import a.zip out"
 
 FEATURE_FILES = {
-    "no such folder": Case("fit --data.root nowhere", "no such folder of features"),
+    "no such folder": Case("fit --data.root nowhere", "no such folder of features (relative to"),
     "folder without features": Case(FIT, "has no split 'train'", folder("data")),
+    "root of arrays": Case(
+        "fit --data.root src", "src: holds arrays…features import src DST", source(bad_sources.bad_objects)
+    ),
     "root of images": Case(FIT, "holds images, not features", folder("data/train")),
     "root of an unfinished extraction": Case(FIT, "holds an unfinished extraction", folder("data/.extract")),
     "no split to validate on": Case(
@@ -333,7 +336,7 @@ IMPORTERS = {
     "page in place of features": Case("features info a.safetensors", IS_PAGE, text("a.safetensors", PAGE)),
     "ready features": Case("features import data out", "already holds feature files", data),
     "labels of another length": Case(FROM_SRC, "12 embeddings but 3 labels", npz(labels=np.arange(3))),
-    "npz of objects": Case(FROM_SRC, "cannot be read by numpy", source(bad_sources.bad_objects)),
+    "npz of objects": Case(FROM_SRC, "save labels.astype(str)", source(bad_sources.bad_objects)),
     "npy without labels": Case(
         FROM_SRC,
         "its labels must be in train_labels.npy, .txt or .csv beside it, and there is none",
@@ -696,7 +699,7 @@ CHECKPOINTS = {
     ),
     "nothing to resume": Case(
         "fit --resume auto",
-        "no run here has a checkpoints/last.ckpt",
+        "no run here has a checkpoints/last.ckpt…--config FILE",
     ),
     "nothing to train": Case(
         f"fit --config nothing.yaml --model.learner {CENTROID}",
@@ -716,7 +719,7 @@ CHECKPOINTS = {
     ),
     "last checkpoint that is damaged": Case(
         f"fit {DONE.replace('best', 'last')} --trainer.max_steps 9",
-        "done/checkpoints/last.ckpt: is not…done/checkpoints/best.ckpt is whole, at step",
+        "last.ckpt: is not…is whole, at step…; continue from it with --ckpt_path…done/checkpoints/best.ckpt",
         cut("done/checkpoints/last.ckpt", 5000, finished),
     ),
     "resumed with a damaged log": Case(
@@ -757,7 +760,7 @@ CHECKPOINTS = {
     ),
     "checkpoint of another H": Case(
         f"test {DONE} --model.learner.num_latents 8",
-        "the checkpoint's weights do not fit this model",
+        "the checkpoint's weights do not fit this model; leave these settings (or --config) out: num_latents",
         finished,
     ),
     "resumed with another H": Case(

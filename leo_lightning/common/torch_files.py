@@ -72,4 +72,5 @@ def _is_plain(value: object) -> bool:
 def _reason(error: Exception) -> str:
     """Return the first sentence that torch's own reader adds, without the advice around it."""
     text = str(error).rpartition("WeightsUnpickler error: ")[2]
+    text = text.partition("Check the documentation")[0].strip()
     return re.split(r"[.;]\s", one_line(ValueError(text)))[0] if text else type(error).__name__

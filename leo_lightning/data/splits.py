@@ -16,6 +16,8 @@ from leo_lightning.data.feature_file import IMPORT_COMMAND, load_bank, save_bank
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """What people call the splits in files that are not ours."""
+ARRAY_ENDINGS = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
+"""What follows the name of a split in the name of a file of arrays."""
 EXTRACT_COMMAND = "python -m leo_lightning features extract"
 UNFINISHED = ".extract"
 """Folder of an extraction that is not finished, among the features."""
@@ -65,16 +67,26 @@ def load_split(root: Path, split: str) -> FeatureBank:
     if split in present:
         return load_bank(split_path(root, split))
     problem = f"has no split '{split}' (splits there: {', '.join(present) or 'none'})"
-    command = f"{IMPORT_COMMAND} {root}"
+    command = f"{IMPORT_COMMAND} SRC {root}"
     if not root.is_dir():
+        relative = "" if root.is_absolute() else " (relative to the current folder)"
         raise InputError(
-            f"{root}: no such folder of features; name another with --data.root, or make it with `{command}`"
+            f"{root}: no such folder of features{relative}; name another with --data.root, "
+            f"or make it with `{command}`"
         )
-    if not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
+    if not present and _holds_arrays(root):
+        problem, command = "holds arrays, not features", f"{IMPORT_COMMAND} {root} DST"
+    elif not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
         problem, command = "holds images, not features", f"{EXTRACT_COMMAND} --images {root} --out …"
     elif not present and (root / UNFINISHED).is_dir():
         problem, command = "holds an unfinished extraction", f"{EXTRACT_COMMAND} … --out {root}"
     raise InputError(f"{root}: {problem}; make features with `{command}`")
+
+
+def _holds_arrays(root: Path) -> bool:
+    """Return whether a folder holds a split that can be imported."""
+    names = [name for names in SPLIT_NAMES.values() for name in names]
+    return any((root / f"{name}{ending}").is_file() for name in names for ending in ARRAY_ENDINGS)
 
 
 def check_splits(banks: Mapping[str, FeatureBank]) -> None:

@@ -81,7 +81,7 @@ def _convert(image: Image.Image, mode: str, top: int) -> Image.Image:
         image = Image.fromarray((values * (255 / top)).round().astype(np.uint8))
     if top != 255 and np.asarray(image.convert("L")).max() <= 16:  # 12 bits of 16 reach 15.9
         raise ValueError(
-            f"it is black: its numbers stay below {top} / 16; scale them, or save it with 8 bits"
+            f"it would become black: its numbers stay below {top} / 16; scale them, or save it with 8 bits"
         )
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -215,7 +215,7 @@ def _read_table(table: Path, root: Path, on_bad_files: OnBadFiles) -> ImageSplit
     if missing and not images:
         raise InputError(
             f"{table}: none of its images exists, such as {printable(str(missing[0]))}; put "
-            "them there, or mend the table"
+            "them there, or fix the table"
         )
     for files, reason in ((missing, _MISSING), (strays, "not images")):
         if files:

@@ -101,7 +101,7 @@ def find_checkpoint(root: Path, name: str, kind: str) -> Path:
         return path
     raise InputError(
         f"{root / name}: no run here has a {CHECKPOINTS}/{kind}.ckpt; name one with --ckpt_path FILE "
-        "or the experiment with --run.name"
+        "or the experiment with --run.name, or let --resume auto start anew with --config FILE"
     )
 
 
@@ -136,11 +136,12 @@ def with_advice(read: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict
             for other in (path.with_name(f"{kind}.ckpt") for kind in ("last", "best")):
                 with suppress(InputError):
                     if other != path and other.is_file():
-                        advice = f"{other} is whole, at step {read(other)['global_step']}"
+                        step = read(other)["global_step"]
+                        advice = f"continue from it with --ckpt_path {shlex.quote(str(other))}"
                         break
             else:
                 raise
-            raise InputError(f"{error}; {advice}") from None
+            raise InputError(f"{error}; {other} is whole, at step {step}; {advice}") from None
 
     return read_or_advise
 

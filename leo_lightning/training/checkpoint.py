@@ -118,7 +118,7 @@ def check_fits(learner: Learner, checkpoint: Mapping[str, Any]) -> None:
     if path != class_path(learner):
         raise InputError(
             f"the checkpoint holds a {printable(path)}, the configuration a "
-            f"{class_path(learner)}; use the config.yaml of the checkpoint's run"
+            f"{class_path(learner)}; leave model.learner (or --config) out"
         )
     mine = learner.init_args()
     for name in learner.starts:
@@ -134,10 +134,12 @@ def check_fits(learner: Learner, checkpoint: Mapping[str, Any]) -> None:
             f"the data has size {needed}; use features of the same kind (--data.root)"
         )
     if _shapes(checkpoint["state_dict"]) != _shapes(learner.state_dict(prefix="learner.")):
-        changed = ", ".join(name for name in mine if mine[name] != theirs.get(name))
+        changed = [name for name in mine if mine[name] != theirs.get(name)]
+        if not changed:
+            raise InputError("the checkpoint's weights do not fit its own settings; use another checkpoint")
         raise InputError(
-            f"the checkpoint's weights do not fit this model ({changed or 'their shapes'} differ); "
-            "use the config.yaml of the checkpoint's run"
+            "the checkpoint's weights do not fit this model; leave these settings (or --config) out: "
+            f"{', '.join(changed)}"
         )
 
 

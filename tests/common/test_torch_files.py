@@ -110,6 +110,7 @@ BAD = {
     "sparse": (saved(torch.eye(3).to_sparse()), "more than weights"),
     "set": (saved({1, 2}), "more than weights"),
     "attribute that may hide a method": (saved(ATTRIBUTE), "more than weights"),
+    "unknown opcode": (b"\x80\x02\xfe.", "(Unsupported operand 254); copy"),
     "cycle": (saved(CYCLE), "not a whole torch file"),
 }
 

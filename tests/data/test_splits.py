@@ -32,11 +32,23 @@ def test_load_split_says_which_splits_are_there(tmp_path: Path):
         load_split(tmp_path / "none", "train")
     with pytest.raises(InputError, match=r"splits there: none\).*features import SRC"):
         load_split(tmp_path, "train")
+    with pytest.raises(
+        InputError, match=r"none: no such folder of features \(relative to the current folder\)"
+    ):
+        load_split(Path("none"), "train")
     save_bank(make_bank(["a"]), split_path(tmp_path, "train"))
     save_bank(make_bank(["b"]), split_path(tmp_path, "test"))
     with pytest.raises(InputError, match=r"no split 'val' \(splits there: train, test\)"):
         load_split(tmp_path, "val")
     assert load_split(tmp_path, "test").class_names == ("b",)
+
+
+@pytest.mark.parametrize("name", ["train.npz", "test_embeddings.npy", "valid.pt"])
+def test_arrays_are_imported_from_where_they_lie(name: str, tmp_path: Path):
+    """Catches a command that would import some unknown source into the folder of the arrays."""
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=rf"holds arrays, not features; .*features import {tmp_path} DST`"):
+        load_split(tmp_path, "train")
 
 
 def test_splits_that_share_a_class_are_refused():

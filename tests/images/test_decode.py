@@ -144,7 +144,7 @@ def test_more_than_8_bits_are_scaled_by_their_format(name: str, tmp_path: Path):
         assert np.abs(read - 255 * RAMP).max() <= 1
 
 
-BLACK = "it is black: its numbers stay below"
+BLACK = "it would become black: its numbers stay below"
 UNCLEAR = {
     "12_of_16.png": (png(4095 * RAMP, 0), BLACK),
     "12_of_16_color.png": (png(4095 * np.stack([RAMP] * 3, 2), 2), BLACK),

@@ -156,7 +156,7 @@ def test_tables_may_not_lead_outside(relative: bool, tmp_path: Path, monkeypatch
         (
             "filename,label\n2.png,a\n3.png,a\n",
             "ROOT/train.csv: none of its images exists, such as ROOT/images/2.png; put them "
-            "there, or mend the table",
+            "there, or fix the table",
         ),
         ("filename,label\n\xe9.png,a\n", "ROOT/train.csv: is not a table in UTF-8; save it as CSV"),
     ],

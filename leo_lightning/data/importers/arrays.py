@@ -22,15 +22,14 @@ from leo_lightning.data.importers.sources import (
     check_inflation,
 )
 from leo_lightning.data.labels import read_label_lines
-from leo_lightning.data.splits import SPLIT_NAMES
+from leo_lightning.data.splits import ARRAY_ENDINGS, SPLIT_NAMES
 
 
 def folder_arrays(src: Path) -> dict[str, Source]:
     """Return the splits that lie in a folder as npz, npy or torch files."""
     sources: dict[str, Source] = {}
-    endings = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
     for split, names in SPLIT_NAMES.items():
-        paths = [src / f"{name}{ending}" for name in names for ending in endings]
+        paths = [src / f"{name}{ending}" for name in names for ending in ARRAY_ENDINGS]
         present = [path for path in paths if path.is_file()]
         if len(present) > 1:
             files = ", ".join(path.name for path in present)
@@ -88,6 +87,11 @@ def _load(path: Path) -> np.ndarray | dict[str, Any]:
         raise
     except Exception as error:  # a damaged header is Python text that can fail in many ways
         refuse_page(path, str(path))
+        if str(error).startswith("Object arrays"):
+            raise InputError(
+                f"{path}: holds an array of Python objects, as pandas makes; save labels.astype(str) and "
+                "embeddings.astype('float32')"
+            ) from None
         raise InputError(f"{path}: cannot be read by numpy ({one_line(error)})") from None
 
 

@@ -52,8 +52,6 @@ def import_features(
     dataset, crop, sources = _find(src, dataset, crop)
     present = [split for split in SPLITS if split in sources]
     missing = [split for split in SPLITS if split not in sources]
-    if "train" in missing:
-        raise InputError(f"{src}: has {', '.join(present)} but no 'train' split; add it")
     if missing:
         report(f"{src}: has no {' and no '.join(missing)} split; importing {' and '.join(present)} only")
 

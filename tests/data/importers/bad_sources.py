@@ -21,10 +21,6 @@ def bad_nothing(folder: Path) -> None:
     (folder / "photo.jpg").touch()
 
 
-def bad_no_train(folder: Path) -> None:
-    write_npz(folder, "test")
-
-
 def bad_shared_class(folder: Path) -> None:
     write_npz(folder, "train")
     shutil.copy(folder / "train.npz", folder / "test.npz")
@@ -139,7 +135,6 @@ def bad_equal(folder: Path) -> None:
 
 BAD_SOURCES = {
     bad_nothing: "no features found; looked for",
-    bad_no_train: "has test but no 'train' split",
     bad_shared_class: "classes 'n1', 'n2', 'n3' in both 'train' and 'test'",
     bad_sizes: "embeddings have 6 numbers, those of 'train' have 5",
     bad_twice: "holds the train split more than once (train.npz, train.pt)",
@@ -147,8 +142,8 @@ BAD_SOURCES = {
     bad_no_labels: "its labels must be in train_labels.npy, .txt or .csv beside it, and there is none",
     bad_no_array: "train.npz: has no 'embeddings' (nor 'features' nor 'x' nor 'X')",
     bad_blank_line: "the label of row 1 is ''",
-    bad_objects: "train.npz: cannot be read by numpy",
-    bad_npy_objects: "train_labels.npy: cannot be read by numpy",
+    bad_objects: "train.npz: holds an array of Python objects, as pandas makes; save labels.astype(str)",
+    bad_npy_objects: "train_labels.npy: holds an array of Python objects",
     bad_npz_damaged: "train.npz: cannot be read by numpy",
     bad_npz_deflated: "train.npz: cannot be read by numpy (Error -3 while decompressing",
     bad_npz_cut: "train.npz: cannot be read by numpy",

@@ -12,6 +12,7 @@ from leo_lightning.common.errors import InputError
 from leo_lightning.data import splits
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.importers.importer import import_features
+from leo_lightning.data.splits import load_split
 from tests.data.importers.bad_sources import BAD_SOURCES, bad_infinite
 from tests.data.importers.sources import (
     assert_imported,
@@ -28,6 +29,17 @@ def test_train_alone_is_imported_with_a_remark(tmp_path: Path):
     import_features(tmp_path, tmp_path / "out", report=remarks.append)
     assert_imported(tmp_path / "out", ("train",))
     assert remarks == [f"{tmp_path}: has no val and no test split; importing train only"]
+
+
+def test_test_split_alone_is_imported(tmp_path: Path):
+    """Catches a cross-domain test that needs training features of the other domain; also a `fit` on it."""
+    write_npz(tmp_path, "test")
+    remarks: list[str] = []
+    import_features(tmp_path, tmp_path / "out", report=remarks.append)
+    assert_imported(tmp_path / "out", ("test",))
+    assert remarks == [f"{tmp_path}: has no train and no val split; importing test only"]
+    with pytest.raises(InputError, match=r"has no split 'train' \(splits there: test\)"):
+        load_split(tmp_path / "out", "train")
 
 
 def test_ready_features_are_recognised(tmp_path: Path):
