@@ -241,9 +241,8 @@ class Run:
             lines.append(f"{word:8}{self.command.path}, step {steps}")
             lines += [f"changed {change}" for change in self.changes]
             notes = [*notes, self.command.ignored] if self.command.ignored else notes
-            states = self.checkpoint.get("callbacks", {}) if self.command.fitting else {}
             best = [one for one in self.trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
-            if not all(one.continues(states.get(one.state_key, {})) for one in best):
+            if not all(one.continues(self.checkpoint) for one in best):
                 notes = [*notes, "validation has changed: best.ckpt starts anew, whatever its score before"]
         elif self.command.config.resume:
             lines.append("resumed nothing: no run of this name has a checkpoint, so this is a new one")

@@ -156,16 +156,19 @@ class BestCheckpoint(ModelCheckpoint):
         """Return the best score, with the settings for which it holds."""
         return {**super().state_dict(), "protocol": self.protocol}
 
-    def continues(self, state_dict: Mapping[str, Any]) -> bool:
-        """Return whether scores are comparable with the best one of a state."""
-        return state_dict.get("protocol", self.protocol) == self.protocol
+    def continues(self, checkpoint: Mapping[str, Any]) -> bool:
+        """Return whether scores will be comparable with the best one that a checkpoint knows."""
+        match checkpoint.get("callbacks"):
+            case {self.state_key: {"protocol": protocol}}:
+                return protocol == self.protocol
+        return True
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score even if the run folder was moved; Lightning would then forget it.
 
         If the validation has changed, begin anew: its scores cannot be compared.
         """
-        if not self.continues(state_dict):
+        if state_dict.get("protocol", self.protocol) != self.protocol:
             return
         assert self.dirpath is not None
         best, score = Path(self.dirpath) / "best.ckpt", state_dict["best_model_score"]
