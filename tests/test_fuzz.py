@@ -369,6 +369,7 @@ def test_configuration_that_was_found(schedule: object, hook: object, parser: Pa
     scheduler = {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": schedule}}
     callback = {"class_path": "pytorch_lightning.callbacks.LambdaCallback", "init_args": {"setup": hook}}
     config = {"model": {"lr_scheduler": scheduler}, "trainer": {"callbacks": [callback]}}
+    sys.modules.pop("this", None)
     with pytest.raises(InputError), trusted_classes_only():
         parser.parse_object(config)
     assert "this" not in sys.modules

@@ -7,6 +7,7 @@ import pydoc
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -58,13 +59,31 @@ class Parser(ArgumentParser):
         if asked := [i for i, word in enumerate(words, 1) if re.match(r"--[\w.]+\.help(=|$)", word)]:
             end = asked[-1]  # later flags would be taken for fields of the class
             words = words[: end + (end < len(words) and not words[end].startswith("-"))]
-        config = super().parse_args(words, **kwargs)
+        with self._denied_imports():
+            config = super().parse_args(words, **kwargs)
         assert isinstance(config, Namespace)
         _check_finite("", config)
         for field in ("data", "model.learner"):
             if isinstance(chosen := config.get(field), Namespace) and "class_path" in chosen:
                 _complete(field, chosen)
         return config
+
+    def parse_object(self, *args: Any, **kwargs: Any) -> Namespace:  # pyright: ignore
+        """Parse a configuration.
+
+        Raises:
+            InputError: a field is unknown or takes no such value.
+        """
+        with self._denied_imports():
+            return super().parse_object(*args, **kwargs)
+
+    @contextmanager
+    def _denied_imports(self) -> Iterator[None]:
+        """For fields that take no class, jsonargparse lets this error through."""
+        try:
+            yield
+        except ImportError as error:
+            self.error(str(error))
 
     def format_help(self) -> str:
         """Add the fields of the default method and data: a flag that takes any class lists none."""

@@ -241,6 +241,7 @@ FORGED: list[Callable[[], dict[str, Any]]] = [
     lambda: callback(LAMBDA_CALLBACK, setup="unpacked.function"),
     lambda: callback("unpacked.Callback"),
     lambda: {"trainer": "unpacked.yaml"},
+    lambda: {"run": {"class_path": "os.system"}},
     lambda: {"trainer": {"callbacks": "unpacked.yaml"}},
     lambda: {"trainer": {"strategy": {"class_path": "unpacked.Strategy"}}},
     lambda: {"trainer": {"logger": {"class_path": "unpacked.Logger"}}},
