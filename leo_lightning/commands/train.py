@@ -15,6 +15,7 @@ from leo_lightning.data.feature_record import RECORD
 from leo_lightning.data.function_data import FunctionDataModule
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.learners.leo import LEO
+from leo_lightning.runs.callbacks.checkpoints import stopped_early
 from leo_lightning.runs.callbacks.predictions_csv import ClassesCSV, ValuesCSV
 from leo_lightning.runs.callbacks.results import ResultsReport
 from leo_lightning.runs.command_line import Command, Program, parse
@@ -58,15 +59,18 @@ def _completed(config: dict[str, Any] | None, checkpoint: dict[str, Any]) -> dic
     builder(path, arguments)  # refuses what is not a learner, before the parser would import it
     given = {name: value for name, value in arguments.items() if name != "embedding_size"}
     learner = {"class_path": path, "init_args": given}
-    if config is not None:
-        model = config.get("model")
-        return config | {"model": {**(model if isinstance(model, dict) else {}), "learner": learner}}
-    settings = checkpoint.get("datamodule_hyper_parameters")
-    if not isinstance(settings, dict):
-        return None
-    data = EpisodeDataModule if RECORD in checkpoint else FunctionDataModule
-    data_path = f"{data.__module__}.{data.__name__}"
-    return {"model": {"learner": learner}, "data": {"class_path": data_path, "init_args": settings}}
+    if config is None:
+        settings = checkpoint.get("datamodule_hyper_parameters")
+        if not isinstance(settings, dict):
+            return None
+        data = EpisodeDataModule if RECORD in checkpoint else FunctionDataModule
+        config = {"data": {"class_path": f"{data.__module__}.{data.__name__}", "init_args": settings}}
+    model, data = config.get("model"), config.get("data")
+    if isinstance(data, dict) and isinstance(arguments := data.get("init_args"), dict):
+        # consent is for one command
+        kept = {name: value for name, value in arguments.items() if name != "renormalize"}
+        config = config | {"data": data | {"init_args": kept}}
+    return config | {"model": {**(model if isinstance(model, dict) else {}), "learner": learner}}
 
 
 PROGRAM = Program(
@@ -115,12 +119,11 @@ def main(arguments: list[str]) -> None:
     protocol = data.validation_protocol() if command.fitting and validates else {}
     measure = Measure(evaluation.score, evaluation.mode, "tasks", validates, protocol)
     trainer = run.make_trainer(measure, _callbacks(run, measure, out))
-    stages = list(dict.fromkeys((command.stage, verb.replace("fit_test", "test"))))
     if command.checkpoint is not None:
         model.check_fits(command.checkpoint)
         if isinstance(data, EpisodeDataModule) and RECORD in command.checkpoint:
             data.load_state_dict(command.checkpoint[RECORD])
-    for stage in stages:
+    for stage in dict.fromkeys((command.stage, verb.replace("fit_test", "test"))):
         data.setup(stage)
     model.check_trainer(trainer)
     provenance = data.provenance(SPLITS[command.stage])
@@ -166,7 +169,7 @@ def _work(verb: str, trainer: pl.Trainer, run: Run) -> None:
     if run.command.fitting:
         if not run.trained:
             trainer.fit(run.model, ckpt_path=path, **common)
-            if trainer.should_stop and trainer.early_stopping_callbacks:
+            if stopped_early(trainer):
                 run.say(f"stopped by EarlyStopping after step {trainer.global_step}")
         if verb == "fit":
             return

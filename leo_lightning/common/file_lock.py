@@ -12,7 +12,7 @@ from typing import IO
 from leo_lightning.common.errors import InputError, printable
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What file systems without locks answer."""
+"""Errors of file systems without locks."""
 _held: set[IO[str]] = set()
 
 

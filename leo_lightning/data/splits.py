@@ -15,9 +15,9 @@ from leo_lightning.data.feature_file import IMPORT_COMMAND, load_bank, save_bank
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""What people call the splits in files that are not ours."""
+"""Names of the splits in other people's files."""
 ARRAY_ENDINGS = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
-"""What follows the name of a split in the name of a file of arrays."""
+"""Endings of files of arrays, after the name of a split."""
 EXTRACT_COMMAND = "python -m leo_lightning features extract"
 UNFINISHED = ".extract"
 """Folder of an extraction that is not finished, among the features."""

@@ -102,13 +102,13 @@ class Run:
 
     def _resumed(self) -> Path | None:
         """The folder of the run to continue; None if its last.ckpt is of a later step, and so is kept."""
-        path, read = self.command.path, self.command.program.read_checkpoint
-        if not self.command.fitting or path is None or (folder := folder_of(path)) is None:
+        path, checkpoint = self.command.path, self.checkpoint
+        if not self.command.fitting or path is None or checkpoint is None:
             return None
-        last = folder / CHECKPOINTS / "last.ckpt"
-        if last.is_file() and not last.samefile(path):
+        folder = folder_of(path)
+        if folder is not None and (last := folder / CHECKPOINTS / "last.ckpt").is_file():
             with suppress(InputError):  # a damaged one is replaced
-                if read(last)["global_step"] > read(path)["global_step"]:
+                if self.command.program.read_checkpoint(last)["global_step"] > checkpoint["global_step"]:
                     return None
         return folder
 

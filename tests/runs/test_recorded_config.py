@@ -391,3 +391,39 @@ def test_an_edited_config_is_kept(run: Path, tmp_path: Path):
     assert (edited / "config-unused.yaml").read_text() == text
     before = yaml.safe_load((edited / "config-until-step-12.yaml").read_text())
     assert (before["data"]["init_args"]["shot"], before["trainer"]["max_steps"]) == (2, 12)
+
+
+def test_consent_is_for_one_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a normalisation that needs no consent any more because a run had it once."""
+    folder = resumed(run, tmp_path, "--data.normalize=l2", "--data.renormalize=true")
+    flags = [f"--ckpt_path={folder}", f"--run.root={tmp_path}"]
+    assert main(["test", *flags, "--data.normalize=none"]) == 2
+    assert "renormalize" in capsys.readouterr().err
+    assert main(["validate", *flags]) == 0
+
+
+def test_an_evaluation_writes_the_model_that_it_has(run: Path, tmp_path: Path):
+    """Catches a config.yaml of a test with the quickstart's learning rate, a difference that there is not."""
+    assert main(["test", f"--ckpt_path={run}", f"--run.root={tmp_path}", "--data.test_tasks=8"]) == 0
+    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in (run, folders(tmp_path)[0])]
+    assert configs[0]["model"] == configs[1]["model"]
+
+
+def test_the_end_by_early_stopping_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches a training that ends long before its last step without a reason; a Timer is not the reason."""
+    stops = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/accuracy",
+             "--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=1"]  # fmt: skip
+    assert tiny(tmp_path, *stops, "--trainer.max_steps=30", command="fit") == 0
+    assert re.search(r"stopped by EarlyStopping after step \d+", capsys.readouterr().out)
+
+
+def test_the_best_score_is_shown_after_a_resume(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Catches a progress line whose best score is that of the resumed part."""
+    best = next(s for k, s in state(run)["callbacks"].items() if k.startswith("BestCheckpoint"))
+    capsys.readouterr()
+    resumed(run, tmp_path, "--model.learning_rate=1e-9", steps=15)
+    shown = [float(score) for score in re.findall(r"best (\S+)", capsys.readouterr().out)]
+    assert shown
+    assert min(shown) >= round(float(best["best_model_score"]), 3)

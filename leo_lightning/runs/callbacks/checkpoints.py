@@ -22,6 +22,18 @@ STOPPED_BY = "stopped_by"
 """Key of a checkpoint: the state key of the EarlyStopping that has ended the training, or None."""
 
 
+def stopped_early(trainer: pl.Trainer) -> str | None:
+    """Return the state key of the EarlyStopping that ends the training; None if none does."""
+    if not (trainer.should_stop and trainer.fit_loop._can_stop_early):
+        return None
+    decided = (
+        callback.state_key
+        for callback in trainer.early_stopping_callbacks
+        if callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+    )
+    return next(decided, None)
+
+
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside its place, flushes it to the disk, and renames it.
 
@@ -87,13 +99,7 @@ class LastCheckpoint(Checkpoint):
         checkpoint["callback_metrics"] = {
             name: value.clone() for name, value in trainer.callback_metrics.items()
         }
-        stops = trainer.should_stop and trainer.fit_loop._can_stop_early
-        decided = (
-            callback.state_key
-            for callback in trainer.early_stopping_callbacks
-            if callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
-        )
-        checkpoint[STOPPED_BY] = next(decided, None) if stops else None
+        checkpoint[STOPPED_BY] = stopped_early(trainer)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -22,8 +22,8 @@ class StopSignals(Callback):
 
     The first signal during training is kept until the step is over (see `agreed`). A second one ends the run
     at once, and so does any signal during an evaluation, where there is nothing to save. A pipe whose reader
-    has gone counts as a signal, SIGPIPE (see `RunConsole`). This replaces
-    Lightning's own handlers, which save in the middle of a step.
+    has gone counts as a signal, SIGPIPE (see `RunConsole`). This replaces Lightning's own handlers, which
+    save in the middle of a step.
     """
 
     def __init__(self) -> None:
