@@ -1,30 +1,26 @@
-# `make` lists the targets. They run `setup`, below, when it is needed.
+# `make` lists the targets. They set up $(VENV) first, when it is needed.
 
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
 
-CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.12 python3.11 python3.10 python3)
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python3.14)
 BIN := $(VENV)/bin
-# A copy of the requirements.lock that is installed in $(VENV). It exists only if the installation finished.
-STAMP := $(VENV)/installed.lock
-# pip reads a setting on a requirement's line since 23.1, and always obeys it since 25.3.
+# Installs as pip does, several times as fast.
+UV := uv==0.13.5
+# An older pip knows no build constraints.
 PIP := pip==26.3
-# Build tools for old archives (learn2learn, gym, …). Newer ones may drop what these archives rely on.
-BUILD_TOOLS := setuptools==84.2.1 cython==3.3.1
+export VENV PIP UV
 
 # Exits with the reason if the Python that runs it is not suitable.
 define CHECK_PYTHON
-import os, sys, sysconfig
-version = "%d.%d" % sys.version_info[:2]
-if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-    sys.exit("is Python " + version + ", not 3.10 to 3.12")
+import sys
+if not (3, 10) <= sys.version_info[:2] <= (3, 14):
+    sys.exit("is Python %d.%d, not 3.10 to 3.14" % sys.version_info[:2])
 try:
     import ensurepip, venv
 except ImportError:
-    sys.exit("lacks venv (Debian, Ubuntu: apt install python%s-venv)" % version)
-if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")):
-    sys.exit("lacks Python.h (Debian, Ubuntu: apt install python%s-dev)" % version)
+    sys.exit("lacks venv (Debian, Ubuntu: apt install python%d.%d-venv)" % sys.version_info[:2])
 endef
 export CHECK_PYTHON
 
@@ -38,12 +34,48 @@ for python do
   $$python $$reason"
 done
 echo "No Python for the set-up:$$reasons
-Name one: make PYTHON=/path/to/python3.11 ..." >&2
+Name one: make PYTHON=/path/to/python3.13 ..." >&2
 exit 1
 endef
 export FIND_PYTHON
 
-.PHONY: help train test slow lint bench setup lock clean
+# Makes $VENV if there is none and installs a lock file, its first argument. A copy of it in $VENV says that this is
+# done. An interrupted installation may have left half a package, so the next one installs all of it again.
+define INSTALL
+set -e
+lock=$$1 stamp=$$VENV/$$1 python=$$VENV/bin/python
+shift
+if cmp -s "$$lock" "$$stamp" && "$$python" -c ''; then exit 0; fi
+rm -f "$$stamp"
+if ! "$$python" -m pip --version >/dev/null 2>&1; then
+	found=$$(sh -c "$$FIND_PYTHON" sh "$$@")
+	echo "Making $$VENV with $$found"
+	"$$found" -m venv --clear "$$VENV"
+fi
+echo "Installing $$lock into $$VENV"
+"$$python" -m pip install --quiet --disable-pip-version-check "$$PIP"
+if [ ! -x "$$VENV/bin/uv" ]; then "$$python" -m pip install --quiet "$$UV" || echo 'Without uv, pip is slower.'; fi
+again=; if [ -e "$$stamp.part" ]; then again=$$("$$VENV/bin/uv" --version >/dev/null 2>&1 && echo --reinstall); fi
+cp "$$lock" "$$stamp.part"
+printf '%s\n' setuptools==84.2.1 cython==3.3.1 >"$$VENV/build-constraints.txt"
+grep -v '^learn2learn==' "$$lock" >"$$VENV/requirements.txt"
+install() {
+	"$$VENV/bin/uv" pip install --python "$$python" --no-deps --compile-bytecode --build-constraints \
+		"$$VENV/build-constraints.txt" $$again "$$@" && return
+	echo 'uv cannot install this; pip tries.'
+	"$$python" -m pip install --no-deps --build-constraint "$$VENV/build-constraints.txt" "$$@"
+}
+install -r "$$VENV/requirements.txt"
+if learn2learn=$$(grep '^learn2learn==' "$$lock"); then
+	install --editable .
+	install -C--build-option=build_ext "$$learn2learn" >"$$VENV/learn2learn.log" 2>&1 || echo 'learn2learn was not' \
+		"built (it needs a C compiler and Python.h; $$VENV/learn2learn.log says more). All else works without it."
+fi
+mv "$$stamp.part" "$$stamp"
+endef
+export INSTALL
+
+.PHONY: help train test slow lint bench setup setup-dev lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,8 +84,8 @@ help:
 	@echo 'make slow    the other tests, which start processes, compile or run notebooks'
 	@echo 'make lint    ruff, pyright and the import contracts'
 	@echo 'make bench   measure speed: python -m benchmarks $$(ARGS)'
-	@echo 'make setup   install requirements.lock into $(VENV); the targets above do it when needed'
-	@echo 'make lock    rewrite requirements.lock; ARGS=--upgrade takes the newest versions'
+	@echo 'make setup   install requirements.lock and the project into $(VENV); setup-dev adds the tools for tests'
+	@echo 'make lock    rewrite the lock files; ARGS=--upgrade takes newer versions, of a week ago at least'
 	@echo 'make clean   delete caches; keep $(VENV) and runs/'
 	@echo
 	@echo 'PYTHON=python3.11 chooses the interpreter for the set-up, VENV=/path another environment.'
@@ -65,61 +97,31 @@ train: setup
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow' $(ARGS)
 
-slow: setup
+slow: setup-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow $(ARGS)
 
-lint: setup
+lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-cache --no-logo
 
 bench: setup
-	@if [ -e benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks $(ARGS); else echo 'No benchmarks yet'; fi
+	@$(BIN)/python -m benchmarks $(ARGS)
 
-# Does nothing if $(VENV) works and holds exactly this requirements.lock. After an interruption pip may take half a
-# package for a whole one, so the next attempt reinstalls everything.
 setup:
-	@if cmp -s requirements.lock '$(STAMP)' && $(BIN)/python -c ''; then exit 0; fi; \
-	set -e; \
-	rm -f '$(STAMP)'; \
-	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-		command -v cc >/dev/null || { echo 'No C compiler (cc), which learn2learn needs.' \
-			'(Debian, Ubuntu: apt install build-essential)' >&2; exit 1; }; \
-		found=$$(sh -c "$$FIND_PYTHON" sh $(CANDIDATES)); \
-		echo "Making $(VENV) with $$found"; \
-		"$$found" -m venv --clear '$(VENV)'; \
-	fi; \
-	echo 'Installing requirements.lock into $(VENV): several gigabytes and minutes the first time'; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(PIP)'; \
-	printf '%s\n' $(BUILD_TOOLS) >'$(VENV)/build-constraints.txt'; \
-	again=; if [ -e '$(STAMP).part' ]; then again=--ignore-installed; fi; \
-	cp requirements.lock '$(STAMP).part'; \
-	$(BIN)/python -m pip install $$again --build-constraint '$(VENV)/build-constraints.txt' -r requirements.lock; \
-	mv '$(STAMP).part' '$(STAMP)'; \
-	echo '$(VENV) is ready'
+	@sh -c "$$INSTALL" sh requirements.lock $(CANDIDATES)
 
-# The resolver does not read a setting on a requirement's line, so it is removed and put back.
-SETTING := --config-settings="--build-option=build_ext"
-lock:
-	@set -e; \
-	work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
-	python=$$(sh -c "$$FIND_PYTHON" sh $(CANDIDATES)); \
-	"$$python" -m venv "$$work/venv"; \
-	"$$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv; \
-	for file in requirements.txt requirements-dev.txt requirements.lock; do \
-		if [ -e $$file ]; then sed 's/ --config-settings=.*//' $$file >"$$work/$$file"; fi; \
-	done; \
-	root=$$PWD; cd "$$work"; \
-	UV_PYTHON_DOWNLOADS=never venv/bin/uv pip compile --quiet --universal --python venv/bin/python \
-		--python-version 3.10 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
-		$(ARGS) --output-file requirements.lock requirements-dev.txt; \
-	{ \
-		echo '# Exact versions for Python 3.10 to 3.12, from requirements-dev.txt. To write this file anew: make lock'; \
-		sed 's/^\(learn2learn==[^ ]*\)/\1 $(SETTING)/' requirements.lock; \
-	} >"$$root/requirements.lock.part"; \
-	mv "$$root/requirements.lock.part" "$$root/requirements.lock"
+setup-dev: setup
+	@sh -c "$$INSTALL" sh requirements-dev.lock
+
+# `exclude-dependencies` of pyproject.toml keeps out what holds NumPy below 2.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --exclude-newer '7 days' --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS)
+lock: setup
+	$(COMPILE) --extra learn2learn pyproject.toml --output-file requirements.lock
+	$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock
 
 clean:
-	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -12,13 +12,14 @@ Names are imported when they are first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from leo_lightning.common.version import __version__
+
 if TYPE_CHECKING:
     from leo_lightning.data.bank import FeatureBank
     from leo_lightning.data.datamodule import EpisodeDataModule
     from leo_lightning.inference.leo_classifier import LEOClassifier
     from leo_lightning.training.meta_learner import MetaLearner
 
-__version__ = "0.1.0"
 __all__ = ["EpisodeDataModule", "FeatureBank", "LEOClassifier", "MetaLearner", "__version__"]
 
 _MODULES = {

@@ -23,7 +23,9 @@ from leo_lightning.common.errors import (
     one_line,
     without_controls,
 )
+from leo_lightning.common.program import SCRIPT, called
 from leo_lightning.common.quiet import quiet
+from leo_lightning.common.version import __version__
 
 VERBS = {
     "fit_test": ("train", "train, then test the best checkpoint (the default)"),
@@ -73,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    if arguments in (["-h"], ["--help"]):
-        print(_help())
+    if arguments in (["-h"], ["--help"], ["--version"]):
+        print(_help() if arguments != ["--version"] else f"{SCRIPT} {__version__}")
         return 0
     named = arguments and not arguments[0].startswith("-")
     verb, rest = (arguments[0], arguments[1:]) if named else ("fit_test", arguments)
@@ -150,7 +152,7 @@ def _help() -> str:
     lines = (f"  {verb:10} {line}" for verb, (_, line) in VERBS.items())
     return "\n".join(
         [
-            "usage: python -m leo_lightning [VERB] [--FIELD VALUE ...]",
+            f"usage: {called()} [VERB] [--FIELD VALUE ...]",
             "",
             "Train, evaluate and use few-shot learners.",
             "",

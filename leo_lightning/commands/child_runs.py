@@ -18,6 +18,7 @@ from types import FrameType
 
 from leo_lightning.__main__ import main
 from leo_lightning.common.errors import Interrupted, printable
+from leo_lightning.common.shipped import PACKAGE
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["leo_lightning.commands.train"])
@@ -62,6 +63,8 @@ def run_child(
 
 def _run(words: Sequence[str], folder: str, output: Path, errors: Path) -> None:
     os.setsid()
+    # Lightning starts the processes of further devices by it; in a wheel it is the command that was typed
+    script = in_clone if (in_clone := PACKAGE.parent / "train.py").is_file() else Path(sys.argv[0]).absolute()
     os.chdir(folder)
     for path, stream in ((output, 1), (errors, 2)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -70,8 +73,7 @@ def _run(words: Sequence[str], folder: str, output: Path, errors: Path) -> None:
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # in order with stderr
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    program = Path(__file__).resolve().parents[2] / "train.py"
-    sys.argv = [str(program), *words]  # Lightning starts the processes of further devices by it
+    sys.argv = [str(script), *words]
     sys.exit(main(words))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from leo_lightning.common.arguments import ArgumentParser
+from leo_lightning.common.program import called
 from leo_lightning.common.spreadsheet import csv_cell
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m leo_lightning classify",
+        prog=f"{called()} classify",
         description="Learn new classes from a few labelled examples, and classify others. Writes a line for "
         "each query: image, predicted class, probability, entropy, and disagreement (the share of drawn "
         "classifiers that predict another class).",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, one_line, require
+from leo_lightning.common.program import called
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -30,7 +31,7 @@ SEARCHED = (
 def main(argv: Sequence[str]) -> None:
     """Save a view."""
     parser = ArgumentParser(
-        prog="python -m leo_lightning dashboard",
+        prog=f"{called()} dashboard",
         description="Save a view of a W&B project: outcome, inner loop, regularisers, health, throughput, "
         "pictures and hyperparameters of its runs (those with --run.wandb). Each call saves a new view.",
     )

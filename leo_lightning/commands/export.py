@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leo_lightning.common.arguments import ArgumentParser
+from leo_lightning.common.program import called
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m leo_lightning export",
+        prog=f"{called()} export",
         description="Learn new classes from a few labelled embeddings, and write the classifier as a file "
         "that needs nothing of this package: ONNX, or its weights as safetensors.",
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.common.program import called
 from leo_lightning.images.extraction.flags import add_arguments, run
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m leo_lightning features",
+        prog=f"{called()} features",
         description="Make, inspect or download the feature files that training reads: "
         "{train,val,test}.safetensors in one folder.",
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.program import called
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m leo_lightning images",
+        prog=f"{called()} images",
         description="Make folders of images, {train,val,test}/CLASS/IMAGE.png, from few-shot data sets.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -10,6 +10,8 @@ from pytorch_lightning.callbacks import Callback
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.files import check_place
+from leo_lightning.common.program import called
+from leo_lightning.common.shipped import CONFIGS
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.feature_record import RECORD
 from leo_lightning.data.function_data import FunctionDataModule
@@ -28,14 +30,13 @@ from leo_lightning.runs.trainer_parts import Measure
 from leo_lightning.training.checkpoint import builder, read_checkpoint, stored_learner
 from leo_lightning.training.meta_learner import MetaLearner
 
-QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 LEO_PATH = f"{LEO.__module__}.{LEO.__name__}"
 DATA_PATH = f"{EpisodeDataModule.__module__}.{EpisodeDataModule.__name__}"
 
 
 def train_parser(verb: str = "fit_test") -> Parser:
     """The fields of a verb."""
-    parser = run_parser(f"python train.py {verb}", {"max_steps": 100_000})
+    parser = run_parser(f"{called()} {verb}", {"max_steps": 100_000})
     parser.add_class_arguments(MetaLearner, "model", fail_untyped=False)
     parser.add_subclass_arguments(
         TaskDataModule, "data", fail_untyped=False, required=True, default={"class_path": DATA_PATH}
@@ -74,14 +75,14 @@ def _completed(config: dict[str, Any] | None, checkpoint: dict[str, Any]) -> dic
 
 
 PROGRAM = Program(
-    name="python train.py",
+    name="",
     verbs=("fit_test", "fit", "validate", "test", "predict"),
     fits=("fit_test", "fit"),
     parser=train_parser,
     read_checkpoint=with_advice(read_checkpoint),
     evaluated=("seed_everything", "run.name", "run.root", "trainer.precision", "model", "data"),
     completed=_completed,
-    start=QUICKSTART,
+    start=CONFIGS / "quickstart.yaml",
 )
 
 

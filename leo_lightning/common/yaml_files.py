@@ -7,6 +7,7 @@ import yaml
 from jsonargparse import get_loader
 
 from leo_lightning.common.errors import InputError, disk_line, one_line
+from leo_lightning.common.shipped import found
 
 MAX_YAML, MAX_DEPTH, MAX_ALIASES = 2**20, 32, 8
 """Limits of a configuration: its characters, its depth of nesting, its references to parts of itself."""
@@ -49,6 +50,7 @@ def read_table(path: Path, example: str = "--print_config shows one") -> dict[st
     Raises:
         InputError: names the file, which the parser's own messages do not, and `example`, a place to see one.
     """
+    path = found(path)
     if not path.is_file():  # reading a pipe would never end
         problem = "is a folder" if path.is_dir() else "is not a file" if path.exists() else "no such file"
         raise InputError(f"{path}: {problem}; name a YAML file")

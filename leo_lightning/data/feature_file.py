@@ -16,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from leo_lightning.common.errors import InputError, one_line, without_controls
+from leo_lightning.common.program import program
 from leo_lightning.common.web_page import refuse_page
 from leo_lightning.data.bank import FeatureBank
 
 FORMAT = "leo-lightning features"
 FORMAT_VERSION = "1"
-IMPORT_COMMAND = "python -m leo_lightning features import"
 
 _MAX_HEADER = 90_000_000  # safetensors refuses to read a header of more than 100 MB
 
@@ -37,7 +37,9 @@ def load_bank(path: Path) -> FeatureBank:
         OSError: it may not be read.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; make it with `{IMPORT_COMMAND} SRC {path.parent}`")
+        raise InputError(
+            f"{path}: no such file; make it with `{program()} features import SRC {path.parent}`"
+        )
     path.open("rb").close()  # says if it may not be read; safetensors would call it missing
     try:
         with safe_open(path, framework="pt") as file:
@@ -45,7 +47,7 @@ def load_bank(path: Path) -> FeatureBank:
             if (header.get("format"), header.get("format_version")) != (FORMAT, FORMAT_VERSION):
                 raise InputError(
                     f"{path}: is not a feature file of version {FORMAT_VERSION}; "
-                    f"make one with `{IMPORT_COMMAND} SRC {path.parent}`"
+                    f"make one with `{program()} features import SRC {path.parent}`"
                 )
             embeddings, labels = file.get_tensor("embeddings"), file.get_tensor("labels")
     except SafetensorError as error:

@@ -10,15 +10,15 @@ import torch
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.file_lock import file_lock
 from leo_lightning.common.files import part_of, whole_file
+from leo_lightning.common.program import program
 from leo_lightning.data.bank import FeatureBank, listed
-from leo_lightning.data.feature_file import IMPORT_COMMAND, load_bank, save_bank
+from leo_lightning.data.feature_file import load_bank, save_bank
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """Names of the splits in other people's files."""
 ARRAY_ENDINGS = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
 """Endings of files of arrays, after the name of a split."""
-EXTRACT_COMMAND = "python -m leo_lightning features extract"
 UNFINISHED = ".extract"
 """Folder of an extraction that is not finished, among the features."""
 
@@ -67,7 +67,7 @@ def load_split(root: Path, split: str) -> FeatureBank:
     if split in present:
         return load_bank(split_path(root, split))
     problem = f"has no split '{split}' (splits there: {', '.join(present) or 'none'})"
-    command = f"{IMPORT_COMMAND} SRC {root}"
+    command = f"{program()} features import SRC {root}"
     if not root.is_dir():
         relative = "" if root.is_absolute() else " (relative to the current folder)"
         raise InputError(
@@ -75,11 +75,12 @@ def load_split(root: Path, split: str) -> FeatureBank:
             f"or make it with `{command}`"
         )
     if not present and _holds_arrays(root):
-        problem, command = "holds arrays, not features", f"{IMPORT_COMMAND} {root} DST"
+        problem, command = "holds arrays, not features", f"{program()} features import {root} DST"
     elif not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
-        problem, command = "holds images, not features", f"{EXTRACT_COMMAND} --images {root} --out …"
+        problem = "holds images, not features"
+        command = f"{program()} features extract --images {root} --out …"
     elif not present and (root / UNFINISHED).is_dir():
-        problem, command = "holds an unfinished extraction", f"{EXTRACT_COMMAND} … --out {root}"
+        problem, command = "holds an unfinished extraction", f"{program()} features extract … --out {root}"
     raise InputError(f"{root}: {problem}; make features with `{command}`")
 
 

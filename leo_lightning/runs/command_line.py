@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.program import called
 from leo_lightning.common.yaml_files import read_table
 from leo_lightning.runs.folder import checkpoint_at, find_checkpoint, newest_checkpoint
 from leo_lightning.runs.loggers.wandb_artifact import SCHEME, fetch
@@ -25,7 +26,7 @@ class Program(NamedTuple):
     """A program that trains and evaluates."""
 
     name: str
-    """How it is called: `python train.py`."""
+    """Words before the verb: `pretrain `, or none."""
     verbs: tuple[str, ...]
     fits: tuple[str, ...]
     """Verbs that train."""
@@ -101,7 +102,7 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
     Raises:
         InputError: a field is unknown or takes no such value, or the checkpoint is missing or damaged.
     """
-    early = ArgumentParser(prog=f"{program.name} {verb}", add_help=False, allow_abbrev=False)
+    early = ArgumentParser(prog=f"{called()} {program.name}{verb}", add_help=False, allow_abbrev=False)
     early.add_argument("-c", "--config", action="append", default=[], type=Path)
     early.add_argument("--ckpt_path")
     early.add_argument("--resume", choices=["auto"])

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.common.program import program
 
 CONFIG, CHECKPOINTS, PICTURES = "config.yaml", "checkpoints", "pictures"
 
@@ -156,7 +157,10 @@ def folder_of(checkpoint: Path) -> Path | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the running code, marked if the code has changes; None outside a repository."""
+    """Commit of the running code, marked if the code has changes; None if no repository holds the code.
+
+    A repository in whose environment the package is installed does not.
+    """
 
     def git(*words: str) -> str:
         here = Path(__file__).resolve().parent
@@ -165,6 +169,7 @@ def git_commit() -> str | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -209,6 +214,6 @@ def next_commands(folder: Path, flags: str) -> Iterator[str]:
     """
     if tested := tested_checkpoint(folder):
         path = shlex.quote(str(tested))
-        yield f"python train.py test --ckpt_path {path}{flags}"
-        yield f"python train.py predict --ckpt_path {path}"
-        yield f"python -m leo_lightning report {shlex.quote(str(folder))}"
+        yield f"{program()} test --ckpt_path {path}{flags}"
+        yield f"{program()} predict --ckpt_path {path}"
+        yield f"{program()} report {shlex.quote(str(folder))}"

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -16,11 +17,20 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_loader
 
 from leo_lightning import learners
 from leo_lightning.common.errors import InputError, nearest, printable
+from leo_lightning.common.shipped import found
 from leo_lightning.common.yaml_files import load_yaml
 from leo_lightning.runs.folder import RunOptions
 
 METHODS = learners.__name__
 set_loader("yaml", load_yaml, (yaml.YAMLError,))
+
+
+class ConfigFile(ActionConfigFile):
+    """jsonargparse's `--config`, which also finds the configurations of the package."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Apply a file."""
+        super().__call__(parser, cfg, str(found(Path(values))), option_string)
 
 
 class Parser(ArgumentParser):
@@ -158,7 +168,7 @@ def run_parser(
         unused: fields of `RunOptions` that mean nothing to the program.
     """
     parser = Parser(prog=program, usage=f"{program} [--FIELD VALUE ...]", allow_abbrev=False)
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file; flags win over it")
+    parser.add_argument("-c", "--config", action=ConfigFile, help="YAML file; flags win over it")
     parser.add_argument(
         "--ckpt_path",
         type=str | None,

@@ -29,6 +29,7 @@ from leo_lightning.common.errors import (
 )
 from leo_lightning.common.file_lock import file_lock
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.program import program
 from leo_lightning.runs import parser
 from leo_lightning.runs.callbacks.checkpoints import STOPPED_BY, BestCheckpoint, WholeCheckpoints
 from leo_lightning.runs.command_line import SECTIONS, Command
@@ -348,7 +349,7 @@ class Run:
         if self.last is not None:
             if self.last.path.is_file():
                 words = shlex.join(["--ckpt_path", str(self.last.path)])
-                command = f"{self.command.program.name} {self.command.verb} {words}"
+                command = f"{program()} {self.command.program.name}{self.command.verb} {words}"
                 # 0 if all was trained before: only the test was stopped
                 saved = self.last.saved or (self.checkpoint or {})["global_step"]
                 said += f"; saved at step {saved}, continue with: {command}"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from leo_lightning.commands.train import PROGRAM, QUICKSTART
+from leo_lightning.commands.train import PROGRAM
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.shipped import CONFIGS
 from leo_lightning.common.yaml_files import read_table
 from leo_lightning.runs.command_line import parse
 from tests.tiny_run import folders, tiny
@@ -23,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_starts_from_the_quickstart():
     """Catches `python train.py` doing something else than the quickstart."""
     command = parse(PROGRAM, "fit_test", [])
-    quickstart = read_table(QUICKSTART)
+    quickstart = read_table(CONFIGS / "quickstart.yaml")
     assert command.config.model.learner.init_args.kl_weight == 1e-3
     assert command.config.run.name == quickstart["run"]["name"]
     assert command.config.trainer.max_steps == quickstart["trainer"]["max_steps"]

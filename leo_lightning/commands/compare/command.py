@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leo_lightning.common.arguments import ArgumentParser
+from leo_lightning.common.program import called
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m leo_lightning compare",
+        prog=f"{called()} compare",
         description="Train, evaluate and compare methods on the same tasks. Nothing is trained or evaluated "
         "twice. Writes table.md, table.tex, table.csv, plot.png, plot.svg and plot.csv.",
     )

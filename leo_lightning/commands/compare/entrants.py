@@ -11,6 +11,7 @@ import torch
 from leo_lightning.commands.compare.plan import SHARED, Method, Plan
 from leo_lightning.commands.train import train_parser
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.program import called
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.splits import load_split, load_splits
 from leo_lightning.data.synthetic import synthesize
@@ -65,7 +66,7 @@ def enter(method: Method, plan: Plan, features: str) -> Entrant:
         with torch.random.fork_rng(devices=[]):
             learner = parser.instantiate_classes(parsed)["model"].learner
     except InputError as error:
-        line = str(error).replace("see --help", "see `python train.py fit --help`")
+        line = str(error).replace("see --help", f"see `{called()} fit --help`")
         raise InputError(f"methods.{method.label}: {line}") from None
     relevant = {
         section: {k: v for k, v in config[section].items() if k not in _IRRELEVANT.get(section, ())}

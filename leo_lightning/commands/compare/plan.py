@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from leo_lightning.common.errors import InputError, check_known, check_least
+from leo_lightning.common.program import called
+from leo_lightning.common.shipped import found
 from leo_lightning.common.yaml_files import read_table
 
 Plain = int | float | str | bool | None
@@ -130,12 +132,12 @@ def _method(label: str, entry: object, common: dict[str, Plain]) -> Method:
         check_known(f"field of {where}:", field, ["config", FOR_ALL])
     names = table.get("config")
     names = names if isinstance(names, list) else [names]
-    paths = tuple(Path(name) for name in names if isinstance(name, str))
+    paths = tuple(found(Path(name)) for name in names if isinstance(name, str))
     if not paths or len(paths) < len(names):
         raise InputError(f"{where}: expected the path of a configuration, or a list of paths")
     try:
         for path in paths:
-            read_table(path, "`python train.py fit --print_config` shows one")
+            read_table(path, f"`{called()} fit --print_config` shows one")
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return Method(label, paths, common | _changes(f"{where}.{FOR_ALL}", table.get(FOR_ALL)))

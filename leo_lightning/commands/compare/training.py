@@ -10,6 +10,7 @@ from leo_lightning.commands.child_runs import failure, last_line, run_child
 from leo_lightning.commands.compare.entrants import Entrant
 from leo_lightning.commands.compare.plan import Plan
 from leo_lightning.common.files import checksum_of
+from leo_lightning.common.program import called
 from leo_lightning.runs.folder import newest_checkpoint, tested_checkpoint
 from leo_lightning.training.checkpoint import read_checkpoint
 
@@ -66,7 +67,7 @@ def train(entrant: Entrant, plan: Plan, show: Callable[[str], None]) -> None:
     # the time is in the checkpoints then
     words += ["--trainer.callbacks+=pytorch_lightning.callbacks.Timer", "--trainer.callbacks.interval=step"]
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ {shlex.join(['python', 'train.py', *words])}\n")
+        file.write(f"$ {called()} {shlex.join(words)}\n")
 
     def look() -> bool:
         show(last_line(log))

@@ -16,6 +16,7 @@ from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.common.figure_style import figure_style, save_figure
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.program import called
 from leo_lightning.common.spreadsheet import csv_cell
 
 FIGURES = {
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m leo_lightning figures",
+        prog=f"{called()} figures",
         description="Draw what a trained learner does. Writes NAME.png, NAME.svg, and the numbers, NAME.csv.",
     )
     common = ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)

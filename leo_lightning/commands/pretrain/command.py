@@ -9,6 +9,7 @@ from typing import Any
 from leo_lightning.commands.pretrain.data import ImageDataModule
 from leo_lightning.commands.pretrain.pretraining import Pretraining
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.program import called, program
 from leo_lightning.common.torch_files import load_torch
 from leo_lightning.images.backbones.weights import run_recipe
 from leo_lightning.runs.command_line import Program, parse
@@ -20,7 +21,7 @@ from leo_lightning.runs.trainer_parts import Measure
 
 def _parser(verb: str) -> Parser:
     parser = run_parser(
-        f"python -m leo_lightning pretrain {verb}", {"max_epochs": 100}, unused=frozenset({"pictures_every"})
+        f"{called()} pretrain {verb}", {"max_epochs": 100}, unused=frozenset({"pictures_every"})
     )
     parser.add_class_arguments(Pretraining, "model", fail_untyped=False)
     parser.add_class_arguments(ImageDataModule, "data", fail_untyped=False)
@@ -43,7 +44,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 PROGRAM = Program(
-    name="python -m leo_lightning pretrain",
+    name="pretrain ",
     verbs=("fit", "validate"),
     fits=("fit",),
     parser=_parser,
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> None:
         arguments: `fit` or `validate`, then flags.
     """
     if arguments[:1] in (["-h"], ["--help"]):
-        print(f"usage: {PROGRAM.name} fit | validate [--FIELD VALUE ...]")
+        print(f"usage: {called()} pretrain fit | validate [--FIELD VALUE ...]")
         return
     verb, *flags = arguments or [""]
     if verb not in PROGRAM.verbs:
@@ -133,4 +134,4 @@ def _next_commands(run: Run) -> list[str]:
     if checkpoint is None:
         return []
     words = ["--images", str(run.data.root), "--weights", str(checkpoint), "--out", "data/features"]
-    return [f"python -m leo_lightning features extract {shlex.join(words)}"]
+    return [f"{program()} features extract {shlex.join(words)}"]

@@ -10,12 +10,13 @@ from pathlib import Path
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.files import check_place, whole_file
+from leo_lightning.common.program import called
 
 
 def main(argv: Sequence[str]) -> None:
     """Write a report."""
     parser = ArgumentParser(
-        prog="python -m leo_lightning report",
+        prog=f"{called()} report",
         description="Write one HTML page about a run, finished or not, or about several side by side: "
         "results, curves, pictures, settings. The page is one file and needs no network.",
     )

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from leo_lightning.commands.report import charts, outcome, pictures, settings
 from leo_lightning.commands.report.run_folder import RunFolder
+from leo_lightning.common.program import called
 from leo_lightning.runs.folder import CONFIG
 
 HERE = Path(__file__).parent
@@ -90,9 +91,7 @@ def _history(run: RunFolder) -> list[tuple[int, list[settings.Row]]]:
 
 def _commands(run: RunFolder) -> list[tuple[str, str]]:
     """Commands that repeat or continue a run, with descriptions."""
-    program = ["python", "train.py"]
-    if not settings.trains_learner(run.config):
-        program = ["python", "-m", "leo_lightning", "pretrain", "fit"]
+    program = called() if settings.trains_learner(run.config) else f"{called()} pretrain fit"
     commands = []
     typed = run.results.get("command", "")
     if typed and typed.isprintable():  # a terminal into which it is pasted would obey a line break
@@ -101,8 +100,8 @@ def _commands(run: RunFolder) -> list[tuple[str, str]]:
         settings_of = (
             "With the settings that it ended with" if run.earlier else "With all settings as they were"
         )
-        commands.append((settings_of, shlex.join([*program, "--config", str(run.folder / CONFIG)])))
+        commands.append((settings_of, f"{program} {shlex.join(['--config', str(run.folder / CONFIG)])}"))
     if not run.state.finished and run.last_checkpoint.is_file():
-        resume = [*program, "--ckpt_path", str(run.last_checkpoint)]
-        commands.append(("Continue from its last checkpoint", shlex.join(resume)))
+        resume = shlex.join(["--ckpt_path", str(run.last_checkpoint)])
+        commands.append(("Continue from its last checkpoint", f"{program} {resume}"))
     return commands

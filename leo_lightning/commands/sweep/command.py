@@ -12,20 +12,21 @@ from pathlib import Path
 
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.common.program import called, program
 
 
 def main(argv: Sequence[str]) -> None:
     """Search hyperparameters."""
-    command = shlex.join(["python", "-m", "leo_lightning", "sweep", *argv])
+    command = f"{called()} sweep {shlex.join(argv)}"
     try:
         _search(_parser().parse_args(argv), command)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; continue with: {command}") from None
+        raise KeyboardInterrupt(f"interrupted; continue with: {program()} sweep {shlex.join(argv)}") from None
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m leo_lightning sweep",
+        prog=f"{called()} sweep",
         description="Search hyperparameters: each trial is a training run, its score the best validation "
         "(accuracy, or squared error). The same command again continues a search; two at a time share the "
         "work, also on two machines with one disk. At the end the best trial is tested.",
@@ -103,4 +104,4 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
             say(f"test        {tested}")
         say(f"time        {time.monotonic() - start:.0f} s")
         say(f"trials      {out / 'trials.csv'}\nconfig      {out / 'best.yaml'}")
-        say(f"next\n  python train.py --config {shlex.quote(str(out / 'best.yaml'))}")
+        say(f"next\n  {program()} --config {shlex.quote(str(out / 'best.yaml'))}")

@@ -11,6 +11,7 @@ from rich.table import Table
 from leo_lightning.commands.sweep.search import Search, resolve, score
 from leo_lightning.common.errors import one_line
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.program import called
 from leo_lightning.common.spreadsheet import csv_cell
 
 OF_TRIALS = (
@@ -59,7 +60,7 @@ def write_best(search: Search, command: str, tested: str | None = None) -> None:
         f"A trial   {budget(search)}{'; this file trains as long as the base' if trains else ''}",
         f"Data      {tasks(search)}",
         f"Command   {command}",
-        f"{'Train' if trains else 'Test '}     python train.py --config {shlex.quote(str(path))}",
+        f"{'Train' if trains else 'Test '}     {called()} --config {shlex.quote(str(path))}",
     ]
     with whole_file(path) as part:
         header = "".join(f"# {line}".rstrip() + "\n" for line in lines)

@@ -31,6 +31,7 @@ from leo_lightning.commands.sweep.sweep_file import Sweep
 from leo_lightning.common.csv_files import read_rows
 from leo_lightning.common.errors import InputError, one_line
 from leo_lightning.common.file_lock import file_lock
+from leo_lightning.common.program import called
 from leo_lightning.common.yaml_files import read_table
 
 VALIDATIONS = 10
@@ -271,7 +272,7 @@ def resolve(words: list[str]) -> dict[str, Any]:
         output, errors = Path(name) / "output.txt", Path(name) / "errors.txt"
         code = run_child([*words, "--print_config=skip_null"], output, errors)
         if code:
-            reason = failure(code, errors).replace("see --help", "see `python train.py fit --help`")
+            reason = failure(code, errors).replace("see --help", f"see `{called()} fit --help`")
             raise InputError(f"train.py refuses the command: {reason}")
         return read_table(output)
 

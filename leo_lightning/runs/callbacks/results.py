@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.program import called
+from leo_lightning.common.version import __version__
 from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.runs.folder import git_commit
 from leo_lightning.training.meta_learner import MetaLearner
@@ -103,11 +105,12 @@ def circumstances(trainer: pl.Trainer, model: MetaLearner, seconds: float) -> di
         "seed": model.seed,
         "seconds": round(seconds, 2),
         "commit": git_commit(),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": f"{called()} {shlex.join(sys.argv[1:])}".rstrip(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "lightning": pl.__version__,
+            "leo_lightning": __version__,
         },
         "device": str(trainer.strategy.root_device),
     }
