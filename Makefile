@@ -55,15 +55,16 @@ fi
 echo "Installing $$lock into $$VENV"
 "$$python" -m pip install --quiet --disable-pip-version-check "$$PIP"
 if [ ! -x "$$VENV/bin/uv" ]; then "$$python" -m pip install --quiet "$$UV" || echo 'Without uv, pip is slower.'; fi
-again=; if [ -e "$$stamp.part" ]; then again=$$("$$VENV/bin/uv" --version >/dev/null 2>&1 && echo --reinstall); fi
+again=; if [ -e "$$stamp.part" ]; then again=yes; fi
 cp "$$lock" "$$stamp.part"
 printf '%s\n' setuptools==84.2.1 cython==3.3.1 >"$$VENV/build-constraints.txt"
 grep -v '^learn2learn==' "$$lock" >"$$VENV/requirements.txt"
 install() {
 	"$$VENV/bin/uv" pip install --python "$$python" --no-deps --compile-bytecode --build-constraints \
-		"$$VENV/build-constraints.txt" $$again "$$@" && return
+		"$$VENV/build-constraints.txt" $${again:+--reinstall} "$$@" && return
 	echo 'uv cannot install this; pip tries.'
-	"$$python" -m pip install --no-deps --build-constraint "$$VENV/build-constraints.txt" "$$@"
+	"$$python" -m pip install --no-deps --build-constraint "$$VENV/build-constraints.txt" \
+		$${again:+--ignore-installed} "$$@"
 }
 install -r "$$VENV/requirements.txt"
 if learn2learn=$$(grep '^learn2learn==' "$$lock"); then
