@@ -1,5 +1,6 @@
 """EpisodeDataModule: N-way K-shot episodes from a folder of feature files."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
+from leo_lightning.data.roots import SYNTHETIC, features_folder
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, load_splits, split_path, unchanged, union
@@ -26,7 +28,8 @@ class EpisodeDataModule(TaskDataModule):
 
     Args:
         root: folder with train.safetensors, val.safetensors and test.safetensors (made by
-            `python -m leo_lightning features import`); null for synthetic features.
+            `python -m leo_lightning features import`), or `synthetic`; write ./synthetic for a folder of that
+            name. null is synthetic, too: checkpoints of earlier releases recorded it.
         way: N, classes per task.
         shot: K, support images per class.
         query: Q, query images per class in training and validation.
@@ -56,7 +59,7 @@ class EpisodeDataModule(TaskDataModule):
 
     def __init__(
         self,
-        root: str | Path | None = None,
+        root: str | Path | None = SYNTHETIC,
         way: int = 5,
         shot: int = 1,
         query: int = 15,
@@ -86,8 +89,9 @@ class EpisodeDataModule(TaskDataModule):
         if not isinstance(test_query, str):
             check_least(1, {"data.test_query": test_query})
         self.save_hyperparameters(logger=False)
-        self.hparams["root"] = None if root is None else str(root)  # a checkpoint holds plain values only
-        self.root = None if root is None else Path(root)
+        self.root = features_folder(root)
+        if isinstance(root, Path):  # a checkpoint holds plain values only
+            self.hparams["root"] = os.path.join(os.curdir, root)
         self.way, self.shot, self.query = way, shot, query
         self.train_way, self.train_shot = train_way or way, train_shot or shot
         self.test_query = query if test_query is None else test_query
