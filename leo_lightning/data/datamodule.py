@@ -15,7 +15,7 @@ from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
-from leo_lightning.data.roots import SYNTHETIC, features_folder
+from leo_lightning.data.roots import OMNIGLOT, features_folder
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, load_splits, split_path, unchanged, union
@@ -28,8 +28,9 @@ class EpisodeDataModule(TaskDataModule):
 
     Args:
         root: folder with train.safetensors, val.safetensors and test.safetensors (made by
-            `python -m leo_lightning features import`), or `synthetic`; write ./synthetic for a folder of that
-            name. null is synthetic, too: checkpoints of earlier releases recorded it.
+            `python -m leo_lightning features import`), or a name of features that need no folder: `omniglot`
+            (real drawings) or `synthetic`. ./omniglot is a folder. null is synthetic, too: checkpoints of
+            earlier releases recorded it.
         way: N, classes per task.
         shot: K, support images per class.
         query: Q, query images per class in training and validation.
@@ -59,7 +60,7 @@ class EpisodeDataModule(TaskDataModule):
 
     def __init__(
         self,
-        root: str | Path | None = SYNTHETIC,
+        root: str | Path | None = OMNIGLOT,
         way: int = 5,
         shot: int = 1,
         query: int = 15,
@@ -142,7 +143,7 @@ class EpisodeDataModule(TaskDataModule):
 
     @cached_property
     def _centring(self) -> Normalization | None:
-        """The way to the rows of the baseline CL2N; None where the learner's are these, or no mean is at hand."""
+        """The way to the rows of the baseline CL2N; None where they are the learner's, or lack a mean."""
         if self.normalize == "center_l2" or not self.in_memory or "train" not in self._available:
             return None
         return Normalization("center_l2", mean_of(self.stored("train").embeddings))

@@ -5,7 +5,9 @@ from pathlib import Path
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.splits import present_splits
 
-SYNTHETIC = "synthetic"
+OMNIGLOT, SYNTHETIC = "omniglot", "synthetic"
+SHIPPED = {OMNIGLOT: Path(__file__).parent / "omniglot"}
+"""Folders of features inside the package: real drawings; its README.md says whose and how made."""
 
 
 def features_folder(root: str | Path | None) -> Path | None:
@@ -19,11 +21,11 @@ def features_folder(root: str | Path | None) -> Path | None:
     """
     if root is None:
         return None
-    if root != SYNTHETIC:
+    if root not in (OMNIGLOT, SYNTHETIC):
         return Path(root)
     if present_splits(Path(root)):
         raise InputError(
             f"data.root: {root} names features that come with leo-lightning, but this folder has features "
             f"of that name, too; write ./{root} for these, or rename the folder"
         )
-    return None
+    return SHIPPED.get(str(root))

@@ -9,7 +9,7 @@ from typing import Any
 
 from leo_lightning.common.errors import InputError, check_known, check_least
 from leo_lightning.common.yaml_files import read_table
-from leo_lightning.data.roots import SYNTHETIC
+from leo_lightning.data.roots import OMNIGLOT
 
 Plain = int | float | str | bool | None
 SHARED = {
@@ -51,7 +51,7 @@ class Plan:
     """Label of the method that the others are compared with, by default the first."""
     out: Path
     """Folder of everything that is written."""
-    root: str | None = SYNTHETIC
+    root: str | None = OMNIGLOT
     """The features, as `EpisodeDataModule` takes them."""
     way: int = 5
     shot: int = 1
