@@ -7,6 +7,7 @@ from pathlib import Path
 from leo_lightning import __main__ as program
 
 TINY = [
+    "--data.root=synthetic",
     "--trainer.accelerator=cpu",
     "--trainer.max_steps=6",
     "--trainer.log_every_n_steps=1",

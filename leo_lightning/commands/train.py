@@ -23,7 +23,7 @@ from leo_lightning.runs.callbacks.results import ResultsReport
 from leo_lightning.runs.command_line import Command, Program, parse
 from leo_lightning.runs.folder import next_commands, tested_checkpoint, with_advice
 from leo_lightning.runs.parser import Parser, run_parser
-from leo_lightning.runs.pictures.callback import Pictures
+from leo_lightning.runs.pictures.callback import Pictures, TestPicture
 from leo_lightning.runs.process import prepare_compiler
 from leo_lightning.runs.run import Run
 from leo_lightning.runs.trainer_parts import Measure
@@ -157,6 +157,8 @@ def _callbacks(run: Run, measure: Measure, out: Path | None) -> list[Callback]:
         callbacks.append(Pictures(run.folder, run.options.pictures_every))
     if command.verb in ("fit_test", "test"):
         callbacks.append(ResultsReport(run.folder, run.console))
+        if run.options.pictures_every:
+            callbacks.append(TestPicture(run.folder))
     if command.verb == "predict":
         table = ClassesCSV if run.data.asks == "classes" else ValuesCSV
         callbacks.append(table(out or run.folder / "predictions.csv"))

@@ -1,5 +1,6 @@
 """EpisodeDataModule: N-way K-shot episodes from a folder of feature files."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
+from leo_lightning.data.roots import OMNIGLOT, features_folder
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, load_splits, split_path, unchanged, union
@@ -26,7 +28,9 @@ class EpisodeDataModule(TaskDataModule):
 
     Args:
         root: folder with train.safetensors, val.safetensors and test.safetensors (made by
-            `python -m leo_lightning features import`); null for synthetic features.
+            `python -m leo_lightning features import`), or a name of features that need no folder: `omniglot`
+            (real drawings) or `synthetic`. ./omniglot is a folder. null is synthetic, too: checkpoints of
+            earlier releases recorded it.
         way: N, classes per task.
         shot: K, support images per class.
         query: Q, query images per class in training and validation.
@@ -56,7 +60,7 @@ class EpisodeDataModule(TaskDataModule):
 
     def __init__(
         self,
-        root: str | Path | None = None,
+        root: str | Path | None = OMNIGLOT,
         way: int = 5,
         shot: int = 1,
         query: int = 15,
@@ -86,8 +90,9 @@ class EpisodeDataModule(TaskDataModule):
         if not isinstance(test_query, str):
             check_least(1, {"data.test_query": test_query})
         self.save_hyperparameters(logger=False)
-        self.hparams["root"] = None if root is None else str(root)  # a checkpoint holds plain values only
-        self.root = None if root is None else Path(root)
+        self.root = features_folder(root)
+        if isinstance(root, Path):  # a checkpoint holds plain values only
+            self.hparams["root"] = os.path.join(os.curdir, root)
         self.way, self.shot, self.query = way, shot, query
         self.train_way, self.train_shot = train_way or way, train_shot or shot
         self.test_query = query if test_query is None else test_query
@@ -95,7 +100,7 @@ class EpisodeDataModule(TaskDataModule):
         self.renormalize = renormalize
         self.train_on_val = train_on_val
         self.in_memory = in_memory
-        self._tables: dict[str, Tensor] = {}
+        self._tables: dict[tuple[str, Normalize], Tensor] = {}
         self._files: dict[str, RowFile] = {}
         self._record: FeatureRecord | None = None
 
@@ -136,6 +141,13 @@ class EpisodeDataModule(TaskDataModule):
         mean = mean_of(self.stored("train").embeddings) if self.normalize == "center_l2" else None
         return Normalization(self.normalize, mean)
 
+    @cached_property
+    def _centring(self) -> Normalization | None:
+        """The way to the rows of the baseline CL2N; None where they are the learner's, or lack a mean."""
+        if self.normalize == "center_l2" or not self.in_memory or "train" not in self._available:
+            return None
+        return Normalization("center_l2", mean_of(self.stored("train").embeddings))
+
     # Lightning's hooks
 
     def setup(self, stage: str) -> None:
@@ -145,7 +157,7 @@ class EpisodeDataModule(TaskDataModule):
         check_splits(self._available)
         for split in self.splits(stage):
             self._check_size(split)
-            if self.in_memory and split not in self._tables:
+            if self.in_memory and (split, self.normalize) not in self._tables:
                 self.bank(split).check_finite()
 
     def splits(self, stage: str) -> list[str]:
@@ -191,14 +203,17 @@ class EpisodeDataModule(TaskDataModule):
         trainer = self.trainer
         assert trainer is not None
         testing = trainer.testing or trainer.predicting
-        return self.gather(batch, "train" if trainer.training else "test" if testing else "val")
+        episode = self.gather(batch, "train" if trainer.training else "test" if testing else "val")
+        if trainer.testing and self._centring is not None:
+            episode = episode._replace(centred=self.gather(batch, "test", self._centring))
+        return episode
 
-    def gather(self, rows: EpisodeRows, split: str) -> Episode:
+    def gather(self, rows: EpisodeRows, split: str, normalization: Normalization | None = None) -> Episode:
         """Look up the embeddings of an episode. An episode without queries gets the `Pool` of the split."""
-        device = rows.support.device
+        device, normalize = rows.support.device, normalization or self.normalization
 
         def embed(index: Tensor) -> Tensor:
-            return self._lookup(split, index.flatten(), device).unflatten(0, index.shape)
+            return self._lookup(split, index.flatten(), device, normalize).unflatten(0, index.shape)
 
         pool = None
         if not rows.query.shape[2]:
@@ -206,7 +221,7 @@ class EpisodeDataModule(TaskDataModule):
 
             def images(number: int) -> Tensor:
                 first = int(bank.offsets[number])
-                return self._lookup(split, slice(first, first + int(bank.counts[number])), device)
+                return self._lookup(split, slice(first, first + int(bank.counts[number])), device, normalize)
 
             pool = Pool(images, torch.from_numpy(bank.offsets))
         return Episode(embed(rows.support), embed(rows.query), rows, pool)
@@ -315,14 +330,17 @@ class EpisodeDataModule(TaskDataModule):
                     self._files[split] = RowFile(split_path(self.root, split), bank.embeddings)
         return banks
 
-    def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:
-        """Return embeddings as the learner sees them, on the device: from its table, or from the disk."""
+    def _lookup(
+        self, split: str, rows: Tensor | slice, device: torch.device, normalize: Normalization
+    ) -> Float[Tensor, "n E"]:
+        """Return normalised embeddings, on the device: from its table, or from the disk."""
         if not self.in_memory:
-            return self.normalization(self._read(split, rows)).to(device)
-        table = self._tables.get(split)
+            return normalize(self._read(split, rows)).to(device)
+        key = (split, normalize.kind)
+        table = self._tables.get(key)
         if table is None:
-            table = self.normalization(self.bank(split).embeddings)
-        table = self._tables[split] = table.to(device)
+            table = normalize(self.bank(split).embeddings)
+        table = self._tables[key] = table.to(device)
         return table[rows] if isinstance(rows, slice) else table.index_select(0, rows)
 
     def _read(self, split: str, rows: Tensor | slice) -> Tensor:

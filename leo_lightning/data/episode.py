@@ -57,6 +57,8 @@ class Episode(NamedTuple):
     """Source of the queries if these are all remaining images; Q is then 0."""
     noise: float = 0.0
     """Standard deviation of the values' noise in tasks of regression (N = 1, E = 2)."""
+    centred: "Episode | None" = None
+    """The same images with `normalize: center_l2`, in a test of a learner that sees them otherwise."""
 
     def in_precision(self, dtype: torch.dtype) -> "Episode":
         """Return the tasks with embeddings in another precision (Lightning would call a `to` for devices)."""
@@ -66,7 +68,9 @@ class Episode(NamedTuple):
         if pool is not None:
             images = pool.images
             pool = pool._replace(images=lambda number: images(number).to(dtype))
-        return self._replace(support=self.support.to(dtype), query=self.query.to(dtype), pool=pool)
+        support, query = self.support.to(dtype), self.query.to(dtype)
+        centred = None if self.centred is None else self.centred.in_precision(dtype)
+        return self._replace(support=support, query=query, pool=pool, centred=centred)
 
     @property
     def valid(self) -> Bool[Tensor, "B N Q"] | None:

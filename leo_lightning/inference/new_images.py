@@ -9,6 +9,7 @@ import torch
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.new_classes import Images, read_images
+from leo_lightning.data.roots import features_folder
 from leo_lightning.data.splits import present_splits, split_path
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from leo_lightning.images.backbones.weights import digest, read_backbone
@@ -26,8 +27,8 @@ def backbone_beside(checkpoint: Path) -> Path | None:
     config = recorded_config(read_checkpoint(checkpoint), checkpoint)[1] or {}
     data = config.get("data")
     root = data.get("init_args", data).get("root") if isinstance(data, dict) else None
-    path = Path(root or ".", BACKBONE_FILE)
-    return path if root and path.is_file() else None
+    folder = features_folder(root)
+    return folder / BACKBONE_FILE if folder and (folder / BACKBONE_FILE).is_file() else None
 
 
 def read_any(path: Path, labelled: bool, backbone: Path | None, provenance: Mapping[str, str]) -> Images:

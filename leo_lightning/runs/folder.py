@@ -23,6 +23,7 @@ from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.common.program import program
 
 CONFIG, CHECKPOINTS, PICTURES = "config.yaml", "checkpoints", "pictures"
+TEST_PICTURE = f"{PICTURES}/test_task.png"
 
 
 @dataclass(frozen=True)
@@ -182,12 +183,13 @@ def written(folder: Path) -> Iterator[tuple[str, Path]]:
         "config": [CONFIG],
         "metrics": ["metrics.csv"],
         "results": ["results.json", "per_task.csv", "predictions.csv"],
+        "picture": [TEST_PICTURE],
     }
     for kind, names in places.items():
         for name in names:
             if (folder / name).is_file():
                 yield kind, folder / name
-    if (folder / PICTURES).is_dir():
+    if any((folder / PICTURES).glob("*/")):
         yield PICTURES, folder / PICTURES
 
 

@@ -10,7 +10,7 @@ from leo_lightning.learners.learner import Learner, Outcome
 from leo_lightning.training.evaluation import Evaluation
 from leo_lightning.training.scoring import score
 
-CENTROID = "nearest_centroid"
+CENTROID, CL2N = "nearest_centroid", "cl2n"
 
 
 class Classification(Evaluation):
@@ -27,7 +27,7 @@ class Classification(Evaluation):
         return (outcome.logits.argmax(-1) == labels).float().mean()
 
     def add(self, learner: Learner, episode: Episode, test: bool) -> Float[Tensor, " B"]:
-        """Score the tasks of a meta-batch; a test adds the nearest centroid."""
+        """Score the tasks of a meta-batch; a test adds the nearest centroid, also of centred embeddings."""
         stages = dict(learner.stages(episode.support))
         with torch.autocast(
             episode.support.device.type, enabled=False
@@ -37,6 +37,10 @@ class Classification(Evaluation):
             if episode.pool is not None:  # thousands of queries per task: leave out the stages on the way
                 stages = {name: stages[name] for name in stages if name in ("final", CENTROID)}
             scores = score(stages, episode)
+            names, accuracy = list(stages), scores.accuracy
+            if (centred := episode.centred) is not None:
+                baseline = score({"final": NearestCentroid().adapt(centred.support)}, centred)
+                names, accuracy = [*names, CL2N], torch.cat([accuracy, baseline.accuracy], dim=1)
         assert episode.rows is not None
-        self.table.update(stages, scores.accuracy, episode.rows.task, scores.reliability)
+        self.table.update(names, accuracy, episode.rows.task, scores.reliability)
         return scores.cross_entropy

@@ -167,7 +167,7 @@ def test_a_checkpoint_records_what_it_was_trained_on(run: Path):
 @pytest.mark.parametrize("normalize", ["none", "l2"])
 def test_without_a_mean_none_is_recorded(normalize: str):
     """Catches a mean that is computed for nothing, or subtracted."""
-    state = EpisodeDataModule(normalize=normalize).state_dict()  # pyright: ignore[reportArgumentType]
+    state = EpisodeDataModule("synthetic", normalize=normalize).state_dict()  # pyright: ignore[reportArgumentType]
     assert (state["normalize"], state["mean"]) == (normalize, None)
     record = FeatureRecord.of({"EpisodeDataModule": state}, None)
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
@@ -178,7 +178,9 @@ def test_without_a_mean_none_is_recorded(normalize: str):
 
 def test_a_record_has_no_control_characters():
     """Catches names of somebody's checkpoint that the terminal obeys."""
-    state = EpisodeDataModule(normalize="l2").state_dict() | {"provenance": {"backbone\n": "\x1b[2J"}}
+    state = EpisodeDataModule("synthetic", normalize="l2").state_dict() | {
+        "provenance": {"backbone\n": "\x1b[2J"}
+    }
     record = FeatureRecord.of({"EpisodeDataModule": state}, None)
     assert record is not None
     assert record.provenance == {"backbone?": "?[2J"}

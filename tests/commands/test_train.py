@@ -47,7 +47,8 @@ def test_a_run_leaves_everything_it_promises(run: Path):
     found = results(run)
     assert found["tasks"] == 40
     assert found["protocol"]["queries"] == 15
-    assert set(found["stages"]) == {"before_adaptation", "after_latent_steps", "final", "nearest_centroid"}
+    stages = ["before_adaptation", "after_latent_steps", "final", "nearest_centroid", "cl2n"]
+    assert list(found["stages"]) == stages
     per_task = rows(run / "per_task.csv")
     assert [int(row["task"]) for row in per_task] == list(range(40))
     mean = sum(float(row["final"]) for row in per_task) / 40
@@ -248,6 +249,19 @@ def test_seed_changes_training_but_not_the_test_tasks(run: Path, tmp_path: Path)
     assert ours["final"] != theirs["final"]
     assert results(folders(tmp_path)[0])["seed"] == 1
     assert ours["nearest_centroid"] == theirs["nearest_centroid"]
+
+
+@pytest.mark.parametrize("queries", ["15", "all"])
+def test_centred_centroids_are_those_of_centred_features(queries: str, tmp_path: Path):
+    """Catches a CL2N centred after scaling, by the mean of the test classes, or on other tasks."""
+    sizes = ["--data.root=synthetic", f"--data.test_query={queries}", "--data.test_tasks=20"]
+    words = ["test", "--config=configs/methods/nearest_centroid.yaml", *sizes, f"--run.root={tmp_path}"]
+    for kind in ("none", "center_l2"):
+        assert main([*words, f"--data.normalize={kind}", f"--run.name={kind}"]) == 0
+    raw, centred = (rows(folders(tmp_path, kind)[0] / "per_task.csv") for kind in ("none", "center_l2"))
+    assert [row["cl2n"] for row in raw] == [row["final"] for row in centred]
+    assert [row["cl2n"] for row in raw] != [row["final"] for row in raw]
+    assert "cl2n" not in centred[0]
 
 
 def test_train_on_val_tests_the_last_checkpoint(tmp_path: Path):

@@ -55,7 +55,7 @@ def root(tmp_path: Path) -> Path:
 
 def prepared(root: Path | None, *stages: str, **options: Any) -> EpisodeDataModule:
     """Return a data module as Lightning would prepare it."""
-    data = EpisodeDataModule(None if root is None else str(root), **options)
+    data = EpisodeDataModule("synthetic" if root is None else str(root), **options)
     for stage in stages or ("fit", "test"):
         data.setup(stage)
     return data
@@ -445,7 +445,7 @@ def test_embedding_size_is_that_of_the_files(root: Path):
     assert EpisodeDataModule(str(root)).embedding_size == E
     split_path(root, "train").unlink()
     assert EpisodeDataModule(str(root)).embedding_size == E
-    assert EpisodeDataModule().embedding_size == 128
+    assert EpisodeDataModule("synthetic").embedding_size == 128
 
 
 def test_each_file_is_opened_once(root: Path, monkeypatch: pytest.MonkeyPatch):

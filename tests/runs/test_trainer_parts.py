@@ -109,7 +109,7 @@ def test_learning_rate_can_be_searched_in_python(tmp_path: Path):
     """Catches a model or data module that Lightning's Tuner cannot handle."""
     from pytorch_lightning.tuner import Tuner
 
-    model, data = system(), EpisodeDataModule(batch_size=2, steps_per_epoch=50, val_tasks=4)
+    model, data = system(), EpisodeDataModule("synthetic", batch_size=2, steps_per_epoch=50, val_tasks=4)
     run = trainer(tmp_path, max_steps=3, enable_checkpointing=True)
     found = Tuner(run).lr_find(model, data, num_training=30)
     assert found is not None

@@ -12,7 +12,9 @@ from leo_lightning.training.meta_learner import MetaLearner
 
 
 def data(**settings) -> EpisodeDataModule:
-    return EpisodeDataModule(batch_size=2, steps_per_epoch=4, val_tasks=4, test_tasks=8, **settings)
+    return EpisodeDataModule(
+        "synthetic", batch_size=2, steps_per_epoch=4, val_tasks=4, test_tasks=8, **settings
+    )
 
 
 def trainer(folder: Path, **options) -> pl.Trainer:

@@ -36,7 +36,7 @@ def _parser() -> ArgumentParser:
     add("--config", type=Path, required=True, metavar="FILE", help="the plan: configs/compare has examples")
     add("--steps", type=int, metavar="N", help="training steps of each method (default: the plan's)")
     add("--tasks", type=int, metavar="N", help="test tasks (default: the plan's)")
-    add("--root", type=Path, metavar="DIR", help="folder of the features (default: the plan's)")
+    add("--root", metavar="DIR", help="folder of the features (default: the plan's)")
     add("--out", type=Path, metavar="DIR", help="folder of everything that is written (default: the plan's)")
     add("--reference", metavar="LABEL", help="method that the others are compared with (default: the plan's)")
     add(

@@ -55,11 +55,10 @@ class _Comparison:
     def _check_sizes(self) -> None:
         """Check that the features have enough classes and images for all tasks."""
         plan = self.plan
-        root, training = plan.root and str(plan.root), any(one.learner.trained for one in self.chosen)
-        if training:
-            EpisodeDataModule(root, plan.way, plan.shot, plan.query, in_memory=False).setup("fit")
+        if any(one.learner.trained for one in self.chosen):
+            EpisodeDataModule(plan.root, plan.way, plan.shot, plan.query, in_memory=False).setup("fit")
         for way, shot in [(plan.way, plan.shot), *plan.points]:
-            EpisodeDataModule(root, way, shot, plan.query, in_memory=False).setup("test")
+            EpisodeDataModule(plan.root, way, shot, plan.query, in_memory=False).setup("test")
 
     def evaluate(self) -> None:
         """Train and evaluate all methods; a method that fails leaves the others alone."""

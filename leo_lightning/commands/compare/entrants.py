@@ -13,6 +13,7 @@ from leo_lightning.commands.train import train_parser
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.program import called
 from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.roots import features_folder
 from leo_lightning.data.splits import load_split, load_splits
 from leo_lightning.data.synthetic import synthesize
 from leo_lightning.learners.learner import Learner
@@ -79,10 +80,11 @@ def enter(method: Method, plan: Plan, features: str) -> Entrant:
 
 def load_banks(plan: Plan) -> dict[str, FeatureBank]:
     """Load the splits of the plan's features; they must have a test split."""
-    if plan.root is None:
+    folder = features_folder(plan.root)
+    if folder is None:
         return dict(synthesize())
-    banks = load_splits(plan.root)
-    return banks if "test" in banks else banks | {"test": load_split(plan.root, "test")}  # which says so
+    banks = load_splits(folder)
+    return banks if "test" in banks else banks | {"test": load_split(folder, "test")}  # which says so
 
 
 def digest_of(banks: dict[str, FeatureBank]) -> str:

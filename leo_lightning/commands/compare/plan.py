@@ -11,6 +11,7 @@ from leo_lightning.common.errors import InputError, check_known, check_least
 from leo_lightning.common.program import called
 from leo_lightning.common.shipped import found
 from leo_lightning.common.yaml_files import read_table
+from leo_lightning.data.roots import OMNIGLOT
 
 Plain = int | float | str | bool | None
 SHARED = {
@@ -52,8 +53,8 @@ class Plan:
     """Label of the method that the others are compared with, by default the first."""
     out: Path
     """Folder of everything that is written."""
-    root: Path | None = None
-    """Folder of the features; None for synthetic ones."""
+    root: str | None = OMNIGLOT
+    """The features, as `EpisodeDataModule` takes them."""
     way: int = 5
     shot: int = 1
     query: int = 15
@@ -110,8 +111,9 @@ def _plan(table: dict[str, Any], name: str) -> Plan:
     methods = _methods(table.get("methods"), _changes(FOR_ALL, table.get(FOR_ALL)))
     reference = table.get("reference", methods[0].label)
     check_known("reference:", reference, [method.label for method in methods])
-    out, root = Path(table.get("out") or f"runs/compare/{name}"), table.get("root")
-    return Plan(methods, reference, out, root=None if root is None else Path(root), **values)
+    root = table.get("root", Plan.root)
+    out = Path(table.get("out") or f"runs/compare/{name}")
+    return Plan(methods, reference, out, None if root is None else str(root), **values)
 
 
 def _methods(table: object, common: dict[str, Plain]) -> tuple[Method, ...]:

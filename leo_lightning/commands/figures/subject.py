@@ -106,7 +106,7 @@ def _data(source: Path, data: Any, root: str | None, like: TaskDataModule | None
         if isinstance(like, EpisodeDataModule):
             names = ("way", "shot", "query", "test_query", "eval_seed")
             settings |= {name: getattr(like, name) for name in names}
-            root = None if like.root is None else str(like.root)
+            root = like.hparams["root"]
         if root is not None or like is not None:
             settings["root"] = root
         return EpisodeDataModule(**settings)

@@ -1,4 +1,4 @@
-"""Pictures: the callback that draws and logs them without changing the training."""
+"""Callbacks that draw without changing anything: pictures of a training, and of a test task."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +11,11 @@ from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from leo_lightning.common.errors import one_line
-from leo_lightning.common.figure_style import figure_style
+from leo_lightning.common.figure_style import figure_style, save_figure
+from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.data.drawings import DRAWINGS
 from leo_lightning.data.task_data import TaskDataModule
+from leo_lightning.runs.folder import TEST_PICTURE
 from leo_lightning.runs.pictures.album import Album
 from leo_lightning.runs.pictures.view import View
 from leo_lightning.training.meta_learner import MetaLearner
@@ -93,3 +96,35 @@ class Pictures(Callback):
         if failed:
             reason = one_line(next(iter(failed.values())))
             rank_zero_warn(f"step {step}: no picture of {', '.join(failed)} ({reason})")
+
+
+class TestPicture(Callback):
+    """Draws a test task after a test, on the first process, if the images lie beside the features.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / TEST_PICTURE
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw; a picture that fails is not worth a test."""
+        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if not (trainer.is_global_zero and isinstance(data, EpisodeDataModule) and data.root):
+            return
+        if not (data.root / DRAWINGS).is_file():
+            return
+        from leo_lightning.runs.pictures.test_task import draw, read_task  # imports matplotlib
+
+        assert isinstance(pl_module, MetaLearner)
+        like = torch.empty(0, dtype=cast(torch.dtype, pl_module.dtype), device=pl_module.device)
+        try:
+            with isolate_rng(), torch.inference_mode(), figure_style():
+                task = read_task(pl_module.learner, data, like)
+                if task is not None:
+                    self.path.parent.mkdir(exist_ok=True)
+                    title = f"{type(pl_module.learner).__name__} on the first test task, {data.kind()}"
+                    save_figure(draw(task, title), self.path)
+        except Exception as error:  # a full disk, or drawings that are those of other features
+            rank_zero_warn(f"no picture of the test task ({one_line(error)})")

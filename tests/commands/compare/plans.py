@@ -22,6 +22,7 @@ def write_plan(folder: Path, **fields: Any) -> Path:
     """Write a plan that takes no time but for its fields; the file."""
     table: dict[str, Any] = {
         "out": str(folder / "out"),
+        "root": "synthetic",
         "query": 5,
         "steps": 40,
         "tasks": 60,

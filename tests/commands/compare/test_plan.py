@@ -16,7 +16,7 @@ def test_defaults_and_flags(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text(f"methods: {{a: {CENTROID}, b: {CENTROID}}}\nsteps: 5\n")
     plan = read_plan(path, steps=7, tasks=None)
-    assert (plan.reference, plan.out, plan.root) == ("a", Path("runs/compare/mine"), None)
+    assert (plan.reference, plan.out, plan.root) == ("a", Path("runs/compare/mine"), "omniglot")
     assert (plan.way, plan.shot, plan.query, plan.steps, plan.tasks) == (5, 1, 15, 7, 10_000)
 
 

@@ -11,6 +11,7 @@ COMMAND = ["${env}", "python", "${program}", "fit", "--config", "configs/quickst
 TINY = [
     "--trainer.accelerator=cpu",
     "--trainer.max_steps=4",
+    "--data.root=synthetic",
     "--data.steps_per_epoch=2",
     "--data.way=2",
     "--data.query=3",
