@@ -1,8 +1,8 @@
-"""Make the real data inside the package again: python -m examples.shipped_omniglot [DRAWINGS.npz] [--work DIR].
+"""Make the real data inside the package again: python -m examples.shipped_omniglot [DRAWINGS.npz].
 
 Pre-trains the backbone on the drawings, turned by right angles too, extracts the features, and writes
 leo_lightning/data/omniglot and examples/drawings. One thread and fixed seeds: the same machine and versions
-give the same bytes. Takes 4 minutes on an idle core; finished steps in DIR are kept.
+give the same bytes. Finished steps in the folder --work are kept.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     from leo_lightning import EpisodeDataModule, LEOClassifier, MetaLearner
     from leo_lightning.learners import LEO
 
-    model = MetaLearner(LEO(embedding_size=128))
+    model = MetaLearner(LEO(embedding_size=288))
     pytorch_lightning.Trainer(max_steps=100).fit(model, EpisodeDataModule())
 
 Names are imported when they are first used.

@@ -10,7 +10,7 @@ from leo_lightning.learners.learner import Learner, Outcome
 from leo_lightning.training.evaluation import Evaluation
 from leo_lightning.training.scoring import score
 
-CENTROID, CL2N = "nearest_centroid", "cl2n"
+CENTROID, CL2N = "nearest_centroid", "nearest_centroid_cl2n"
 
 
 class Classification(Evaluation):

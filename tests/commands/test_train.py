@@ -47,7 +47,7 @@ def test_a_run_leaves_everything_it_promises(run: Path):
     found = results(run)
     assert found["tasks"] == 40
     assert found["protocol"]["queries"] == 15
-    stages = ["before_adaptation", "after_latent_steps", "final", "nearest_centroid", "cl2n"]
+    stages = ["before_adaptation", "after_latent_steps", "final", "nearest_centroid", "nearest_centroid_cl2n"]
     assert list(found["stages"]) == stages
     per_task = rows(run / "per_task.csv")
     assert [int(row["task"]) for row in per_task] == list(range(40))
@@ -259,9 +259,9 @@ def test_centred_centroids_are_those_of_centred_features(queries: str, tmp_path:
     for kind in ("none", "center_l2"):
         assert main([*words, f"--data.normalize={kind}", f"--run.name={kind}"]) == 0
     raw, centred = (rows(folders(tmp_path, kind)[0] / "per_task.csv") for kind in ("none", "center_l2"))
-    assert [row["cl2n"] for row in raw] == [row["final"] for row in centred]
-    assert [row["cl2n"] for row in raw] != [row["final"] for row in raw]
-    assert "cl2n" not in centred[0]
+    assert [row["nearest_centroid_cl2n"] for row in raw] == [row["final"] for row in centred]
+    assert [row["nearest_centroid_cl2n"] for row in raw] != [row["final"] for row in raw]
+    assert "nearest_centroid_cl2n" not in centred[0]
 
 
 def test_train_on_val_tests_the_last_checkpoint(tmp_path: Path):

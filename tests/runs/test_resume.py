@@ -256,7 +256,7 @@ def test_slurm_gets_its_job_back(tmp_path: Path):
     def job_script(**options: int) -> list[str]:
         """One command for the first start and all later ones."""
         fit, *rest = command(root, **options)
-        return [fit, f"--config={ROOT / 'configs' / 'quickstart.yaml'}", *rest, "--resume=auto"]
+        return [fit, f"--config={ROOT / 'configs' / 'synthetic.yaml'}", *rest, "--resume=auto"]
 
     child = start(*job_script(), environment=job)
     wait_for(child, root, "tiny/*/metrics.csv", 30)

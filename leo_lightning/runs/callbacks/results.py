@@ -30,7 +30,7 @@ STAGE_NAMES = {
     "after_latent_steps": "{} after the latent steps",
     "final": "{}",
     "nearest_centroid": "nearest centroid",
-    "cl2n": "nearest centroid, centred (CL2N)",
+    "nearest_centroid_cl2n": "nearest centroid, centred (CL2N)",
     "predictive_mean": "{}, mean over its samples",
     "family_oracle": "oracle that knows the family",
     "ideal_observer": "ideal observer that does not",

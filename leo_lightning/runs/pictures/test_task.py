@@ -33,6 +33,7 @@ class Task(NamedTuple):
     query: UInt8[np.ndarray, "N Q H W"]
     probability: Float[np.ndarray, "N Q N"]
     names: list[str]
+    shot: int
 
 
 def read_task(learner: Learner, data: EpisodeDataModule, like: torch.Tensor) -> Task | None:
@@ -47,7 +48,8 @@ def read_task(learner: Learner, data: EpisodeDataModule, like: torch.Tensor) -> 
     with torch.autocast(like.device.type, enabled=False):
         probability = final(episode.query)[0].softmax(-1).double().cpu().numpy()
     names = [bank.class_names[number] for number in rows.classes[0].tolist()]
-    return Task(drawings[rows.support[0, :, 0].cpu()], drawings[rows.query[0].cpu()], probability, names)
+    support, query = rows.support[0].cpu(), rows.query[0].cpu()
+    return Task(drawings[support[:, 0]], drawings[query], probability, names, support.shape[1])
 
 
 def draw(task: Task, title: str) -> Figure:
@@ -56,15 +58,17 @@ def draw(task: Task, title: str) -> Figure:
     asked = [(n, q) for q in range(Q) for n in range(N)][:QUERIES]
     columns, lines = math.ceil(math.sqrt(N)), math.ceil(len(asked) / 2)
     step = SUPPORT / columns
-    height = max(math.ceil(N / columns) * (step + 0.05), lines * (TILE + 0.14))
-    figure = Figure(figsize=(WIDTH, height + 0.75), layout="none")
+    below = math.ceil(N / columns) * (step + 0.05)  # the support
+    height = 0.5 + max(below + 0.7, lines * (TILE + 0.14))
+    figure = Figure(figsize=(WIDTH, height), layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, WIDTH), ylim=(height + 0.68, -0.07))
+    ax.set(xlim=(0, WIDTH), ylim=(height, 0))
     ax.axis("off")
-    ax.text(0.1, 0.1, title, fontsize=9, fontweight="bold", va="center", parse_math=False)
-    ax.text(0.1, 0.33, "Known: one drawing of each class", fontsize=8, va="center")
+    ax.text(0.1, 0.15, title, fontsize=9, fontweight="bold", va="center", parse_math=False)
+    known = "one drawing" if task.shot == 1 else f"{task.shot} drawings"
+    ax.text(0.1, 0.37, f"Known: {known} of each class", fontsize=8, va="center")
     right = SUPPORT + GAP
-    ax.text(right, 0.33, "Asked: new drawings, and the likeliest answers", fontsize=8, va="center")
+    ax.text(right, 0.37, "Asked: new drawings, and the likeliest answers", fontsize=8, va="center")
     top = 0.5
     for n, name in enumerate(task.names):
         x, y, side = 0.1 + n % columns * step, top + n // columns * (step + 0.05), step - 0.13
@@ -74,9 +78,13 @@ def draw(task: Task, title: str) -> Figure:
     for place, (n, q) in enumerate(asked):
         x, y = right + place // lines * (BLOCK + 0.02), top + place % lines * (TILE + 0.14)
         _query(ax, task, n, q, x, y)
-    counts = (task.probability.argmax(-1) == np.arange(N)[:, None]).sum(), N * Q
-    key = f"{counts[0]} of the task's {counts[1]} queries are right. Dark bars: the right class."
-    ax.text(right, height + 0.6, key, fontsize=7, va="center", color="#444444")
+    hits = int((task.probability.argmax(-1) == np.arange(N)[:, None]).sum())
+    lines_below = [
+        f"Right: {hits} of the {N * Q} queries of this task, {100 * hits / (N * Q):.0f}%.",
+        f"Shown: the first {len(asked)} of them, not chosen.",
+        "Black bar: probability of the right class.",
+    ]
+    ax.text(0.1, top + below + 0.12, "\n".join(lines_below), fontsize=8, va="top", linespacing=1.5)
     return figure
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from tests.places import ROOT
 
-QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
+QUICKSTART = str(ROOT / "configs" / "synthetic.yaml")
 CENTROID = str(ROOT / "configs" / "methods" / "nearest_centroid.yaml")
 TINY = {
     "trainer.accelerator": "cpu",

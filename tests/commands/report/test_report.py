@@ -24,7 +24,7 @@ from leo_lightning.commands.report.pictures import MOST, read_albums
 from leo_lightning.commands.report.run_folder import RunFolder, read_runs
 from leo_lightning.commands.report.tables import thinned
 from leo_lightning.common.yaml_files import read_table
-from leo_lightning.learners.leo import LEO
+from leo_lightning.learners.centroid_leo import CentroidLEO
 from tests.commands.report.run_folders import draw, make_run, write_csv
 from tests.tiny_run import results, rows
 
@@ -320,18 +320,19 @@ def test_defaults_of_the_classes(finished_run: Path):
     """Catches a default that is read wrongly out of the source, or not at all."""
     (run,) = read_runs([finished_run])
     defaults = settings.defaults(run.config)
-    for name, parameter in inspect.signature(LEO).parameters.items():
+    for name, parameter in inspect.signature(CentroidLEO).parameters.items():
         if parameter.default is not parameter.empty:
             assert defaults[f"model.learner.{name}"] == settings.shown(parameter.default), name
     changed = {row.name: row.values[0] for row in settings.table([run.config], defaults) if row.changed}
     quickstart = read_table(Path("configs/quickstart.yaml"))
     typed = {
+        "data.root": "synthetic",
         "trainer.accelerator": "cpu", "trainer.max_steps": "6", "trainer.log_every_n_steps": "1",
         "data.steps_per_epoch": "3", "data.batch_size": "2", "data.val_tasks": "8", "data.test_tasks": "40",
         "data.eval_batch_size": "16", "model.learner.num_latents": "4",
         "run.root": str(finished_run.parents[1]), "run.name": "tiny", "run.pictures_every": "0",
     }  # fmt: skip
-    wanted = dict(settings.flat(quickstart)) | typed
+    wanted = dict(settings.flat(quickstart)) | typed | {"data.way": "5", "data.query": "15"}
     assert changed == {
         name: value for name, value in wanted.items() if name in defaults and defaults[name] != value
     }

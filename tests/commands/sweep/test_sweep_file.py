@@ -62,7 +62,7 @@ def test_a_parameter_with_one_value_is_a_flag(tmp_path: Path):
     sweep = read_sweep(write(tmp_path, parameters))
     assert sweep.constants == {"a": 3, "b": "x"}
     assert list(sweep.space) == ["c"]
-    assert sweep.arguments({"c": 1}) == ["fit", "--config=configs/quickstart.yaml", "--a=3", "--b=x", "--c=1"]
+    assert sweep.arguments({"c": 1}) == ["fit", "--config=configs/synthetic.yaml", "--a=3", "--b=x", "--c=1"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -119,7 +119,7 @@ def test_an_agent_of_wandbs_runs_a_trial(tmp_path: Path, monkeypatch: pytest.Mon
     rate = {"model.learning_rate": {"value": 0.002}}
     agent._command_run({"run_id": "asked4", "program": content["program"], "args": rate})
     assert agent._run_processes["asked4"].wait() == 0
-    (folder,) = folders(tmp_path, "quickstart")
+    (folder,) = folders(tmp_path, "synthetic")
     found = read_back(folder)
     assert found.record.run_id == "asked4"
     assert content["metric"]["name"] in {name for row in found.history for name in row}
