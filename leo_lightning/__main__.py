@@ -43,6 +43,7 @@ VERBS = {
     "figures": ("figures.command", "draw what a trained learner does"),
     "report": ("report.command", "write an HTML page about one run or several"),
     "dashboard": ("dashboard", "save a view of the runs on W&B"),
+    "methods": ("methods", "list the few-shot methods"),
 }
 """Verb: its module below `commands`, and its line of help."""
 LIGHTNING = ("train", "pretrain.command")

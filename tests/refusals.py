@@ -467,10 +467,15 @@ CONFIGURATION = {
         "fit --model.lr_scheduler CosineAnnealingLR", "model.lr_scheduler: …are required: T_max\n"
     ),
     "field in short": Case("fit --model.lr 0.1", "did you mean model.learning_rate?"),
-    "method by its name": Case("fit --model.learner maml", "did you mean leo_lightning.learners.MAML?"),
-    "help about a method by its name": Case(
-        "fit --model.learner.help Reptil", "did you mean leo_lightning.learners.Reptile?"
+    "method in small letters": Case("fit --model.learner maml", "model.learner: maml …did you mean MAML?"),
+    "mistyped method in a file": Case(
+        "fit --config a.yaml",
+        "model.learner: Prototypicl …did you mean PrototypicalNetworks?",
+        text("a.yaml", "model: {learner: {class_path: Prototypicl}}"),
     ),
+    "unlike any method": Case("fit --model.learner xyz", "list the methods with --model.learner.help"),
+    "help about a mistyped method": Case("fit --model.learner.help Reptil", "did you mean Reptile?"),
+    "flag of a verb without any": Case("methods --all", "unrecognized arguments: --all"),
     "Lightning's folder": Case("fit --trainer.default_root_dir a", "set --run.root instead"),
     "NaN for a rate": Case("fit --model.learning_rate nan", "model.learning_rate"),
     "no such choice": Case("fit --data.normalize l3", "normalize: Expected"),
@@ -607,6 +612,11 @@ CONFIGURATION = {
         "trainer.gradient_clip_val",
     ),
     "no such logger": Case("fit --trainer.logger Foo", "trainer.logger"),
+    "logger whose folder cannot be made": Case(
+        "fit --trainer.logger TensorBoardLogger --trainer.logger.save_dir a/b",
+        "trainer.logger: TensorBoardLogger cannot begin (…a/b: Not a directory)…--trainer.logger false",
+        text("a", ""),
+    ),
     "logger without its folder": Case(
         "fit --trainer.logger CSVLogger",
         "trainer.logger",
@@ -794,7 +804,7 @@ DISK = {
     "name that is not UTF-8": Case("fit --run.root a\udcff", "a?: the name is not UTF-8"),
     "TensorBoard's folder is a file": Case(
         f"fit {DONE} --trainer.max_steps 9",
-        "the log for TensorBoard cannot be written (…--trainer.logger false",
+        "trainer.logger: TensorBoardLogger cannot begin (…/tensorboard…--trainer.logger false",
         lambda world: [shutil.rmtree(finished(world) / "tensorboard"), text("done/tensorboard", "")(world)],
         keeps="done",
     ),
@@ -902,14 +912,9 @@ PACKAGES = {
         "--run.wandb offline",
         without("wandb"),
     ),
-    "no tensorboard": Case(
-        "fit",
-        "the log for TensorBoard",
-        without("tensorboard"),
-    ),
     "logger of a missing package": Case(
         "fit --trainer.logger MLFlowLogger",
-        "MLFlowLogger",
+        "cannot be built from these settings: MLFlowLogger: Requirement 'mlflow…pip install",
     ),
 }
 

@@ -13,6 +13,7 @@ from leo_lightning.commands.sweep.sweep_file import read_sweep
 from leo_lightning.learners.centroid_leo import CentroidLEO
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
+from tests.tiny_run import TINY, folders, main, results
 
 CONFIGS = Path("configs")
 PLANS, SWEEPS = sorted(CONFIGS.glob("compare/*.yaml")), sorted(CONFIGS.glob("sweeps/*.yaml"))
@@ -114,3 +115,15 @@ def test_an_ablation_changes_what_it_names_and_nothing_else(path: Path, base: Pa
     assert isinstance(after, LEO)
     changed = {name: value for name, value in after.init_args().items() if before.init_args()[name] != value}
     assert changed == EXPECTED[path.stem]
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_a_method_runs_out_of_the_box(path: Path, tmp_path: Path):
+    """Catches a configuration that needs features of its own, or settings that the default data refuse."""
+    if path.stem in LEARN2LEARN:
+        pytest.importorskip("learn2learn")
+    sizes = [word for word in TINY if not word.startswith("--model.learner.")]
+    assert main(["fit_test", f"--config={path}", *sizes, f"--run.root={tmp_path}"]) == 0
+    (folder,) = folders(tmp_path, path.stem)
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]["root"] is None
+    assert results(folder)["tasks"] == 40

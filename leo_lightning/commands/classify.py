@@ -72,7 +72,10 @@ def _parser() -> ArgumentParser:
         "classifiers that predict another class).",
     )
     add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a method for classes")
+    add(
+        "--ckpt_path", type=Path, required=True, metavar="PATH",
+        help="checkpoint of a method for classes, or a folder that LEOClassifier.save_pretrained wrote",
+    )  # fmt: skip
     add(
         "--support", type=Path, required=True, metavar="PATH",
         help="a few labelled examples of each class: a folder with a folder of images for each class, or "

@@ -35,7 +35,10 @@ def _parser() -> ArgumentParser:
         "that needs nothing of this package: ONNX, or its weights as safetensors.",
     )
     add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a method for classes")
+    add(
+        "--ckpt_path", type=Path, required=True, metavar="PATH",
+        help="checkpoint of a method for classes, or a folder that LEOClassifier.save_pretrained wrote",
+    )  # fmt: skip
     add(
         "--support",
         type=Path,

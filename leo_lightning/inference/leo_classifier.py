@@ -15,6 +15,7 @@ from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.inference.adapted_classifier import SAMPLES, Answer
 from leo_lightning.inference.export import export
+from leo_lightning.inference.pretrained import save_pretrained
 from leo_lightning.inference.trained_model import TrainedModel
 
 
@@ -27,7 +28,7 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
         classifier.predict(X_new)
 
     Args:
-        checkpoint: path of a best.ckpt or last.ckpt.
+        checkpoint: path of a best.ckpt or last.ckpt, or a folder that `save_pretrained` wrote.
         samples: S, classifiers to draw for `disagreement`.
 
     Attributes:
@@ -46,6 +47,33 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
         """An unfitted classifier; `fit` reads the checkpoint."""
         return cls(path, samples)
 
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, revision: str | None = None, samples: int = SAMPLES
+    ) -> "LEOClassifier":
+        """An unfitted classifier, from a folder that `save_pretrained` wrote or OWNER/NAME on the hub.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        folder = Path(name)
+        if not folder.is_dir():
+            from leo_lightning.inference.hub import fetch
+
+            folder = fetch(str(name), revision)
+        TrainedModel.load(folder)  # which says what is wrong with it
+        return cls(folder, samples)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the trained learner, without the classes it was fitted to, for `from_pretrained`."""
+        save_pretrained(self._trained(), Path(folder))
+
+    def push_to_hub(self, name: str, private: bool | None = None) -> str:
+        """Upload what `save_pretrained` writes to OWNER/NAME on the hub; return its address."""
+        from leo_lightning.inference.hub import push
+
+        return push(self._trained(), name, private)
+
     def fit(self, X: Any, y: Any) -> "LEOClassifier":
         """Learn classes, in place of earlier ones.
 
@@ -58,14 +86,12 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
-        if self.checkpoint is None:
-            raise InputError("checkpoint is None: it must be the path of a best.ckpt or last.ckpt")
         check_least(0, {"samples": self.samples})
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(f"y holds one class only ({self.classes_[0]!r:.99}); add examples of another")
         support = FeatureBank.from_arrays(X, numbers, source="X")
-        self.trained_ = TrainedModel.load(Path(self.checkpoint))
+        self.trained_ = self._trained()
         self.adapted_ = self.trained_.adapt(support, self.samples)
         return self
 
@@ -102,6 +128,11 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         names = [str(name) for name in self.classes_.tolist()]
         export(self.adapted_, names, self.trained_, Path(path))
+
+    def _trained(self) -> TrainedModel:
+        if self.checkpoint is None:
+            raise InputError("checkpoint is None: it must be the path of a best.ckpt or last.ckpt")
+        return TrainedModel.load(Path(self.checkpoint))
 
     def _answers(self, X: Any, disagreement: bool = False) -> list[Answer]:
         check_is_fitted(self)

@@ -16,15 +16,14 @@ from leo_lightning.images.backbones.weights import digest, read_backbone
 from leo_lightning.images.decode import quiet_pillow
 from leo_lightning.images.extraction.embedder import Embedder
 from leo_lightning.images.folder import ImageSplit, find_classes, find_images, is_image
-from leo_lightning.runs.folder import checkpoint_at
+from leo_lightning.inference.pretrained import read_model
 from leo_lightning.runs.recorded_config import recorded_config
-from leo_lightning.training.checkpoint import read_checkpoint
 
 
 def backbone_beside(checkpoint: Path) -> Path | None:
     """The backbone beside the features that the run of a checkpoint was trained on, if it is there."""
-    checkpoint = checkpoint_at(checkpoint, "best")
-    config = recorded_config(read_checkpoint(checkpoint), checkpoint)[1] or {}
+    path, content = read_model(checkpoint)
+    config = recorded_config(content, path)[1] or {}
     data = config.get("data")
     root = data.get("init_args", data).get("root") if isinstance(data, dict) else None
     folder = features_folder(root)

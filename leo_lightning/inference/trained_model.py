@@ -11,35 +11,34 @@ from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.feature_record import FeatureRecord
 from leo_lightning.data.new_classes import check_made_alike, check_size
 from leo_lightning.inference.adapted_classifier import SAMPLES, AdaptedClassifier
+from leo_lightning.inference.pretrained import read_model
 from leo_lightning.learners.learner import Learner
-from leo_lightning.runs.folder import checkpoint_at
-from leo_lightning.training.checkpoint import load_learner, read_checkpoint
+from leo_lightning.training.checkpoint import load_learner
 
 
 class TrainedModel(NamedTuple):
     """A learner that is ready for new classes, with the record of the features that it was trained on."""
 
     path: Path
-    """The checkpoint."""
+    """The checkpoint, or the weights of a folder that `save_pretrained` wrote."""
     learner: Learner
     """In evaluation mode, on the CPU, in the precision of its training."""
     record: FeatureRecord
 
     @property
     def sha256(self) -> str:
-        """Digest of the checkpoint."""
+        """Digest of that file."""
         with self.path.open("rb") as file:
             return checksum_of(file)
 
     @classmethod
     def load(cls, path: Path) -> "TrainedModel":
-        """Read a checkpoint, without executing anything.
+        """Read a checkpoint, or a folder that `save_pretrained` wrote, without executing anything.
 
         Raises:
-            InputError: the checkpoint is missing, damaged, or predicts values rather than classes.
+            InputError: it is missing, damaged, or predicts values rather than classes.
         """
-        path = checkpoint_at(path, "best")
-        checkpoint = read_checkpoint(path)
+        path, checkpoint = read_model(path)
         learner = load_learner(checkpoint, path)
         if learner.predicts != "classes":
             raise InputError(

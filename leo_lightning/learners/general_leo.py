@@ -8,6 +8,7 @@ their initial values, which for squared errors are so small that an optimiser's 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -49,6 +50,9 @@ class GeneralLEO(Learner):
             network do not bound; null: any. Not in the paper.
         predictive_samples: samples of (z, θ) that make a predictive distribution; 0: the means of both alone.
     """
+
+    predicts: Literal["classes", "values"]
+    """As its base learner."""
 
     def __init__(
         self,

@@ -19,10 +19,24 @@ from leo_lightning import learners
 from leo_lightning.common.errors import InputError, nearest, printable
 from leo_lightning.common.shipped import found
 from leo_lightning.common.yaml_files import load_yaml
+from leo_lightning.learners.catalogue import methods
 from leo_lightning.runs.folder import RunOptions
 
-METHODS = learners.__name__
-set_loader("yaml", load_yaml, (yaml.YAMLError,))
+METHOD = "model.learner"
+"""The flag that takes a method."""
+
+
+def _load(text: str) -> object:
+    """Parse a flag's value or a file, and import the methods that it names.
+
+    jsonargparse takes the short name of a class that was imported.
+    """
+    for name in set(re.findall(r"\w+", text)) & set(learners.__all__):
+        getattr(learners, name)
+    return load_yaml(text)
+
+
+set_loader("yaml", _load, (yaml.YAMLError,))
 
 
 class ConfigFile(ActionConfigFile):
@@ -47,12 +61,15 @@ class Parser(ArgumentParser):
             name = match[1] or match[2]
             raise InputError(f"unknown field {printable(name)}{nearest(name, self._fields())}")
         if match := re.search(r"Expected a dot import path string: (\S+)", text):
-            field, known = (
-                text.split(":")[0],
-                {name.lower(): f"{METHODS}.{name}" for name in learners.__all__},
-            )
-            like = difflib.get_close_matches(match[1].lower(), known, n=1)
-            advice = f"did you mean {known[like[0]]}?" if like else "give it as MODULE.CLASS"
+            field, advice = text.split(":")[0], "give it as MODULE.CLASS"
+            if field.strip("-").startswith(METHOD):
+                known = {name.lower(): name for name in learners.__all__}
+                like = difflib.get_close_matches(match[1].lower(), known, n=1)
+                advice = (
+                    f"did you mean {known[like[0]]}?"
+                    if like
+                    else "list the methods with --model.learner.help"
+                )
             raise InputError(f"{printable(f'{field}: {match[1]}')} is not the path of a class; {advice}")
         raise InputError(printable(text))
 
@@ -69,6 +86,10 @@ class Parser(ArgumentParser):
         if asked := [i for i, word in enumerate(words, 1) if re.match(r"--[\w.]+\.help(=|$)", word)]:
             end = asked[-1]  # later flags would be taken for fields of the class
             words = words[: end + (end < len(words) and not words[end].startswith("-"))]
+            if words[-1] == f"--{METHOD}.help" and f"{METHOD}.help" in defaults:
+                print("\n".join(f"{method.name:21} {method.summary}" for method in methods()))
+                self.exit()
+            _load(words[-1])
         with self._denied_imports():
             config = super().parse_args(words, **kwargs)
         assert isinstance(config, Namespace)
@@ -119,6 +140,7 @@ def one_line(message: str) -> str:
     text = " ".join(message.split())
     text = re.sub(r"Does not validate against any of the Union subtypes .*? Errors: - ", "", text)
     text = text.replace(" - Expected a <class 'NoneType'>", "")
+    text = re.sub(r"Problem with given class_path '\S*\.(\w+)': (.*?)( - Expected a .*|$)", r"\1: \2", text)
     text = re.sub(r" Given value(?: type)?: .*", "", text)
     text = re.sub(r"<class '([^']+)'>|typing\.(Literal)", r"\1\2", text)
     return re.sub(r'Parser key "([^"]+)":', r"\1:", text)

@@ -46,7 +46,7 @@ from leo_lightning.runs.folder import (
     tested_steps,
     written,
 )
-from leo_lightning.runs.loggers.choice import run_loggers
+from leo_lightning.runs.loggers.choice import beginning, run_loggers
 from leo_lightning.runs.loggers.wandb_run import FALLBACK, WandbRun
 from leo_lightning.runs.recorded_config import differences, fields_of
 from leo_lightning.runs.trainer_parts import Measure, check_flags, listed, run_callbacks
@@ -94,11 +94,12 @@ class Run:
             raise
         except Exception as error:  # whatever a class that was chosen makes of its arguments
             reason = printable(parser.one_line(str(error)))
-            raise InputError(f"cannot build model and data from these settings: {reason}") from None
+            raise InputError(f"cannot be built from these settings: {reason}") from None
         self.data, self.model = self.objects.data, self.objects.model
         self.wandb_lines: list[str] = []
         self.trained = False
         self._made: list[Path] = []
+        self.logger_notes: list[str] = []
         self._lock = ExitStack()
 
     def _resumed(self) -> Path | None:
@@ -148,8 +149,11 @@ class Run:
             flags.enable_progress_bar is not False,
         )
         judged_by = (measure.score, measure.mode)
+        loggers, self.logger_notes = run_loggers(
+            flags.logger, self.options, self.folder, fitting, resumed_at, judged_by
+        )
         settings: dict[str, Any] = flags.as_dict() | {
-            "logger": run_loggers(flags.logger, self.options, self.folder, fitting, resumed_at, judged_by),
+            "logger": loggers,
             "callbacks": [*listed(flags.callbacks), *callbacks, *every],
             "plugins": listed(flags.plugins),
             "default_root_dir": str(self.folder),
@@ -247,7 +251,7 @@ class Run:
                 notes = [*notes, "validation has changed: best.ckpt starts anew, whatever its score before"]
         elif self.command.config.resume:
             lines.append("resumed nothing: no run of this name has a checkpoint, so this is a new one")
-        self.say("\n".join([*lines, *(f"note    {note}" for note in notes)]))
+        self.say("\n".join([*lines, *(f"note    {note}" for note in [*notes, *self.logger_notes])]))
 
     @rank_zero_only
     def say(self, text: str) -> None:
@@ -295,7 +299,8 @@ class Run:
             self.wandb_lines += run.start(self.command.verb, tags, changed)
         for logger in self.trainer.loggers:
             more = {"provenance": provenance, "commit": git_commit()} if logger in self._wandb() else {}
-            logger.log_hyperparams(config | more)
+            with beginning(logger):
+                logger.log_hyperparams(config | more)
 
     def _wandb(self) -> list[WandbRun]:
         return [logger for logger in self.trainer.loggers if isinstance(logger, WandbRun)]

@@ -28,6 +28,13 @@ def test_changes_of_a_method_win(tmp_path: Path):
     assert read_plan(path).methods[0].changes["model.learning_rate"] == 2.0
 
 
+def test_a_method_by_its_short_name(tmp_path: Path):
+    """Catches a plan that needs the path of a class."""
+    changes = {"model.learner": "ANIL", "model.learner.steps": 3}
+    plan = read_plan(write_plan(tmp_path, methods={"a": {"config": QUICKSTART, "set": changes}}))
+    assert enter(plan.methods[0], plan, "").config["model"]["learner"]["class_path"].endswith(".anil.ANIL")
+
+
 def test_points_are_unique(tmp_path: Path):
     """Catches a point of both panels that is evaluated twice, and numbers given twice."""
     plan = read_plan(write_plan(tmp_path, shots=[5, 1, 1], ways=[2, 5]))

@@ -1,0 +1,48 @@
+"""`methods`: list the few-shot methods."""
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from leo_lightning.common.arguments import ArgumentParser
+from leo_lightning.learners.catalogue import Method, methods
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PREDICTS = {"classes": "classes", "values": "functions", None: "classes or functions"}
+END = """\
+python train.py --config FILE                    trains and tests one as its file says
+python train.py --model.learner NAME             the same for classes, with its defaults
+python train.py fit --model.learner.help NAME    lists its fields"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the methods, each with its configurations."""
+    ArgumentParser(
+        prog="python -m leo_lightning methods",
+        description="List the methods that --model.learner takes, with their configurations.",
+    ).parse_args(arguments)
+    configs = _configs()
+    for kind, group in groupby(sorted(methods(), key=_kind), _kind):
+        print(f"{kind}:")
+        for method in group:
+            print(f"  {method.name:21} {method.summary}")
+            print(*(f"  {'':21} {path}\n" for path in configs.get(method.name, ())), sep="", end="")
+        print()
+    print(END)
+
+
+def _kind(method: Method) -> str:
+    return f"{'Trained' if method.trained else 'Without training'}, for {PREDICTS[method.predicts]}"
+
+
+def _configs() -> dict[str, list[str]]:
+    """Configurations by method: those in configs/methods, else the first one that names it."""
+    found: dict[str, list[str]] = {}
+    own = sorted(CONFIGS.glob("methods/*.yaml"))
+    for path in [*own, CONFIGS / "quickstart.yaml", *sorted(CONFIGS.glob("*.yaml"))]:
+        text = path.read_text(encoding="utf-8")
+        named = re.search(r"^  learner:\n +class_path: \S+\.(\w+)$", text, re.MULTILINE)
+        if named and (path in own or named[1] not in found):
+            found.setdefault(named[1], []).append(str(path.relative_to(CONFIGS.parent)))
+    return found
