@@ -1,11 +1,16 @@
 """`python -m leo_lightning VERB`: find the verb and run it. `python train.py VERB` is the same program."""
 
+import atexit
 import io
+import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from typing import NoReturn
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
@@ -50,6 +55,33 @@ LIGHTNING = ("train", "pretrain.command")
 """Modules that import Lightning at once and read the verb themselves."""
 LARGE = ("features", "images", "pretrain")
 """Verbs that run large networks, which use all cores."""
+
+
+def program() -> NoReturn:
+    """Run `main` as this process, and end the process."""
+    try:
+        code = main()
+    except SystemExit as end:  # after --help
+        if isinstance(end.code, str):
+            raise
+        code = end.code or 0
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process as Python does, except that torch's modules are not cleared, which takes a second.
+
+    Whoever runs the program within Python, such as a profiler or a debugger, gets an ordinary SystemExit.
+    """
+    callers = {frame.f_globals["__name__"] for frame, _ in traceback.walk_stack(sys._getframe())}
+    if sys.flags.inspect or not callers <= {__name__, "__main__", "runpy"}:
+        sys.exit(code)
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            stream.flush()
+    os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,4 +197,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -185,6 +184,8 @@ def _become(
     folder: str,
 ) -> NoReturn:
     """Turn a fork of the server into the process that was asked for."""
+    from leo_lightning.__main__ import leave
+
     os.setsid()
     for number, path in enumerate(streams):
         opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -205,12 +206,7 @@ def _become(
     except BaseException:
         traceback.print_exc()
         code = 1
-    # End as Python does, but clear no modules: in a fork that copies the whole memory, which takes seconds.
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code or 0)
+    leave(code or 0)
 
 
 if __name__ == "__main__":

@@ -477,4 +477,4 @@ def test_command_line_says_the_same(
             assert "x.ckpt" in said.err or "the checkpoint" in said.err
     (tmp_path / "x.yaml").write_bytes(b"data:\n  way: " + b"[" * 10**5)
     assert main(["fit", "--config=x.yaml"]) == 2
-    assert "nested too deeply" in capsys.readouterr().err
+    assert "nest" in capsys.readouterr().err  # in our words, or in those of a newer libyaml

@@ -1,6 +1,7 @@
 """Loaders whose batches are functions of their number, so that a run can continue anywhere."""
 
 import signal
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from leo_lightning.common.errors import InputError
 
+START = "fork" if sys.platform == "linux" else "spawn"
+"""How workers are started. Those of a fork server, Python 3.14's default, outlive a killed main process."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -104,7 +107,11 @@ class StreamLoader:
         generator = torch.Generator()
         try:
             loader = DataLoader(
-                self.stream, batch_size=None, num_workers=self.num_workers, generator=generator
+                self.stream,
+                batch_size=None,
+                num_workers=self.num_workers,
+                generator=generator,
+                multiprocessing_context=START,
             )
             # a signal to the whole process group is for this process, which ends its workers itself
             before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)

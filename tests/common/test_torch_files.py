@@ -40,10 +40,11 @@ def test_plain_content_is_read(legacy: bool, tmp_path: Path):
     assert list(loaded["model"]) == list(content["model"])
 
 
+PATH, FLOAT = pathlib.PosixPath("x"), np.float64(1.5)
 FOREIGN = {
     "argparse.Namespace": argparse.Namespace(lr=1),
-    "numpy.core.multiarray.scalar": np.float64(1.5),
-    "pathlib.PosixPath": pathlib.PosixPath("x"),
+    f"{FLOAT.__reduce__()[0].__module__}.scalar": FLOAT,  # its module is another in NumPy 2
+    f"{type(PATH).__module__}.PosixPath": PATH,  # … and in Python 3.13
     "posixpath.join": os.path.join,
     "torch.nn.modules.linear.Linear": nn.Linear(1, 1),
 }

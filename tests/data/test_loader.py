@@ -1,13 +1,17 @@
 """The loader of tasks: the same tasks for any number of workers and processes, and wherever it starts."""
 
+import multiprocessing
+import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 
 from leo_lightning.data.episode import EpisodeRows
 from leo_lightning.data.loader import EpisodeStream, StreamLoader
+from tests.child import start
 
 # Two workers more than a machine has cores are slow, and no mistake.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -116,3 +120,38 @@ def test_loader_leaves_the_global_generator_alone(num_workers: int):
     state = torch.get_rng_state()
     assert len(list(StreamLoader(EpisodeStream(rows_of, 2, tasks=4), num_workers))) == 2
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def two_workers(arguments: list[str]) -> None:
+    """Start workers as Python 3.14 would; say so, and wait."""
+    multiprocessing.set_start_method("forkserver", force=True)
+    batches = iter(StreamLoader(EpisodeStream(rows_of, 2, length=3), num_workers=2))
+    next(batches)
+    print("started", flush=True)
+    time.sleep(60)
+
+
+def in_session(leader: int) -> list[str]:
+    """The processes of a session, without those that have ended."""
+    states = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            states.append(path.read_text().rpartition(")")[2].split())
+        except OSError:  # it has just ended
+            continue
+    return [state[0] for state in states if int(state[3]) == leader and state[0] != "Z"]
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_process():
+    """Catches the start method of Python 3.14, with which workers stay for ever, each with its memory."""
+    child = start(target="tests.data.test_loader:two_workers")
+    while "started" not in child.output()[0]:
+        assert child.poll() is None, child.output()
+        time.sleep(0.05)
+    assert len(in_session(child.pid)) >= 3
+    child.kill()
+    deadline = time.monotonic() + 30  # a worker looks every 5 s
+    while in_session(child.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

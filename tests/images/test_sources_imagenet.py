@@ -94,7 +94,7 @@ BAD_MINI = {
     ),
     "a class": (
         pickle.dumps({"image_data": Path("x"), "class_dict": {}}, 4),
-        r"refused to load a pickle that calls 'pathlib\.\w+'",
+        r"refused to load a pickle that calls 'pathlib\.[\w.]+'",
     ),
     "nothing": (b"", "is cut short, damaged or not a pickle"),
     "half": (mini_with()[:-60_000], "is cut short, damaged or not a pickle"),

@@ -73,7 +73,8 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
     flags = {"--data.root": arguments.root, "--data.shot": arguments.shot}
     flags = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
     start = time.monotonic()
-    with sigterm_interrupts(), open_search(sweep, out, flags, arguments.seed, arguments.steps) as search:
+    with sigterm_interrupts():
+        search = open_search(sweep, out, flags, arguments.seed, arguments.steps)
         done, end = len(search.trials()), sweep.early_end
         early = f"; worse ones end early, from validation {end.min_iter} on" if end else ""
         say(f"trials  {arguments.trials}, each {report.budget(search)}; {sweep.method}{early}")

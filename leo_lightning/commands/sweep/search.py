@@ -25,6 +25,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from leo_lightning.commands.child_runs import failure, run_child
 from leo_lightning.commands.sweep.sweep_file import Sweep
@@ -105,19 +106,16 @@ class Search:
                 stop.set()  # after Ctrl-C, the pool waits for the end of its trials
 
     def _work(self, trials: int, ended: Callable[[FrozenTrial], None], stop: threading.Event) -> None:
-        try:
-            while not stop.is_set():
-                with self._next_trial(trials) as trial:
-                    if trial is None:
-                        return
-                    self._run(trial, stop)
-                    with file_lock(self.out / ".lock"):
-                        frozen = self.study.get_trials(deepcopy=False)[trial.number]
-                        if frozen.state.is_finished():
-                            self._drop_checkpoints()
-                            ended(frozen)
-        finally:
-            self.study._storage.remove_session()
+        while not stop.is_set():
+            with self._next_trial(trials) as trial:
+                if trial is None:
+                    return
+                self._run(trial, stop)
+                with file_lock(self.out / ".lock"):
+                    frozen = self.study.get_trials(deepcopy=False)[trial.number]
+                    if frozen.state.is_finished():
+                        self._drop_checkpoints()
+                        ended(frozen)
 
     @contextmanager
     def _next_trial(self, trials: int) -> Iterator[Trial | None]:
@@ -212,10 +210,7 @@ class Search:
                     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-@contextmanager
-def open_search(
-    sweep: Sweep, out: Path, flags: list[str], seed: int, steps: int | None = None
-) -> Iterator[Search]:
+def open_search(sweep: Sweep, out: Path, flags: list[str], seed: int, steps: int | None = None) -> Search:
     """Open the search in a folder, or begin it: its first trial has the base configuration's values.
 
     The flags are for all trials; `steps` replaces the length of a trial in the sweep file.
@@ -240,26 +235,25 @@ def open_search(
     out.mkdir(parents=True, exist_ok=True)
     path = out / "study.db"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with ExitStack() as stack:
-        with file_lock(out / ".lock"):
-            try:
-                storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-                stack.callback(storage.engine.dispose)
-                stack.callback(storage.remove_session)
-                study = optuna.create_study(
-                    storage=storage, pruner=pruner, study_name="sweep", direction=sweep.goal,
-                    load_if_exists=True,
-                )  # fmt: skip
-            except (SQLAlchemyError, RuntimeError) as error:
-                raise InputError(f"{path}: is not a study ({one_line(error)}); change --out") from None
-            if study.user_attrs.get("settings", settings) != settings:
-                raise InputError(
-                    f"{out}: holds a search with other parameters, flags or base configuration; change --out"
-                )
-            if not study.get_trials(deepcopy=False):
-                study.set_user_attr("settings", settings)
-                study.enqueue_trial(first)
-        yield Search(sweep, out, study, flags, base, first, seed)
+    with file_lock(out / ".lock"):
+        try:
+            # without a pool no connection outlives its transaction, even if the storage cannot be opened
+            engine = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
+            storage = RDBStorage(f"sqlite:///{path}", engine_kwargs=engine)
+            study = optuna.create_study(
+                storage=storage, pruner=pruner, study_name="sweep", direction=sweep.goal,
+                load_if_exists=True,
+            )  # fmt: skip
+        except (SQLAlchemyError, RuntimeError) as error:
+            raise InputError(f"{path}: is not a study ({one_line(error)}); change --out") from None
+        if study.user_attrs.get("settings", settings) != settings:
+            raise InputError(
+                f"{out}: holds a search with other parameters, flags or base configuration; change --out"
+            )
+        if not study.get_trials(deepcopy=False):
+            study.set_user_attr("settings", settings)
+            study.enqueue_trial(first)
+    return Search(sweep, out, study, flags, base, first, seed)
 
 
 def resolve(words: list[str]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with whole_file(Path(path)) as part:
-            part.write_bytes(buffer.getbuffer())
+            part.write_bytes(buffer.getvalue())
 
 
 class LastCheckpoint(Checkpoint):

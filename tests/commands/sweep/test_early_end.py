@@ -62,9 +62,9 @@ def pretended_search(
 ) -> list[FrozenTrial]:
     """The trials of `grid`."""
     monkeypatch.setattr(search, "run_child", run)
-    with open_search(read_sweep(grid(folder)), folder / "out", [], 0) as opened:
-        opened.run(5, lambda trial: None, jobs)
-        return opened.trials()
+    opened = open_search(read_sweep(grid(folder)), folder / "out", [], 0)
+    opened.run(5, lambda trial: None, jobs)
+    return opened.trials()
 
 
 def test_worse_trials_end_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -157,10 +157,10 @@ def test_a_schedule_ends_with_the_trial(end: int, expected: int, tmp_path: Path)
         metric={"name": "val/mse", "goal": "minimize"},
         command=[*COMMAND[:4], *base, f"--model.lr_scheduler.init_args.T_max={end}", "${args}"],
     )
-    with open_search(read_sweep(path), tmp_path / "out", [], 0, steps=30) as opened:
-        assert opened.base["trainer"]["max_steps"] == 30
-        assert opened.data["steps_per_epoch"] == 3
-        assert opened.base["model"]["lr_scheduler"]["init_args"]["T_max"] == expected
+    opened = open_search(read_sweep(path), tmp_path / "out", [], 0, steps=30)
+    assert opened.base["trainer"]["max_steps"] == 30
+    assert opened.data["steps_per_epoch"] == 3
+    assert opened.base["model"]["lr_scheduler"]["init_args"]["T_max"] == expected
 
 
 def test_the_best_is_tested_against_the_base(
