@@ -1,6 +1,6 @@
 """Train, evaluate and use few-shot learners: `python train.py --help`."""
 
-from leo_lightning.__main__ import program
+from leo_lightning.__main__ import start
 
 if __name__ == "__main__":
-    program()
+    start()

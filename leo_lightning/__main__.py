@@ -12,8 +12,6 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
-from lightning_utilities.core.rank_zero import rank_zero_only
-
 from leo_lightning.common.breakdowns import breakdown
 from leo_lightning.common.closed_pipe import drop_unread_output
 from leo_lightning.common.errors import (
@@ -57,7 +55,7 @@ LARGE = ("features", "images", "pretrain")
 """Verbs that run large networks, which use all cores."""
 
 
-def program() -> NoReturn:
+def start() -> NoReturn:
     """Run `main` as this process, and end the process."""
     try:
         code = main()
@@ -172,6 +170,9 @@ def _from_lightning(error: Exception) -> bool:
 
 
 def _rank() -> int:
+    # imported late, since `--help` has no use for it
+    from lightning_utilities.core.rank_zero import rank_zero_only
+
     return getattr(rank_zero_only, "rank", 0)
 
 
@@ -197,4 +198,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    program()
+    start()

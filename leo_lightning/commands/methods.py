@@ -6,20 +6,21 @@ from itertools import groupby
 from pathlib import Path
 
 from leo_lightning.common.arguments import ArgumentParser
+from leo_lightning.common.program import called
+from leo_lightning.common.shipped import CONFIGS
 from leo_lightning.learners.catalogue import Method, methods
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PREDICTS = {"classes": "classes", "values": "functions", None: "classes or functions"}
 END = """\
-python train.py --config FILE                    trains and tests one as its file says
-python train.py --model.learner NAME             the same for classes, with its defaults
-python train.py fit --model.learner.help NAME    lists its fields"""
+{0} --config FILE                    trains and tests one as its file says
+{0} --model.learner NAME             the same for classes, with its defaults
+{0} fit --model.learner.help NAME    lists its fields"""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the methods, each with its configurations."""
     ArgumentParser(
-        prog="python -m leo_lightning methods",
+        prog=f"{called()} methods",
         description="List the methods that --model.learner takes, with their configurations.",
     ).parse_args(arguments)
     configs = _configs()
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
             print(f"  {method.name:21} {method.summary}")
             print(*(f"  {'':21} {path}\n" for path in configs.get(method.name, ())), sep="", end="")
         print()
-    print(END)
+    print(END.format(called()))
 
 
 def _kind(method: Method) -> str:
@@ -44,5 +45,5 @@ def _configs() -> dict[str, list[str]]:
         text = path.read_text(encoding="utf-8")
         named = re.search(r"^  learner:\n +class_path: \S+\.(\w+)$", text, re.MULTILINE)
         if named and (path in own or named[1] not in found):
-            found.setdefault(named[1], []).append(str(path.relative_to(CONFIGS.parent)))
+            found.setdefault(named[1], []).append(str(Path("configs", path.relative_to(CONFIGS))))
     return found

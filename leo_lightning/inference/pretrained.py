@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-import leo_lightning
 from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.common.files import whole_file
+from leo_lightning.common.version import __version__
 from leo_lightning.data.feature_record import RECORD
 from leo_lightning.inference.model_card import model_card
 from leo_lightning.learners.learner import class_path
@@ -105,7 +105,7 @@ def save_pretrained(trained: "TrainedModel", folder: Path, place: str = "OWNER/N
     learner = {"class_path": class_path(trained.learner), "init_args": trained.learner.init_args()}
     config = {
         "library": LIBRARY,
-        "library_version": leo_lightning.__version__,
+        "library_version": __version__,
         "format_version": FORMAT_VERSION,
         "learner": learner,
         "features": record,
