@@ -60,6 +60,11 @@ def _parser() -> ArgumentParser:
         "--backbone", default="unknown", help="network that made the features, for the record"
     )
     command.add_argument("--overwrite", action="store_true", help="replace the feature files in DST")
+    command.add_argument(
+        "--separate-labels",
+        action="store_true",
+        help="equal labels in two splits are different classes, as where each split counts from 0",
+    )
 
     command = commands.add_parser(
         "info", help="show the content of a folder of feature files, or of one file"
@@ -101,6 +106,7 @@ def _import(arguments: argparse.Namespace) -> None:
             crop=arguments.crop,
             backbone=arguments.backbone,
             overwrite=arguments.overwrite,
+            separate_labels=arguments.separate_labels,
             report=lambda remark: _print_line(console, f"note: {remark}"),
         )
     _print_written(console, banks)
@@ -135,7 +141,7 @@ def _download(arguments: argparse.Namespace) -> None:
         with suppress(OSError):  # not empty
             dst.rmdir()
         raise
-    arguments.src, arguments.overwrite = archive, False
+    arguments.src, arguments.overwrite, arguments.separate_labels = archive, False, False
     arguments.backbone = _AUTHORS_BACKBONE if arguments.url == AUTHORS_URL else "unknown"
     _import(arguments)
     if not arguments.keep_archive:

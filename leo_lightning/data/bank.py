@@ -107,6 +107,35 @@ class FeatureBank:
                 "that made them"
             )
 
+    def check_tasks(self, way: int, shot: int, query: int | None, flag: str) -> None:
+        """Raise an InputError unless tasks of this size can be drawn.
+
+        Args:
+            way: N.
+            shot: K.
+            query: Q; None for all remaining images.
+            flag: the setting of Q, for the message.
+        """
+        if self.num_classes < way:
+            raise InputError(
+                f"{self.source}: {self.num_classes} classes are too few for {way}-way tasks; lower --data.way"
+            )
+        smallest = int(self.counts.argmin())
+        images, needed = int(self.counts[smallest]), shot + (1 if query is None else query)
+        if images == 1:
+            alone = [name for name, count in zip(self.class_names, self.counts, strict=True) if count == 1]
+            raise InputError(
+                f"{self.source}: has only 1 image of class {listed(alone)}, and a task needs at least 2 (1 "
+                "support + 1 query); remove such classes, or merge them with others"
+            )
+        if images < needed:
+            queries = needed - shot
+            larger = [name for name, number in (("--data.shot", shot), (flag, queries)) if number > 1]
+            raise InputError(
+                f"{self.source}: class {self.class_names[smallest]} has {images} images, a task needs "
+                f"{needed} ({shot} support + {queries} query); lower {' or '.join(larger)}"
+            )
+
     def __len__(self) -> int:
         return len(self.embeddings)
 
@@ -193,6 +222,6 @@ def stored_rows(embeddings: Tensor | np.ndarray, source: str) -> Float[Tensor, "
         with np.errstate(over="ignore"):  # what overflows becomes infinite, which `check_finite` reports
             return torch.from_numpy(embeddings.astype(dtype, copy=False))
     if isinstance(embeddings, Tensor) and embeddings.dtype in (*_DTYPES, torch.float64):
-        rows = embeddings.detach()
+        rows = embeddings.detach().cpu()
         return rows.float() if rows.dtype == torch.float64 else rows
     raise InputError(f"{source}: embeddings are {embeddings.dtype}; they must be floating point numbers")

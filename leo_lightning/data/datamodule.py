@@ -1,4 +1,4 @@
-"""EpisodeDataModule: N-way K-shot episodes from a folder of feature files."""
+"""EpisodeDataModule: N-way K-shot episodes from a folder of feature files, or from arrays."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,18 +8,20 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError, check_least
-from leo_lightning.data.bank import FeatureBank, listed
+from leo_lightning.data.arrays import ROOT, Arrays, array_splits
+from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
-from leo_lightning.data.roots import OMNIGLOT, features_folder
+from leo_lightning.data.roots import OMNIGLOT, features_folder, open_splits
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
-from leo_lightning.data.splits import check_splits, load_split, load_splits, split_path, unchanged, union
-from leo_lightning.data.synthetic import synthesize
+from leo_lightning.data.splits import check_splits, load_split, union
+from leo_lightning.data.table import Table
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 
 
@@ -100,9 +102,42 @@ class EpisodeDataModule(TaskDataModule):
         self.renormalize = renormalize
         self.train_on_val = train_on_val
         self.in_memory = in_memory
-        self._tables: dict[tuple[str, Normalize], Tensor] = {}
+        self._tables: dict[tuple[str, Normalize], Table] = {}
         self._files: dict[str, RowFile] = {}
         self._record: FeatureRecord | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: Arrays | None = None,
+        val: Arrays | None = None,
+        test: Arrays | None = None,
+        separate_labels: bool = False,
+        **settings: Any,
+    ) -> "EpisodeDataModule":
+        """Take episodes from embeddings in memory, of which each split is a pair (x, y).
+
+        >>> x, y = torch.randn(60, 8), torch.arange(6).repeat_interleave(10)  # 6 classes of 10 images
+        >>> splits = {"train": (x, y), "val": (x + 1, y), "test": (x + 2, y)}
+        >>> data = EpisodeDataModule.from_arrays(**splits, separate_labels=True, way=5, shot=1, query=5)
+        >>> data.embedding_size
+        8
+
+        Args:
+            train: x (n, E), floating, kept as stored, except that float64 becomes float32; y (n,), the class
+                of every row: whole numbers or names.
+            val: the same, of other classes.
+            test: the same, of others again.
+            separate_labels: equal labels in two splits are different classes, as where each counts from 0.
+            settings: all arguments of the class except `root`.
+
+        Raises:
+            InputError: the arrays do not fit together, or two splits share a class.
+        """
+        data = cls(None, **settings)
+        data.hparams["root"] = ROOT
+        data._available = array_splits({"train": train, "val": val, "test": test}, separate_labels)
+        return data
 
     @property
     def embedding_size(self) -> int:
@@ -156,7 +191,8 @@ class EpisodeDataModule(TaskDataModule):
             raise InputError("data.train_on_val is true: the validation classes were trained on; use test")
         check_splits(self._available)
         for split in self.splits(stage):
-            self._check_size(split)
+            flag = "--data.test_query" if split == "test" else "--data.query"
+            self.bank(split).check_tasks(*self._sizes(split), flag)
             if self.in_memory and (split, self.normalize) not in self._tables:
                 self.bank(split).check_finite()
 
@@ -176,8 +212,14 @@ class EpisodeDataModule(TaskDataModule):
         Raises:
             InputError: the record is damaged, or `normalize` is another one, without `renormalize`.
         """
-        self._record = record = FeatureRecord.of({RECORD: state_dict}, self.embedding_size)
+        before, record = self._record, FeatureRecord.of({RECORD: state_dict}, self.embedding_size)
         assert record is not None
+        self._record = record
+        # without a Trainer at work it is a command, which says so itself
+        work = None if self.trainer is None else self.trainer.state.fn
+        if work is not None and (before is None or before.fingerprints != record.fingerprints):
+            for note in self.other_features(work.value):
+                rank_zero_warn(note)
         kind = record.normalization.kind
         if kind != self.normalize:
             if not self.renormalize:
@@ -290,64 +332,27 @@ class EpisodeDataModule(TaskDataModule):
         test_query = None if isinstance(self.test_query, str) else self.test_query
         return self.way, self.shot, self.query if split == "val" else test_query
 
-    def _check_size(self, split: str) -> None:
-        bank, (way, shot, query) = self.bank(split), self._sizes(split)
-        if bank.num_classes < way:
-            raise InputError(
-                f"{bank.source}: {bank.num_classes} classes are too few for {way}-way tasks; lower --data.way"
-            )
-        smallest = int(bank.counts.argmin())
-        images, needed = int(bank.counts[smallest]), shot + (1 if query is None else query)
-        if images == 1:
-            alone = [name for name, count in zip(bank.class_names, bank.counts, strict=True) if count == 1]
-            raise InputError(
-                f"{bank.source}: has only 1 image of class {listed(alone)}, and a task needs at least 2 (1 "
-                "support + 1 query); remove such classes, or merge them with others"
-            )
-        if images < needed:
-            queries, flag = needed - shot, "--data.test_query" if split == "test" else "--data.query"
-            larger = [name for name, number in (("--data.shot", shot), (flag, queries)) if number > 1]
-            raise InputError(
-                f"{bank.source}: class {bank.class_names[smallest]} has {images} images, a task needs "
-                f"{needed} ({shot} support + {queries} query); lower {' or '.join(larger)}"
-            )
-
     def stored(self, split: str) -> FeatureBank:
         """Return the features of a split as its file has them; `load_split` explains why one is missing."""
-        if self.root is not None and split not in self._available:
+        if split in self._available:
+            return self._available[split]
+        if self.root is not None:
             return load_split(self.root, split)
-        return self._available[split]
+        raise InputError(f"the arrays have no '{split}' split; give from_arrays {split}=(x, y), too")
 
     @cached_property
     def _available(self) -> dict[str, FeatureBank]:
         """The features of all splits, as in their files, which are opened once and together."""
-        if self.root is None:
-            return synthesize()
-        with unchanged(self.root):
-            banks = load_splits(self.root)
-            if not self.in_memory:
-                for split, bank in banks.items():
-                    self._files[split] = RowFile(split_path(self.root, split), bank.embeddings)
+        banks, self._files = open_splits(self.root, self.in_memory)
         return banks
 
     def _lookup(
         self, split: str, rows: Tensor | slice, device: torch.device, normalize: Normalization
     ) -> Float[Tensor, "n E"]:
-        """Return normalised embeddings, on the device: from its table, or from the disk."""
-        if not self.in_memory:
-            return normalize(self._read(split, rows)).to(device)
+        """Return normalised embeddings, on the device."""
         key = (split, normalize.kind)
-        table = self._tables.get(key)
-        if table is None:
-            table = normalize(self.bank(split).embeddings)
-        table = self._tables[key] = table.to(device)
-        return table[rows] if isinstance(rows, slice) else table.index_select(0, rows)
-
-    def _read(self, split: str, rows: Tensor | slice) -> Tensor:
-        """Return embeddings as they are on disk."""
-        embeddings = self.bank(split).embeddings
-        if isinstance(rows, slice):
-            return embeddings[rows]
-        if self.root is None or (split == "train" and self.train_on_val):  # these lie in memory
-            return embeddings[rows.cpu()]
-        return self._files[split].read(rows.cpu())
+        if key not in self._tables:
+            # the union of two files lies in memory
+            file = None if split == "train" and self.train_on_val else self._files.get(split)
+            self._tables[key] = Table(self.bank(split).embeddings, normalize, self.in_memory, file)
+        return self._tables[key].rows(rows, device)

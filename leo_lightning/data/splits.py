@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -19,6 +20,7 @@ SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test
 """Names of the splits in other people's files."""
 ARRAY_ENDINGS = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
 """Endings of files of arrays, after the name of a split."""
+DIFFERENT_NAMES = "give different classes different names"
 UNFINISHED = ".extract"
 """Folder of an extraction that is not finished, among the features."""
 
@@ -102,14 +104,25 @@ def check_splits(banks: Mapping[str, FeatureBank]) -> None:
                 f"{banks[split].source}: embeddings have {size} numbers, those of '{first}' have "
                 f"{sizes[first]}; use one backbone for all splits"
             )
-    check_disjoint({split: (bank.source, bank.class_names) for split, bank in banks.items()})
+    classes = {split: (bank.source, bank.class_names) for split, bank in banks.items()}
+    check_disjoint(
+        classes,
+        numbered="give different classes different numbers; if each split counts from 0, import with "
+        "--separate-labels (separate_labels=True in Python)",
+    )
 
 
-def check_disjoint(classes: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+def separated(bank: FeatureBank, split: str) -> FeatureBank:
+    """Return a bank whose class names begin with its split: other splits may have the same labels."""
+    return replace(bank, class_names=tuple(f"{split}/{name}" for name in bank.class_names))
+
+
+def check_disjoint(classes: Mapping[str, tuple[str, Sequence[str]]], numbered: str = DIFFERENT_NAMES) -> None:
     """Check that no class is in two splits: few-shot learning is tested on classes never seen in training.
 
     Args:
         classes: by split, its name in messages and the names of its classes.
+        numbered: the remedy where the names of all shared classes are numbers.
 
     Raises:
         InputError: names the classes and the two splits.
@@ -117,9 +130,10 @@ def check_disjoint(classes: Mapping[str, tuple[str, Sequence[str]]]) -> None:
     for (first, (_, names)), (second, (source, others)) in combinations(classes.items(), 2):
         if shared := sorted({*names} & {*others}):
             noun = "class" if len(shared) == 1 else "classes"
+            remedy = numbered if all(name.isdecimal() for name in shared) else DIFFERENT_NAMES
             raise InputError(
                 f"{source}: {noun} {listed(shared)} in both '{first}' and '{second}'; "
-                "splits may not share classes, so give different classes different names"
+                f"splits may not share classes, so {remedy}"
             )
 
 

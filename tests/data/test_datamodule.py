@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.data import datamodule, splits
+from leo_lightning.data import roots, splits
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
@@ -505,7 +505,7 @@ def test_features_on_disk_are_those_that_were_checked(root: Path, monkeypatch: p
         save_splits([(split, load_bank(split_path(root, split))) for split in SPLITS], root, overwrite=True)
         return RowFile(path, embeddings)
 
-    monkeypatch.setattr(datamodule, "RowFile", open_late)
+    monkeypatch.setattr(roots, "RowFile", open_late)
     with pytest.raises(InputError, match="features were replaced while they were read"):
         EpisodeDataModule(str(root), in_memory=False).setup("test")
 

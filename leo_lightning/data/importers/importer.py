@@ -10,7 +10,7 @@ from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.importers.arrays import folder_arrays
 from leo_lightning.data.importers.authors import UNKNOWN, authors_sets, choose_set, split_keys
 from leo_lightning.data.importers.sources import Source
-from leo_lightning.data.splits import SPLITS, check_vacant, present_splits, save_splits
+from leo_lightning.data.splits import SPLITS, check_vacant, present_splits, save_splits, separated
 
 IMPORTER = "leo-lightning importer 1"
 
@@ -27,6 +27,7 @@ def import_features(
     crop: str | None = None,
     backbone: str = UNKNOWN,
     overwrite: bool = False,
+    separate_labels: bool = False,
     report: Callable[[str], None] = print,
 ) -> dict[str, FeatureBank]:
     """Read features in any known format and write them as feature files: all splits, or nothing.
@@ -40,6 +41,7 @@ def import_features(
         crop: the crop to take from several; otherwise its name, for the record.
         backbone: network that made the features, for the record.
         overwrite: replace the feature files in `dst`.
+        separate_labels: equal labels in two splits are different classes, as where each counts from 0.
         report: called with each remark for the user.
 
     Returns:
@@ -58,7 +60,8 @@ def import_features(
     def banks() -> Iterator[tuple[str, FeatureBank]]:
         for split in present:
             record = {"dataset": dataset, "split": split, "crop": crop, "backbone": backbone}
-            yield split, _read(sources[split], record, report)
+            bank = _read(sources[split], record, report)
+            yield split, separated(bank, split) if separate_labels else bank
 
     return save_splits(banks(), dst, overwrite)
 

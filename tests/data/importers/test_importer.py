@@ -12,7 +12,7 @@ from leo_lightning.common.errors import InputError
 from leo_lightning.data import splits
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.importers.importer import import_features
-from leo_lightning.data.splits import load_split
+from leo_lightning.data.splits import SPLITS, load_split
 from tests.data.importers.bad_sources import BAD_SOURCES, bad_infinite
 from tests.data.importers.sources import (
     assert_imported,
@@ -40,6 +40,17 @@ def test_test_split_alone_is_imported(tmp_path: Path):
     assert remarks == [f"{tmp_path}: has no train and no val split; importing test only"]
     with pytest.raises(InputError, match=r"has no split 'train' \(splits there: test\)"):
         load_split(tmp_path / "out", "train")
+
+
+def test_labels_that_count_from_0_in_each_split(tmp_path: Path):
+    """Catches a refusal without the way out, and classes that still share their names."""
+    for split in SPLITS:
+        np.savez(tmp_path / f"{split}.npz", X=np.random.default_rng(0).normal(size=(4, 3)), y=[0, 0, 1, 1])
+    with pytest.raises(InputError, match=r"classes '0', '1' in both 'train' and 'val'.*--separate-labels"):
+        import_features(tmp_path, tmp_path / "out")
+    import_features(tmp_path, tmp_path / "out", separate_labels=True)
+    for split in SPLITS:
+        assert load_split(tmp_path / "out", split).class_names == (f"{split}/0", f"{split}/1")
 
 
 def test_ready_features_are_recognised(tmp_path: Path):
