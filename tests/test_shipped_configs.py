@@ -30,6 +30,7 @@ def test_a_configuration_builds_its_method(path: Path):
     module, _, name = learner["class_path"].rpartition(".")
     built = getattr(importlib.import_module(module), name)(**learner.get("init_args", {}))
     assert isinstance(built, Learner)
+    built.take_size(8)
     assert built.trained == bool(list(built.parameters()))
     assert built.init_args().items() >= learner.get("init_args", {}).items()
     assert config["run"]["name"] == path.stem

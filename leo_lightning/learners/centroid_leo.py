@@ -28,7 +28,7 @@ class CentroidLEO(LEO):
 
     def __init__(
         self,
-        embedding_size: int = 640,
+        embedding_size: int | None = None,
         num_latents: int = 64,
         latent_steps: int = 5,
         finetuning_steps: int = 5,
@@ -45,16 +45,20 @@ class CentroidLEO(LEO):
         centroid_map: bool = False,
         test_samples: int = 0,
     ) -> None:
+        check_positive({"centroid_scale": centroid_scale})
+        self.centroid_scale = centroid_scale
+        self.centroid_map = centroid_map
         super().__init__(
             embedding_size, num_latents, latent_steps, finetuning_steps, latent_lr, finetuning_lr, dropout,
             kl_weight, encoder_penalty_weight, l2_penalty_weight, orthogonality_penalty_weight,
             random_prior, deterministic, test_samples,
         )  # fmt: skip
-        check_positive({"centroid_scale": centroid_scale})
-        self.centroid_scale = centroid_scale
-        self.centroid_map = centroid_map
-        self.log_scale = nn.Parameter(torch.full((embedding_size,), math.log(centroid_scale)))
-        self.map = nn.Parameter(torch.eye(embedding_size)) if centroid_map else None
+
+    def make_weights(self, E: int) -> None:
+        """Make the weights of LEO and of the centroid head."""
+        super().make_weights(E)
+        self.log_scale = nn.Parameter(torch.full((E,), math.log(self.centroid_scale)))
+        self.map = nn.Parameter(torch.eye(E)) if self.centroid_map else None
 
     def centroid_head(self, support: Float[Tensor, "B N K E"], shots: Shots) -> LinearClassifier:
         """-½ ‖A √s (x - c)‖², less what is equal for all classes: linear in x."""

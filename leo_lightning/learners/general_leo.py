@@ -30,7 +30,7 @@ class GeneralLEO(Learner):
     """Latent Embedding Optimization (Algorithm 1) of the parameters of a base learner.
 
     Args:
-        embedding_size: E, numbers that an example has; taken from the data.
+        embedding_size: E, numbers that an example has; null: taken from the data.
         base: the network that is generated for a task, and its loss.
         num_latents: H, size of a latent code z; the relation net has hidden layers of 2H.
         encoder_sizes: sizes of the encoder's hidden layers; none: a linear encoder.
@@ -56,7 +56,8 @@ class GeneralLEO(Learner):
 
     def __init__(
         self,
-        embedding_size: int,
+        embedding_size: int | None = None,
+        *,
         base: BaseLearner,
         num_latents: int = 16,
         encoder_sizes: Sequence[int] = (16, 16),
@@ -81,7 +82,7 @@ class GeneralLEO(Learner):
         check_least(0, {"latent_steps": latent_steps, "finetuning_steps": finetuning_steps})
         check_least(0, {"latent_lr": latent_lr, "finetuning_lr": finetuning_lr, "code_std": code_std})
         check_least(0, {"parameter_std": parameter_std, "predictive_samples": predictive_samples})
-        self.embedding_size = embedding_size
+        self.embedding_size = None
         self.base = base
         self.predicts = base.predicts
         self.num_latents = num_latents
@@ -99,17 +100,21 @@ class GeneralLEO(Learner):
         self.orthogonality_penalty_weight = orthogonality_penalty_weight
         self.gradient_clip = gradient_clip
         self.predictive_samples = predictive_samples
-        initial = base.initial(embedding_size)
-        self.encoder = Perceptron([embedding_size, *encoder_sizes, num_latents])
-        self.relation_net = RelationNet(num_latents)
-        self.decoder = Perceptron([num_latents, *decoder_sizes, 2 * len(initial)])
+        self.take_size(embedding_size)
+
+    def make_weights(self, E: int) -> None:
+        """Make the networks and the learned rates."""
+        H, initial = self.num_latents, self.base.initial(E)
+        self.encoder = Perceptron([E, *self.encoder_sizes, H])
+        self.relation_net = RelationNet(H)
+        self.decoder = Perceptron([H, *self.decoder_sizes, 2 * len(initial)])
         last = self.decoder.linears()[-1]
         with torch.no_grad():
             last.bias[: len(initial)] = initial
             last.weight[len(initial) :] = 0.0
         # a rate that no step uses would be a parameter without gradient, which DDP refuses
-        self.alpha = nn.Parameter(torch.ones(num_latents)) if latent_steps else None
-        self.eta = nn.Parameter(torch.ones(len(initial))) if finetuning_steps else None
+        self.alpha = nn.Parameter(torch.ones(H)) if self.latent_steps else None
+        self.eta = nn.Parameter(torch.ones(len(initial))) if self.finetuning_steps else None
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Noise:
         """Normal numbers of z and θ; none in evaluation."""

@@ -115,6 +115,8 @@ class Learner(nn.Module, ABC):
     """False for a method that torch.compile cannot trace."""
     dropout: float = 0.0
     """Dropout rate of embeddings in training."""
+    embedding_size: int | None
+    """E, None until `take_size`; not there if the learner takes embeddings of any size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,6 +124,35 @@ class Learner(nn.Module, ABC):
     def init_args(self) -> dict[str, Any]:
         """The arguments that build this learner, as plain types; a part's, with its class path."""
         return arguments_of(self)
+
+    def make_weights(self, E: int) -> None:
+        """Make the weights for embeddings of size E. `__init__` calls it through `take_size`."""
+
+    def take_size(self, size: int | None, like: Tensor | None = None) -> None:
+        """Make the weights for embeddings of a size, unless there are some; None leaves it to the data.
+
+        Args:
+            size: E.
+            like: a tensor of the precision, and on the device, that the weights are to have.
+
+        Raises:
+            InputError: the weights are for another size.
+        """
+        needed = getattr(self, "embedding_size", size)
+        if needed == size:
+            return
+        if needed is not None:
+            raise InputError(
+                f"{type(self).__name__} has embedding_size {needed}, and the embeddings have size {size}; "
+                "leave embedding_size out, or use embeddings of its size"
+            )
+        assert size is not None
+        with torch.inference_mode(False):  # they may be trained later
+            self.make_weights(size)
+            self.embedding_size = size
+            self.train(self.training)
+            if like is not None:
+                self.to(like)
 
     def check_compilable(self) -> None:
         """Raise an InputError that names what `compile` cannot compile."""
@@ -137,7 +168,11 @@ class Learner(nn.Module, ABC):
         """Adapt to the support of B tasks and answer their queries; N, K and Q may differ from call to call.
 
         A task's random numbers are a function of its seed alone. None: seeds from torch's own generator.
+
+        Raises:
+            InputError: the embeddings have another size than the weights, or not the shape of an `Episode`.
         """
+        self._see(episode.support, episode.query)
         return self.outcome(episode, self.draw_noise(episode, seeds))
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Any:
@@ -179,8 +214,10 @@ class Learner(nn.Module, ABC):
         Classes may have unequal numbers of images: `valid` is False for padding, which has no influence.
 
         Raises:
-            InputError: a class has no image, or their numbers differ and the method needs equal ones.
+            InputError: a class has no image, their numbers differ and the method needs equal ones, or the
+                support has another size than the weights, or another shape.
         """
+        self._see(support)
         images, shots = packed(support, valid)
         if shots is None:
             return self.stages(images)["final"]
@@ -190,3 +227,14 @@ class Learner(nn.Module, ABC):
                 "give every class the same number, or use LEO"
             )
         return self.stages(images, shots)["final"]
+
+    def _see(self, support: Tensor, query: Tensor | None = None) -> None:
+        """Check shapes, and make weights that are not there yet for the first embeddings."""
+        shape, other = support.shape, support.shape if query is None else query.shape
+        if len(shape) != 4 or len(other) != 4 or (shape[:2], shape[3]) != (other[:2], other[3]):
+            asked = "" if query is None else f", the query {tuple(other)}"
+            raise InputError(
+                f"the support has shape {tuple(shape)}{asked}; shapes must be (B, N, K, E) and (B, N, Q, E): "
+                "tasks, classes, images of each class, size of an embedding"
+            )
+        self.take_size(shape[3], support)

@@ -80,7 +80,7 @@ class LEO(Learner):
     torch.Size([4, 5, 15])
 
     Args:
-        embedding_size: E, size of an image's embedding; taken from the data.
+        embedding_size: E, size of an image's embedding; null: taken from the data.
         num_latents: H, size of the latent code z of a class.
         latent_steps: T, gradient steps on z.
         finetuning_steps: F, gradient steps on the classifier weights w after the latent ones.
@@ -102,7 +102,7 @@ class LEO(Learner):
 
     def __init__(
         self,
-        embedding_size: int = 640,
+        embedding_size: int | None = None,
         num_latents: int = 64,
         latent_steps: int = 5,
         finetuning_steps: int = 5,
@@ -129,7 +129,7 @@ class LEO(Learner):
             raise InputError(
                 "deterministic: nothing is drawn; leave it out, or random_prior and test_samples"
             )
-        self.embedding_size = embedding_size
+        self.embedding_size = None
         self.num_latents = num_latents
         self.latent_steps = latent_steps
         self.finetuning_steps = finetuning_steps
@@ -143,12 +143,17 @@ class LEO(Learner):
         self.random_prior = random_prior
         self.deterministic = deterministic
         self.test_samples = test_samples
-        self.encoder = None if random_prior else linear(embedding_size, num_latents)
-        self.relation_net = None if random_prior else RelationNet(num_latents)
-        self.decoder = linear(num_latents, 2 * embedding_size)
+        self.take_size(embedding_size)
+
+    def make_weights(self, E: int) -> None:
+        """Make the networks and the learned rates."""
+        H = self.num_latents
+        self.encoder = None if self.random_prior else linear(E, H)
+        self.relation_net = None if self.random_prior else RelationNet(H)
+        self.decoder = linear(H, 2 * E)
         # a rate that no step uses would be a parameter without gradient, which DDP refuses
-        self.alpha = nn.Parameter(torch.full((num_latents,), latent_lr)) if latent_steps else None
-        self.eta = nn.Parameter(torch.full((embedding_size,), finetuning_lr)) if finetuning_steps else None
+        self.alpha = nn.Parameter(torch.full((H,), self.latent_lr)) if self.latent_steps else None
+        self.eta = nn.Parameter(torch.full((E,), self.finetuning_lr)) if self.finetuning_steps else None
 
     def check_compilable(self) -> None:
         """Refuse samples: torch.compile does not support the generator that draws them."""
@@ -167,20 +172,20 @@ class LEO(Learner):
 
     def samples(self, support: Float[Tensor, "B N K E"], shots: Shots = None) -> Iterator[Noise]:
         """Noise of each sample of evaluation, a function of its number and of a task's largest class."""
-        (B, N, K, _), S = support.shape, self.test_samples
+        (B, N, K, E), S = support.shape, self.test_samples
         largest = torch.full((B,), K) if shots is None else shots.amax(1)
         sizes, size = largest.unique(return_inverse=True)
         drawn = []
         for copies in sizes.tolist():
-            noise = draw(support.new_empty(S, 0), range(S), self._normal_shapes(N, copies))
+            noise = draw(support.new_empty(S, 0), range(S), self._normal_shapes(N, copies, E))
             drawn.append([pad(x, (0, 0, 0, K - copies)) for x in noise.values()])
         latents, weights = (torch.stack(noises) for noises in zip(*drawn, strict=True))
         for sample in range(S):
             yield Noise(latents[size, sample], weights[size, sample].transpose(0, 1))
 
-    def _normal_shapes(self, N: int, copies: int) -> dict[str, tuple[int, ...]]:
+    def _normal_shapes(self, N: int, copies: int, E: int) -> dict[str, tuple[int, ...]]:
         """Shapes of a task's normal numbers: for z, and for w at each of the T + 1 decodes."""
-        T, H, E = self.latent_steps, self.num_latents, self.embedding_size
+        T, H = self.latent_steps, self.num_latents
         return {"latents": (N, copies, H), "weights": (T + 1, N, copies, E)}
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Noise:
@@ -188,7 +193,7 @@ class LEO(Learner):
         if not self.training:
             return NO_NOISE
         (_, N, K, E), Q = episode.support.shape, episode.query.shape[2]
-        normals = {} if self.deterministic else self._normal_shapes(N, K)
+        normals = {} if self.deterministic else self._normal_shapes(N, K, E)
         masks = {} if self.encoder is None else {"encoder_mask": (N, K, E)}
         steps = self.latent_steps + self.finetuning_steps
         masks |= {"support_masks": (steps, N, K, E), "query_mask": (N, Q, E)}

@@ -16,7 +16,7 @@ class MAML(AdaptedMLP):
 
     def __init__(
         self,
-        embedding_size: int = 640,
+        embedding_size: int | None = None,
         hidden_size: int = 64,
         inner_lr: float = 0.5,
         steps: int = 5,

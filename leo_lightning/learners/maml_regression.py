@@ -22,7 +22,7 @@ class MAMLRegression(Learner):
     """Model-agnostic meta-learning of a multilayer perceptron with one number as its output.
 
     Args:
-        embedding_size: E, size of a point, whose last number is to be predicted; taken from the data.
+        embedding_size: E, size of a point, whose last number is to be predicted; null: taken from the data.
         hidden_sizes: sizes of the hidden layers.
         inner_lr: initial value of α, step size of the inner loop.
         learn_rates: learn α, one for each parameter, as multiples of the initial value: Meta-SGD (Li et al.,
@@ -35,7 +35,7 @@ class MAMLRegression(Learner):
 
     def __init__(
         self,
-        embedding_size: int,
+        embedding_size: int | None = None,
         hidden_sizes: Sequence[int] = (40, 40),
         inner_lr: float = 0.002,
         learn_rates: bool = False,
@@ -46,15 +46,19 @@ class MAMLRegression(Learner):
         check_least(1, {"steps": steps})
         check_least(0, {"inner_lr": inner_lr})
         check_positive({"gradient_clip": gradient_clip})
-        self.embedding_size = embedding_size
+        self.embedding_size = None
         self.hidden_sizes = list(hidden_sizes)
         self.inner_lr = inner_lr
         self.learn_rates = learn_rates
         self.steps = steps
         self.gradient_clip = gradient_clip
-        self.base = MLPRegressor(embedding_size - 1, hidden_sizes)
-        self.theta = nn.Parameter(self.base.initial(embedding_size))
-        self.alpha = nn.Parameter(torch.ones_like(self.theta)) if learn_rates else None
+        self.take_size(embedding_size)
+
+    def make_weights(self, E: int) -> None:
+        """Make θ and its learned rates."""
+        self.base = MLPRegressor(E - 1, self.hidden_sizes)
+        self.theta = nn.Parameter(self.base.initial(E))
+        self.alpha = nn.Parameter(torch.ones_like(self.theta)) if self.learn_rates else None
 
     def stages(self, support: Float[Tensor, "B N K E"]) -> dict[str, Function]:
         """Networks before adaptation and after it."""

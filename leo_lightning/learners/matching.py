@@ -119,19 +119,23 @@ class MatchingNetworks(MetricLearner):
 
     def __init__(
         self,
-        embedding_size: int = 640,
+        embedding_size: int | None = None,
         size: int | None = None,
         hidden: int = 0,
         dropout: float = 0.0,
         temperature: float = 0.1,
         full_context: bool = False,
     ) -> None:
-        super().__init__(embedding_size, size, hidden, dropout)
         check_positive({"temperature": temperature})
         self.temperature = temperature
         self.full_context = full_context
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.context = FullContext(size or embedding_size) if full_context else None
+        super().__init__(embedding_size, size, hidden, dropout)
+
+    def make_weights(self, E: int) -> None:
+        """Make the embedding, the temperature and the context."""
+        super().make_weights(E)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(self.temperature)))
+        self.context = FullContext(self.size or E) if self.full_context else None
 
     def check_compilable(self) -> None:
         """Refuse full context: torch.compile does not support LSTMs."""

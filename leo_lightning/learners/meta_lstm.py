@@ -39,10 +39,15 @@ class MetaLSTM(AdaptedMLP):
         inner_lr: initial value of the input gate i, between 0 and 1.
     """
 
-    def make_parameters(self) -> None:
-        """Make the LSTMs and c₀."""
+    def check_rate(self) -> None:
+        """Refuse a value that a gate cannot have."""
+        super().check_rate()
         if not self.inner_lr < 1:
             raise InputError(f"inner_lr is {self.inner_lr}: it is a gate's value, and must be below 1")
+
+    def make_weights(self, E: int) -> None:
+        """Make the hidden layer, the LSTMs and c₀."""
+        super().make_weights(E)
         self.lstm = nn.LSTMCell(4, LSTM_SIZE)
         self.forget_gate = _gate(FORGET)
         self.input_gate = _gate(self.inner_lr)

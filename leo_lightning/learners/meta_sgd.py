@@ -24,8 +24,9 @@ class MetaSGD(AdaptedMLP):
 
     starts = ("inner_lr",)
 
-    def make_parameters(self) -> None:
-        """Make the step sizes."""
+    def make_weights(self, E: int) -> None:
+        """Make the hidden layer and the step sizes."""
+        super().make_weights(E)
         self.hidden_weight_rate = nn.Parameter(torch.full_like(self.hidden.weight, self.inner_lr))
         self.hidden_bias_rate = nn.Parameter(torch.full_like(self.hidden.bias, self.inner_lr))
         self.head_weight_rate = nn.Parameter(torch.full((self.hidden_size,), self.inner_lr))

@@ -34,19 +34,23 @@ class PrototypicalNetworks(MetricLearner):
 
     def __init__(
         self,
-        embedding_size: int = 640,
+        embedding_size: int | None = None,
         size: int | None = None,
         hidden: int = 0,
         dropout: float = 0.0,
         distance: Literal["euclidean", "cosine"] = "euclidean",
         temperature: float = 0.1,
     ) -> None:
-        super().__init__(embedding_size, size, hidden, dropout)
         check_choice("distance", distance, ("euclidean", "cosine"))
         check_positive({"temperature": temperature})
         self.distance = distance
         self.temperature = temperature
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        super().__init__(embedding_size, size, hidden, dropout)
+
+    def make_weights(self, E: int) -> None:
+        """Make the embedding and the temperature."""
+        super().make_weights(E)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(self.temperature)))
 
     def classifier(self, support: Float[Tensor, "B N K E"], shots: Shots) -> Classifier:
         """Distances to the mean embeddings, as a linear classifier.

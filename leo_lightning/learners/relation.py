@@ -74,19 +74,23 @@ class RelationNetworks(MetricLearner):
 
     def __init__(
         self,
-        embedding_size: int = 640,
+        embedding_size: int | None = None,
         size: int | None = None,
         hidden: int = 0,
         dropout: float = 0.0,
         relation_size: int = 128,
         loss: Literal["mse", "cross_entropy"] = "mse",
     ) -> None:
-        super().__init__(embedding_size, size, hidden, dropout)
         check_least(1, {"relation_size": relation_size})
         check_choice("loss", loss, ("mse", "cross_entropy"))
         self.relation_size = relation_size
         self.loss = loss
-        self.relation = RelationModule(size or embedding_size, relation_size)
+        super().__init__(embedding_size, size, hidden, dropout)
+
+    def make_weights(self, E: int) -> None:
+        """Make the embedding and the relation module."""
+        super().make_weights(E)
+        self.relation = RelationModule(self.size or E, self.relation_size)
 
     def classifier(self, support: Float[Tensor, "B N K E"], shots: Shots) -> Embedded:
         """Relations to the summed embeddings of each class."""

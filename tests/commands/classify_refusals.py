@@ -90,7 +90,7 @@ def recorded(**provenance: str) -> Callable[[World], object]:
 
 
 def general() -> GeneralLEO:
-    return GeneralLEO(2, MLPRegressor())
+    return GeneralLEO(2, base=MLPRegressor())
 
 
 NEW_CLASSES = {

@@ -181,7 +181,7 @@ def test_a_bad_folder_is_one_line(case: str, tmp_path: Path):
 
 def test_a_method_for_functions_is_refused(tmp_path: Path):
     """Catches a folder that nobody can use."""
-    path = save(tmp_path / "x.ckpt", GeneralLEO(2, MLPRegressor()))
+    path = save(tmp_path / "x.ckpt", GeneralLEO(2, base=MLPRegressor()))
     with pytest.raises(InputError, match="predicts values"):
         LEOClassifier(path).save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()

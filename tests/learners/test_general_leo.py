@@ -53,7 +53,7 @@ def test_with_a_linear_softmax_it_is_leo():
     }  # fmt: skip
     torch.manual_seed(0)
     leo = moved(LEO(6, dropout=0.0, deterministic=True, **common))
-    general = GeneralLEO(6, LinearSoftmax(), encoder_sizes=(), decoder_sizes=(), **common).double()
+    general = GeneralLEO(6, base=LinearSoftmax(), encoder_sizes=(), decoder_sizes=(), **common).double()
     names = {"encoder.weight": "encoder.layers.0.weight", "decoder.weight": "decoder.layers.0.weight"}
     # LEO has rates for the mean over K copies of a code, of which the general form has one
     K = 2

@@ -28,7 +28,7 @@ class AdaptedMLP(Learner):
     """A network of one hidden layer, adapted by gradient descent.
 
     Args:
-        embedding_size: E, size of an image's embedding; taken from the data.
+        embedding_size: E, size of an image's embedding; null: taken from the data.
         hidden_size: D, size of the hidden layer.
         inner_lr: α, step size of the inner loop.
         steps: inner steps; a hidden layer that adapts moves from the second on.
@@ -41,7 +41,7 @@ class AdaptedMLP(Learner):
 
     def __init__(
         self,
-        embedding_size: int = 640,
+        embedding_size: int | None = None,
         hidden_size: int = 64,
         inner_lr: float = 0.5,
         steps: int = 5,
@@ -50,17 +50,21 @@ class AdaptedMLP(Learner):
         super().__init__()
         check_dropout(dropout)
         check_least(1, {"hidden_size": hidden_size, "steps": steps})
-        check_positive({"inner_lr": inner_lr})
-        self.embedding_size = embedding_size
+        self.embedding_size = None
         self.hidden_size = hidden_size
         self.inner_lr = inner_lr
         self.steps = steps
         self.dropout = dropout
-        self.hidden = nn.Linear(embedding_size, hidden_size)
-        self.make_parameters()
+        self.check_rate()
+        self.take_size(embedding_size)
 
-    def make_parameters(self) -> None:
-        """Make what is learned beside the hidden layer."""
+    def check_rate(self) -> None:
+        """Refuse a step size that makes no sense."""
+        check_positive({"inner_lr": self.inner_lr})
+
+    def make_weights(self, E: int) -> None:
+        """Make the hidden layer."""
+        self.hidden = nn.Linear(E, self.hidden_size)
 
     def rates(self) -> Sequence[Rate]:
         """Step sizes of the hidden layer and of the head."""

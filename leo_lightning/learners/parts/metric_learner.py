@@ -67,7 +67,7 @@ class MetricLearner(Learner):
     There is no inner loop: adaptation is one pass through the embedding.
 
     Args:
-        embedding_size: E, size of an image's embedding; taken from the data.
+        embedding_size: E, size of an image's embedding; null: taken from the data.
         size: D, size of the learned embedding; null: E.
         hidden: width of the hidden layer beside the linear map of the embedding; 0: none.
         dropout: dropout rate of embeddings in training, of support and query alike.
@@ -75,16 +75,20 @@ class MetricLearner(Learner):
 
     unequal_shots = True
 
-    def __init__(self, embedding_size: int, size: int | None, hidden: int, dropout: float) -> None:
+    def __init__(self, embedding_size: int | None, size: int | None, hidden: int, dropout: float) -> None:
         super().__init__()
         check_dropout(dropout)
         check_least(1, {"size": size})
         check_least(0, {"hidden": hidden})
-        self.embedding_size = embedding_size
+        self.embedding_size = None
         self.size = size
         self.hidden = hidden
         self.dropout = dropout
-        self.embedding = Embedding(embedding_size, size, hidden)
+        self.take_size(embedding_size)
+
+    def make_weights(self, E: int) -> None:
+        """Make the embedding."""
+        self.embedding = Embedding(E, self.size, self.hidden)
 
     @abstractmethod
     def classifier(self, support: Float[Tensor, "B N K E"], shots: Shots) -> Classifier:

@@ -51,7 +51,7 @@ class ReferenceLEO(nn.Module):
 
     def __init__(
         self,
-        embedding_size: int = 640,
+        embedding_size: int,
         num_latents: int = 64,
         latent_steps: int = 5,
         finetuning_steps: int = 5,

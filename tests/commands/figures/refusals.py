@@ -83,7 +83,7 @@ FIGURES = {
         f"figures episode {OTHER}",
         "holds a GeneralLEO",
         lambda world: [
-            another(lambda: GeneralLEO(2, MLPRegressor()))(world),
+            another(lambda: GeneralLEO(2, base=MLPRegressor()))(world),
             (world.folder / "done" / "config.yaml").write_text(f"data: {{class_path: {FUNCTIONS}}}"),
         ],
     ),
@@ -96,7 +96,7 @@ FIGURES = {
         f"figures regression {OTHER} --tasks 2",
         "--tasks",
         lambda world: [
-            another(lambda: GeneralLEO(2, MLPRegressor(1, (3,))))(world),
+            another(lambda: GeneralLEO(2, base=MLPRegressor(1, (3,))))(world),
             (world.folder / "done" / "config.yaml").write_text(f"data: {{class_path: {FUNCTIONS}}}"),
         ],
     ),

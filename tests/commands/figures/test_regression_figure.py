@@ -28,8 +28,8 @@ def subject(learner: Any) -> Subject:
 
 def small() -> GeneralLEO:
     return GeneralLEO(
-        2, MLPRegressor(1, (3,)), 2, (3,), (3,), latent_steps=1, finetuning_steps=1, latent_lr=1e-3,
-        code_std=1.0,
+        2, base=MLPRegressor(1, (3,)), num_latents=2, encoder_sizes=(3,), decoder_sizes=(3,),
+        latent_steps=1, finetuning_steps=1, latent_lr=1e-3, code_std=1.0,
     )  # fmt: skip
 
 

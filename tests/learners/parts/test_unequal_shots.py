@@ -124,7 +124,7 @@ OTHERS: dict[str, Callable[[], Learner]] = {
 }
 METHODS = LEOS | SAMPLED | OTHERS
 REFUSED: dict[str, Callable[[], Learner]] = {
-    "GeneralLEO": lambda: GeneralLEO(6, LinearSoftmax()),
+    "GeneralLEO": lambda: GeneralLEO(6, base=LinearSoftmax()),
     "MAMLRegression": lambda: MAMLRegression(6),
     "GaussianProcess": GaussianProcess,
 }

@@ -78,7 +78,8 @@ def functions() -> FunctionDataModule:
 def general(base: Any = None) -> GeneralLEO:
     base = base or MLPRegressor(1, (3,))
     size = E if isinstance(base, LinearSoftmax) else 2
-    return settled(GeneralLEO(size, base, 2, (3,), (3,), latent_steps=2, finetuning_steps=1, latent_lr=1e-3))
+    sizes = {"num_latents": 2, "encoder_sizes": (3,), "decoder_sizes": (3,)}
+    return settled(GeneralLEO(size, base=base, latent_steps=2, finetuning_steps=1, latent_lr=1e-3, **sizes))
 
 
 def records(rows: list[list[Any]]) -> list[dict[str, Any]]:
