@@ -3,7 +3,7 @@
     from leo_lightning import EpisodeDataModule, LEOClassifier, MetaLearner
     from leo_lightning.learners import LEO
 
-    model = MetaLearner(LEO(embedding_size=288))
+    model = MetaLearner(LEO())
     pytorch_lightning.Trainer(max_steps=100).fit(model, EpisodeDataModule())
 
 Names are imported when they are first used.
@@ -35,3 +35,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the names that tab completion offers, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -33,6 +33,16 @@ settings.register_profile(
 )
 
 
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The number of threads in a process in which nobody has set it: the cores, as torch takes them."""
+    before, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    torch.set_num_threads(cores)
+    yield cores
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a tiny run that was trained and tested. Many tests read it, so none may change it."""

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.common.threads import one_thread
 from leo_lightning.data.bank import FeatureBank
 from leo_lightning.inference.adapted_classifier import SAMPLES, Answer
 from leo_lightning.inference.export import export
@@ -74,6 +75,7 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
 
         return push(self._trained(), name, private)
 
+    @one_thread()
     def fit(self, X: Any, y: Any) -> "LEOClassifier":
         """Learn classes, in place of earlier ones.
 
@@ -134,6 +136,7 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
             raise InputError("checkpoint is None: it must be the path of a best.ckpt or last.ckpt")
         return TrainedModel.load(Path(self.checkpoint))
 
+    @one_thread()
     def _answers(self, X: Any, disagreement: bool = False) -> list[Answer]:
         check_is_fitted(self)
         X = np.require(validate_data(self, X, reset=False, dtype=np.float32), requirements="W")

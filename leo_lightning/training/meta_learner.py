@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int64
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
@@ -17,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from leo_lightning.common.errors import DivergedError, InputError, check_least, check_positive
 from leo_lightning.data.episode import Episode
 from leo_lightning.data.hashes import fold_tasks
+from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.learners.learner import Learner, Outcome, class_path
 from leo_lightning.learners.parts.normal_mixture import Predictive, Regressor
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
@@ -24,6 +26,7 @@ from leo_lightning.training.checkpoint import check_fits, load_learner, read_che
 from leo_lightning.training.classification import Classification
 from leo_lightning.training.clipping import clip_, gradient_norm
 from leo_lightning.training.evaluation import Evaluation
+from leo_lightning.training.one_thread import OneThread
 from leo_lightning.training.regression import Regression
 from leo_lightning.training.task_scores import TaskScores
 
@@ -116,12 +119,31 @@ class MetaLearner(pl.LightningModule):
         self.test_scores: dict[str, TaskScores] = {}
 
     def setup(self, stage: str) -> None:
-        """Compile the learner if configured; a GPU then replays its kernels as one graph."""
+        """Give the learner the size of the data; compile it if configured, for a GPU as one graph.
+
+        Raises:
+            InputError: the learner has another embedding size than the data, or none in a forked process.
+        """
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(data, TaskDataModule):
+            new = getattr(self.learner, "embedding_size", 0) is None
+            if new and isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher):
+                raise InputError(
+                    "forked and spawned processes train a copy of the learner, which needs weights before; "
+                    "give it embedding_size=data.embedding_size"
+                )
+            self.learner.take_size(data.embedding_size)
+            self.hparams["learner"]["init_args"] = self.learner.init_args()
         if self.compile_learner:
             self.compile_learner = False  # once, also if a test follows the training
             on_gpu = self.trainer.strategy.root_device.type == "cuda"
             graphs = "reduce-overhead" if on_gpu else None
             self.learner.compile(fullgraph=True, dynamic=False, mode=graphs)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Use one thread on a CPU; a Trainer that trains and then tests has the callback already."""
+        callbacks = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        return [] if any(isinstance(callback, OneThread) for callback in callbacks) else [OneThread()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, as in the paper; with the fused kernel on a CPU (on a GPU it excludes clipping under AMP)."""

@@ -23,6 +23,8 @@ from torch.nn.functional import normalize
 from leo_lightning import LEOClassifier
 from leo_lightning.common.errors import InputError
 from leo_lightning.inference import adapted_classifier as adapted
+from leo_lightning.inference import trained_model
+from leo_lightning.inference.adapted_classifier import AdaptedClassifier
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.centroid_leo import CentroidLEO
 from leo_lightning.learners.learner import Learner
@@ -117,6 +119,22 @@ def test_it_can_be_cloned_pickled_and_set(checkpoint: Path):
     assert made.get_params() == {"checkpoint": path, "samples": 7}
     copy = clone(made).set_params(samples=3)
     assert (copy.checkpoint, copy.samples, made.samples) == (path, 3, 7)
+
+
+def test_it_uses_one_thread(checkpoint: Path, threads: int, monkeypatch: pytest.MonkeyPatch):
+    """Catches threads that wait for each other on a busy machine, and threads gone for good afterwards."""
+    seen = []
+
+    class Watched(AdaptedClassifier):
+        def _rows(self, embeddings: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.get_num_threads())
+            return super()._rows(embeddings)
+
+    monkeypatch.setattr(trained_model, "AdaptedClassifier", Watched)
+    x, y = blobs(4)
+    LEOClassifier(checkpoint).fit(x, y).predict(x)
+    assert seen == [1, 1]
+    assert torch.get_num_threads() == threads
 
 
 def test_what_is_fitted_needs_its_checkpoint_no_more(checkpoint: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from leo_lightning.common.errors import DivergedError
+from leo_lightning.common.errors import DivergedError, InputError
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.leo import LEO
 from leo_lightning.training.meta_learner import MetaLearner
@@ -123,3 +123,36 @@ def test_unhealthy_latents_are_reported(tmp_path: Path):
 
     with pytest.warns(UserWarning, match="dead_latents = 1.00; most latent dimensions carry nothing"):
         trainer(tmp_path, max_steps=4).fit(system(Dead), data())
+
+
+def test_a_learner_takes_its_size_from_the_data(tmp_path: Path):
+    """Catches a copy that is trained in its place, other weights, and a checkpoint that records no size."""
+    trained = []
+    for size in (128, None):
+        torch.manual_seed(0)
+        leo = LEO(size, num_latents=4)
+        model, run = MetaLearner(leo), trainer(tmp_path, max_steps=2)
+        run.fit(model, data())
+        trained.append(list(leo.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*trained, strict=True))
+    run.save_checkpoint(tmp_path / "x.ckpt", weights_only=False)
+    assert MetaLearner.load_from_checkpoint(tmp_path / "x.ckpt").learner.embedding_size == 128
+    run.test(MetaLearner(LEO(num_latents=4)), data(), ckpt_path=tmp_path / "x.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("work", ["fit", "validate", "test", "predict"])
+def test_data_of_another_size(work: str, tmp_path: Path):
+    """Catches torch's words about matrices."""
+    with pytest.raises(
+        InputError, match="LEO has embedding_size 64, and the embeddings have size 128; leave"
+    ):
+        getattr(trainer(tmp_path, max_steps=1), work)(MetaLearner(LEO(64)), data())
+
+
+def test_a_forked_process_does_not_make_the_weights(tmp_path: Path):
+    """Catches a learner that is as untrained after the training as before."""
+    model, run = MetaLearner(LEO()), trainer(tmp_path, devices=2, strategy="ddp_fork")
+    model.trainer = run
+    run._data_connector.attach_datamodule(model, data())
+    with pytest.raises(InputError, match=r"give it embedding_size=data\.embedding_size"):
+        model.setup("fit")
