@@ -10,6 +10,7 @@ import yaml
 from leo_lightning.commands.compare.entrants import enter
 from leo_lightning.commands.compare.plan import read_plan
 from leo_lightning.commands.sweep.sweep_file import read_sweep
+from leo_lightning.data.roots import OMNIGLOT
 from leo_lightning.learners.centroid_leo import CentroidLEO
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
@@ -123,8 +124,8 @@ def test_a_method_runs_out_of_the_box(path: Path, tmp_path: Path):
     """Catches a configuration that needs features of its own, or settings that the default data refuse."""
     if path.stem in LEARN2LEARN:
         pytest.importorskip("learn2learn")
-    sizes = [word for word in TINY if not word.startswith("--model.learner.")]
+    sizes = [word for word in TINY if not word.startswith(("--model.learner.", "--data.root"))]
     assert main(["fit_test", f"--config={path}", *sizes, f"--run.root={tmp_path}"]) == 0
     (folder,) = folders(tmp_path, path.stem)
-    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]["root"] is None
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]["root"] == OMNIGLOT
     assert results(folder)["tasks"] == 40

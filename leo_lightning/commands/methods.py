@@ -41,7 +41,8 @@ def _configs() -> dict[str, list[str]]:
     """Configurations by method: those in configs/methods, else the first one that names it."""
     found: dict[str, list[str]] = {}
     own = sorted(CONFIGS.glob("methods/*.yaml"))
-    for path in [*own, CONFIGS / "quickstart.yaml", *sorted(CONFIGS.glob("*.yaml"))]:
+    first = [CONFIGS / "quickstart.yaml", CONFIGS / "synthetic.yaml"]
+    for path in [*own, *first, *sorted(CONFIGS.glob("*.yaml"))]:
         text = path.read_text(encoding="utf-8")
         named = re.search(r"^  learner:\n +class_path: \S+\.(\w+)$", text, re.MULTILINE)
         if named and (path in own or named[1] not in found):

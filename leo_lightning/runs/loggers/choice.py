@@ -17,8 +17,8 @@ from leo_lightning.runs.loggers.wandb_run import WandbRun
 
 DEFAULTS = {"dir": ".", "project": "lightning_logs", "resume": "allow", "anonymous": None}
 """Arguments of `wandb.init` that Lightning's WandbLogger passes unless told otherwise."""
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-"""Some seconds for MLflow's server to answer when a run begins; its own 7 retries take four minutes."""
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""Half a minute for MLflow's server to answer when a run begins; its own 8 tries of 120 s take far longer."""
 
 
 def run_loggers(
