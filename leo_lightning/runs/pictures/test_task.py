@@ -60,7 +60,8 @@ def draw(task: Task, title: str) -> Figure:
     step = SUPPORT / columns
     below = math.ceil(N / columns) * (step + 0.05)  # the support
     height = 0.5 + max(below + 0.7, lines * (TILE + 0.14))
-    figure = Figure(figsize=(WIDTH, height), layout="none")
+    figure = Figure(figsize=(WIDTH, height))
+    figure.set_layout_engine("none")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(height, 0))
     ax.axis("off")
