@@ -204,7 +204,8 @@ class EpisodeDataModule(TaskDataModule):
         assert trainer is not None
         testing = trainer.testing or trainer.predicting
         episode = self.gather(batch, "train" if trainer.training else "test" if testing else "val")
-        if trainer.testing and self._centring is not None:
+        # with all remaining images as queries, another classifier would take half as long again
+        if trainer.testing and episode.pool is None and self._centring is not None:
             episode = episode._replace(centred=self.gather(batch, "test", self._centring))
         return episode
 
