@@ -15,7 +15,7 @@ from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
-from leo_lightning.data.roots import OMNIGLOT, features_folder
+from leo_lightning.data.roots import features_folder
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, load_splits, split_path, unchanged, union
@@ -60,7 +60,7 @@ class EpisodeDataModule(TaskDataModule):
 
     def __init__(
         self,
-        root: str | Path | None = OMNIGLOT,
+        root: str | Path | None = "omniglot",
         way: int = 5,
         shot: int = 1,
         query: int = 15,

@@ -1,5 +1,6 @@
 """The picture of a test task."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,8 @@ def test_a_picture_that_fails_costs_no_test(
     monkeypatch.setattr(
         "leo_lightning.runs.pictures.test_task.drawings_beside", lambda *_: np.zeros((1, 2, 2), np.uint8)
     )
-    assert main([*TEST, "--data.root=omniglot", f"--run.root={tmp_path}"]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([*TEST, "--data.root=omniglot", f"--run.root={tmp_path}"]) == 0
     assert "warning: no picture of the test task (index" in capsys.readouterr().err
     assert (folders(tmp_path, "one")[0] / "results.json").is_file()
