@@ -265,7 +265,7 @@ def no_proxy(world: World) -> None:
 
 # The cases by topic
 
-FIT = "fit --data.root data"
+FIT = "fit --data.root data --data.way 5 --data.query 15"
 HELD = (
     "data: already holds features (train, val, test); remove them, or name another folder "
     "(import and extract replace them with --overwrite)"
@@ -276,6 +276,11 @@ FROM_ZIP = "features import a.zip out"
 
 FEATURE_FILES = {
     "no such folder": Case("fit --data.root nowhere", "no such folder of features (relative to"),
+    "a folder with the name of shipped features": Case(
+        "fit --data.root omniglot",
+        "write ./omniglot for these",
+        lambda world: data(world).rename(world.folder / "omniglot"),
+    ),
     "folder without features": Case(FIT, "has no split 'train'", folder("data")),
     "root of arrays": Case(
         "fit --data.root src", "src: holds arrays…features import src DST", source(bad_sources.bad_objects)
@@ -315,8 +320,13 @@ FEATURE_FILES = {
         "embeddings have 6 numbers, those of 'train' have 4",
         lambda world: data(world, val=make_bank(list("abcde"), images=20, size=6)),
     ),
-    "too few classes": Case("fit --data.way 70", "64 classes are too few for 70-way tasks"),
-    "too few images": Case("fit --data.shot 190", "class train00 has 200 images, a task needs 205"),
+    "too few classes": Case(
+        "fit --data.root synthetic --data.way 70", "64 classes are too few for 70-way tasks"
+    ),
+    "too few images": Case(
+        "fit --data.root synthetic --data.query 15 --data.shot 190",
+        "class train00 has 200 images, a task needs 205",
+    ),
     "info of nothing": Case("features info nowhere", "no such folder of features"),
 }
 
@@ -765,7 +775,7 @@ CHECKPOINTS = {
     ),
     "checkpoint of another learner": Case(
         f"test {DONE} --model.learner {CENTROID}",
-        "the checkpoint holds a leo_lightning.learners.leo.LEO, the configuration a",
+        "the checkpoint holds a leo_lightning.learners.centroid_leo.CentroidLEO, the configuration a",
         finished,
     ),
     "checkpoint of another H": Case(

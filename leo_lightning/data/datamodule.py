@@ -17,7 +17,7 @@ from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
-from leo_lightning.data.roots import OMNIGLOT, features_folder, open_splits
+from leo_lightning.data.roots import features_folder, open_splits
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.splits import check_splits, load_split, union
@@ -62,7 +62,7 @@ class EpisodeDataModule(TaskDataModule):
 
     def __init__(
         self,
-        root: str | Path | None = OMNIGLOT,
+        root: str | Path | None = "omniglot",
         way: int = 5,
         shot: int = 1,
         query: int = 15,
@@ -246,7 +246,8 @@ class EpisodeDataModule(TaskDataModule):
         assert trainer is not None
         testing = trainer.testing or trainer.predicting
         episode = self.gather(batch, "train" if trainer.training else "test" if testing else "val")
-        if trainer.testing and self._centring is not None:
+        # with all remaining images as queries, another classifier would take half as long again
+        if trainer.testing and episode.pool is None and self._centring is not None:
             episode = episode._replace(centred=self.gather(batch, "test", self._centring))
         return episode
 

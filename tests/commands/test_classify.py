@@ -27,6 +27,7 @@ from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.training.checkpoint import read_checkpoint
 from tests.commands.figures.checkpoints import save_checkpoint
 from tests.data.banks import make_bank
+from tests.places import ROOT
 from tests.tiny_run import files, folders, main, rows, tiny
 
 N, K, Q = 4, 3, 15
@@ -37,7 +38,8 @@ SAMPLES = 20
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished training on centred features."""
     root = tmp_path_factory.mktemp("runs")
-    assert tiny(root, "--data.normalize=center_l2", "--model.learner.latent_lr=20", command="fit") == 0
+    leo = [f"--config={ROOT / 'configs' / 'synthetic.yaml'}", "--model.learner.latent_lr=20"]
+    assert tiny(root, *leo, "--data.normalize=center_l2", command="fit") == 0
     return folders(root)[0]
 
 

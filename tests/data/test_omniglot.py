@@ -62,7 +62,7 @@ def test_the_backbone_makes_the_features_of_the_drawings(tmp_path: Path):
 def test_drawings_are_classified_without_naming_a_backbone(tmp_path: Path):
     """Catches a shipped backbone that `classify` does not find, and examples that it cannot tell apart."""
     pytest.importorskip("learn2learn")
-    sizes = [*TINY, "--config=configs/quickstart.yaml", "--trainer.max_steps=1", "--data.steps_per_epoch=1"]
+    sizes = [*TINY, "--data.root=omniglot", "--trainer.max_steps=2"]
     assert main(["fit", *sizes, f"--run.root={tmp_path}", "--run.name=tiny"]) == 0
     words = ["--support", str(EXAMPLES / "support"), "--query", str(EXAMPLES / "query")]
     assert (

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from leo_lightning.common.errors import InputError
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.roots import SYNTHETIC, features_folder
 from leo_lightning.data.splits import save_splits
@@ -16,13 +15,6 @@ def namesake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of features in the working directory, with a name that means others."""
     monkeypatch.chdir(tmp_path)
     save_splits([("test", synthesize()["val"])], Path(SYNTHETIC))
-
-
-@pytest.mark.usefixtures("namesake")
-def test_a_name_that_is_a_folder_of_features_too_is_refused():
-    """Catches features other than those that were meant, of which nothing is said."""
-    with pytest.raises(InputError, match=f"write ./{SYNTHETIC} for these"):
-        EpisodeDataModule(SYNTHETIC)
 
 
 @pytest.mark.usefixtures("namesake")

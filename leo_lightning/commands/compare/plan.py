@@ -1,6 +1,7 @@
 """Plan: the methods and tasks of a comparison, read from a YAML file and checked before anything starts."""
 
 import operator
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -113,7 +114,7 @@ def _plan(table: dict[str, Any], name: str) -> Plan:
     check_known("reference:", reference, [method.label for method in methods])
     root = table.get("root", Plan.root)
     out = Path(table.get("out") or f"runs/compare/{name}")
-    return Plan(methods, reference, out, None if root is None else str(root), **values)
+    return Plan(methods, reference, out, None if root is None else os.fspath(root), **values)
 
 
 def _methods(table: object, common: dict[str, Plain]) -> tuple[Method, ...]:

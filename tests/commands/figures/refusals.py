@@ -89,7 +89,7 @@ FIGURES = {
     ),
     "classes in place of functions": Case(
         f"figures regression {DONE}",
-        "holds a LEO",
+        "holds a CentroidLEO",
         finished,
     ),
     "too few functions": Case(

@@ -1,5 +1,6 @@
 """The picture of a test task."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +82,15 @@ def test_what_has_no_picture_is_tested_without(tmp_path: Path, more: str):
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_a_picture_that_fails_costs_no_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_picture_that_fails_costs_no_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """Catches drawings of other features, for which a test ends with an error and without results."""
     monkeypatch.setattr(
         "leo_lightning.runs.pictures.test_task.drawings_beside", lambda *_: np.zeros((1, 2, 2), np.uint8)
     )
-    with pytest.warns(UserWarning, match="no picture of the test task"):
-        main([*TEST, "--data.root=omniglot", f"--run.root={tmp_path}"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([*TEST, "--data.root=omniglot", f"--run.root={tmp_path}"]) == 0
+    assert "warning: no picture of the test task (index" in capsys.readouterr().err
     assert (folders(tmp_path, "one")[0] / "results.json").is_file()
