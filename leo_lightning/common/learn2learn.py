@@ -7,7 +7,13 @@ import io
 import warnings
 from types import ModuleType
 
-from leo_lightning.common.errors import require
+from leo_lightning.common.errors import InputError
+
+# without its dependencies: one that nothing here uses (qpth) forbids NumPy 2
+INSTALL = (
+    "pip install gym==0.26.2 && "
+    "pip install --no-deps --config-settings=--build-option=build_ext learn2learn==0.2.0"
+)
 
 
 @functools.cache
@@ -19,5 +25,7 @@ def learn2learn_module(name: str, reason: str) -> ModuleType:
     """
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        require("learn2learn", reason)
-        return importlib.import_module(f"learn2learn.{name}")
+        try:
+            return importlib.import_module(f"learn2learn.{name}")
+        except ImportError:
+            raise InputError(f"{reason} needs the package learn2learn: {INSTALL}") from None

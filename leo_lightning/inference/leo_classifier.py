@@ -91,7 +91,8 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
         check_least(0, {"samples": self.samples})
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise InputError(f"y holds one class only ({self.classes_[0]!r:.99}); add examples of another")
+            only = self.classes_.tolist()[0]
+            raise InputError(f"y holds one class only ({only!r:.99}); add examples of another")
         support = FeatureBank.from_arrays(X, numbers, source="X")
         self.trained_ = self._trained()
         self.adapted_ = self.trained_.adapt(support, self.samples)

@@ -328,7 +328,7 @@ def test_bad_input_is_said_in_one_line(checkpoint: Path, tmp_path: Path):
         (LEOClassifier(), (x, y), "checkpoint is None"),
         (LEOClassifier(tmp_path / "no.ckpt"), (x, y), "no such checkpoint"),
         (LEOClassifier(checkpoint), (x[:, :5], y), "embeddings have size 5, and 8 in .*x.ckpt"),
-        (LEOClassifier(checkpoint), (x[y == "ant"], y[y == "ant"]), "one class only"),
+        (LEOClassifier(checkpoint), (x[y == "ant"], y[y == "ant"]), r"one class only \('ant'\)"),
         (LEOClassifier(checkpoint, samples=-1), (x, y), "samples is -1: it must be at least 0"),
     ):
         with pytest.raises(InputError, match=said) as error:

@@ -99,6 +99,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     from leo_lightning.common.learn2learn import learn2learn_module
 
     learn2learn_module.cache_clear()
-    monkeypatch.setitem(sys.modules, "learn2learn", None)
-    with pytest.raises(InputError, match="pip install learn2learn"):
+    monkeypatch.setitem(sys.modules, "learn2learn.algorithms", None)
+    with pytest.raises(InputError, match=r"this learner needs .*: pip install .* learn2learn==0\.2\.0$"):
         Learn2LearnMAML(embedding_size=3).double().adapt(torch.ones(1, 2, 1, 3, dtype=DOUBLE))

@@ -45,7 +45,7 @@ class Pretraining(pl.LightningModule):
     Args:
         classes: number of training classes.
         preparation: recipe of the images; the network is added here.
-        backbone: wrn-28-10, resnet-12, conv-4 (learn2learn's), or the name of a timm model.
+        backbone: wrn-28-10, resnet-12 (learn2learn's), conv-4, or the name of a timm model.
         options: arguments of the network's class, such as {hidden_size: 128} of conv-4.
         pooling: mean over the positions of a feature map, or flatten them.
         optimizer: sgd (momentum 0.9, Nesterov) or adamw.

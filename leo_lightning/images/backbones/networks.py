@@ -1,11 +1,10 @@
-"""Networks by name: learn2learn's few-shot networks, and all models of timm.
+"""Networks by name: the few-shot networks, and all models of timm.
 
 A network maps normalized images (n, channels, S, S) to feature maps, tokens or vectors, without a classifier.
-learn2learn's classes are used without their last pooling, which fits 84 × 84 pixels only:
+wrn-28-10 and resnet-12 are learn2learn's, without their last pooling, which fits 84 × 84 pixels only:
 - wrn-28-10: Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016; as in Ye et al., CVPR 2020. The
   paper's "layer 21" (Section 4.2.2) is `layer3.1`, not counting the convolutions of shortcuts.
 - resnet-12: Lee et al., Meta-Learning with Differentiable Convex Optimization, CVPR 2019.
-- conv-4: Vinyals et al., Matching Networks, NeurIPS 2016.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from leo_lightning.common.errors import InputError, nearest, one_line
 from leo_lightning.common.learn2learn import learn2learn_module
+from leo_lightning.images.backbones.conv4 import Conv4
 
 
 def build_network(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
@@ -74,18 +74,11 @@ def _resnet12(channels: int, **options: Any) -> nn.Module:
     return ResNet12(channels=channels, avg_pool=False, **options)
 
 
-def _conv4(channels: int, **options: Any) -> nn.Module:
-    class Conv4(_models().CNN4Backbone):
-        forward = nn.Sequential.forward
-
-    return Conv4(channels=channels, **options)
-
-
 def _models() -> Any:
     return learn2learn_module("vision.models", "this backbone")
 
 
-_FEW_SHOT: dict[str, Callable[..., nn.Module]] = {"wrn-28-10": _wrn, "resnet-12": _resnet12, "conv-4": _conv4}
+_FEW_SHOT: dict[str, Callable[..., nn.Module]] = {"wrn-28-10": _wrn, "resnet-12": _resnet12, "conv-4": Conv4}
 
 
 def _timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:

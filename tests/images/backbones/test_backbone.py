@@ -53,6 +53,22 @@ def test_final_layer_is_learn2learns(name: str, reference: str, options: dict[st
         torch.testing.assert_close(backbone(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"hidden_size": 8, "layers": 2}, {"max_pool": False}, {"layers": 3, "max_pool_factor": 1.5}],
+)
+def test_conv4_is_learn2learns(options: dict[str, Any]):
+    """Catches other names, initial weights or draws: a seed, a checkpoint would mean something else."""
+    torch.manual_seed(0)
+    mine = build_network("conv-4", 1, options).eval()
+    torch.manual_seed(0)
+    reference = learn2learn_module("vision.models", "a test").CNN4Backbone(channels=1, **options).eval()
+    assert list(mine.state_dict()) == list(reference.state_dict())
+    x = images(1, 28)[:, :1] / 255
+    with torch.no_grad():
+        assert torch.equal(mine(x).flatten(1), reference(x))
+
+
 def test_few_shot_networks_take_other_images_and_options():
     """Catches learn2learn's last pooling, which fits 84 × 84 pixels only, and ignored options."""
     resnet = {"wider": False, "dropblock_size": 1}
