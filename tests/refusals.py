@@ -775,7 +775,7 @@ CHECKPOINTS = {
     ),
     "checkpoint of another learner": Case(
         f"test {DONE} --model.learner {CENTROID}",
-        "the checkpoint holds a leo_lightning.learners.centroid_leo.CentroidLEO, the configuration a",
+        "the checkpoint holds a leo_lightning.learners.leo.LEO, the configuration a",
         finished,
     ),
     "checkpoint of another H": Case(

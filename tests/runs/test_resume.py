@@ -203,7 +203,7 @@ def test_output_that_nobody_reads_stops_a_run(tmp_path: Path):
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline().startswith("CentroidLEO")
+        assert process.stdout.readline().startswith("LEO")
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 128 + signal.SIGPIPE

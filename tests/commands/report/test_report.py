@@ -24,7 +24,7 @@ from leo_lightning.commands.report.pictures import MOST, read_albums
 from leo_lightning.commands.report.run_folder import RunFolder, read_runs
 from leo_lightning.commands.report.tables import thinned
 from leo_lightning.common.yaml_files import read_table
-from leo_lightning.learners.centroid_leo import CentroidLEO
+from leo_lightning.learners.leo import LEO
 from tests.commands.report.run_folders import draw, make_run, write_csv
 from tests.tiny_run import results, rows
 
@@ -320,7 +320,7 @@ def test_defaults_of_the_classes(finished_run: Path):
     """Catches a default that is read wrongly out of the source, or not at all."""
     (run,) = read_runs([finished_run])
     defaults = settings.defaults(run.config)
-    for name, parameter in inspect.signature(CentroidLEO).parameters.items():
+    for name, parameter in inspect.signature(LEO).parameters.items():
         if parameter.default is not parameter.empty:
             assert defaults[f"model.learner.{name}"] == settings.shown(parameter.default), name
     changed = {row.name: row.values[0] for row in settings.table([run.config], defaults) if row.changed}

@@ -122,4 +122,4 @@ def test_sync_sends_a_resumed_run_whole(tmp_path: Path):
     logged = [float(row["train/loss"]) for row in rows(folder / "metrics.csv") if row["train/loss"]]
     assert [row["train/loss"] for row in run.history] == pytest.approx(logged, abs=1e-12)
     assert {"best/accuracy", "best/step", "test/accuracy"} <= run.summary.keys()
-    assert set(run.settings["tags"]) == {"synthetic", "5-way", "1-shot", "CentroidLEO"}
+    assert set(run.settings["tags"]) == {"synthetic", "5-way", "1-shot", "LEO"}

@@ -42,7 +42,7 @@ def test_offline_run_holds_config_and_metrics(flag: str, tmp_path: Path, monkeyp
     assert run.record.run_id == f"tiny-{folder.name}"
     assert run.record.project == "leo-lightning"
     assert run.record.job_type == "fit_test"
-    assert set(run.record.tags) == {"synthetic", "5-way", "1-shot", "CentroidLEO"}
+    assert set(run.record.tags) == {"synthetic", "5-way", "1-shot", "LEO"}
     flat = json.dumps(run.config)
     for name in ("kl_weight", "learning_rate", "max_steps", "normalize", "seed_everything", "embedding_size"):
         assert f"{name}" in flat
