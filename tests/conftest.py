@@ -1,7 +1,8 @@
 """Settings of all tests."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 # One thread, here and in the processes that tests start: where cores are shared, OpenMP's threads wait for
@@ -41,6 +42,20 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     torch.set_num_threads(cores)
     yield cores
     torch.set_num_threads(before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Skip a test that asks for learn2learn where it is not installed."""
+    try:
+        yield
+    except ValueError as error:
+        if find_spec("learn2learn") is None and "needs the package learn2learn" in str(error):
+            pytest.skip("learn2learn is not installed")
+        raise
+
+
+pytest_runtest_setup = pytest_runtest_call
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,7 @@ def test_few_shot_networks_take_other_images_and_options():
 
 def test_blocks_larger_than_the_maps_they_are_dropped_from():
     """Catches learn2learn's division by zero, and a negative size in the first step of training."""
+    learn2learn_module("vision.models", "a test")
     for size, block in ((64, 4), (32, 2)):
         with pytest.raises(
             InputError, match=f"than its maps, 4 × 4; set the option dropblock_size to {block}"

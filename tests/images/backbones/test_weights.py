@@ -411,6 +411,7 @@ def test_learn2learns_weights_for_another_network(published: Published, address:
 @pytest.mark.parametrize("weights", ["pretrained", "pretrained:omniglot"])
 def test_no_such_weights_of_learn2learns(weights: str):
     """Catches a KeyError where a list of the published weights would help."""
+    learn2learn_module("vision.models", "a test")
     assert refusal(lambda: load_backbone(known_recipe("conv-4", weights), weights)) == (
         "learn2learn has weights of conv-4 for cifar-fs and fc100; write --weights pretrained:cifar-fs"
     )
