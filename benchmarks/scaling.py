@@ -23,9 +23,9 @@ def weak_scaling(features: Path, runs: Path, steps: int, threads: int) -> dict[s
 
 def _rates(features: Path, runs: Path, steps: int, threads: int, processes: int, runs_at_once: int) -> float:
     command = [
-        sys.executable, "train.py", "fit", f"--data.root={features}", f"--trainer.max_steps={steps}",
-        f"--run.root={runs}", "--trainer.accelerator=cpu", f"--trainer.devices={processes}",
-        "--trainer.log_every_n_steps=10", "--trainer.limit_val_batches=0",
+        sys.executable, "train.py", "fit", "--config=configs/leo.yaml", f"--data.root={features}",
+        f"--trainer.max_steps={steps}", f"--run.root={runs}", "--trainer.accelerator=cpu",
+        f"--trainer.devices={processes}", "--trainer.log_every_n_steps=10", "--trainer.limit_val_batches=0",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     started = [

@@ -265,7 +265,7 @@ def no_proxy(world: World) -> None:
 
 # The cases by topic
 
-FIT = "fit --data.root data --data.way 5 --data.query 15"
+FIT = "fit --data.root data"
 HELD = (
     "data: already holds features (train, val, test); remove them, or name another folder "
     "(import and extract replace them with --overwrite)"

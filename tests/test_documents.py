@@ -17,6 +17,7 @@ from tests.places import ROOT
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+PROGRAM = r"(?:python train\.py|python -m leo_lightning|^leo-lightning)(?: (.*))?$"
 TOP = ("leo_lightning/", "configs/", "docs/", "tests/", "examples/", "notebooks/", "benchmarks/")
 
 
@@ -38,7 +39,7 @@ def commands(text: str) -> Iterator[list[str]]:
     joined = re.sub(r"\\\n[ #]*", " ", text)
     for line in joined.splitlines():
         for part in re.split(r"[`;]| {3,}# |\t", line):
-            if command := re.search(r"python (?:train\.py|-m leo_lightning)(?: (.*))?$", part.strip()):
+            if command := re.search(PROGRAM, part.strip()):
                 words = shlex.split((command[1] or "").partition(" # ")[0])
                 yield words if words and not words[0].startswith("-") else ["fit_test", *words]
 

@@ -17,7 +17,7 @@ from tests.data.banks import make_bank
 from tests.places import ROOT
 from tests.tiny_run import files, folders, tiny
 
-ROW = re.compile(r"^\| `python (?:train\.py|-m leo_lightning) ([^`]*)` \| (.*?) \|", re.MULTILINE)
+ROW = re.compile(r"^\| `(?:python train\.py|leo-lightning) ([^`]*)` \| (.*?) \|", re.MULTILINE)
 COMMON = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").partition("\n## Common mistakes\n")[2]
 MISTAKES = {command: re.findall("`([^`]+)`", names) for command, names in ROW.findall(COMMON)}
 

@@ -303,7 +303,7 @@ def parser() -> Parser:
     return train_parser("fit")
 
 
-CONFIG = ROOT / "configs" / "synthetic.yaml"
+CONFIG = ROOT / "configs" / "leo.yaml"
 EVIL_YAML = [
     b"!!python/object/apply:os.system [true]", b"!!python/name:os.system ", b"!!python/object/new:os.system",
     b"&a [*a]", b"*a", b"&a ", b"!!int x", b"!!bool x", b"!!float ", b"!!binary x", b"!!timestamp 2000-99-99",

@@ -8,8 +8,6 @@ from leo_lightning import __main__ as program
 
 TINY = [
     "--data.root=synthetic",
-    "--data.way=5",
-    "--data.query=15",
     "--trainer.accelerator=cpu",
     "--trainer.max_steps=6",
     "--trainer.log_every_n_steps=1",

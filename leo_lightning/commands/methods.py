@@ -41,7 +41,7 @@ def _configs() -> dict[str, list[str]]:
     """Configurations by method: those in configs/methods, else the first one that names it."""
     found: dict[str, list[str]] = {}
     own = sorted(CONFIGS.glob("methods/*.yaml"))
-    first = [CONFIGS / "quickstart.yaml", CONFIGS / "synthetic.yaml"]
+    first = [CONFIGS / "quickstart.yaml", CONFIGS / "leo.yaml"]
     for path in [*own, *first, *sorted(CONFIGS.glob("*.yaml"))]:
         text = path.read_text(encoding="utf-8")
         named = re.search(r"^  learner:\n +class_path: \S+\.(\w+)$", text, re.MULTILINE)

@@ -15,6 +15,7 @@ from leo_lightning.common.shipped import CONFIGS
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.feature_record import RECORD
 from leo_lightning.data.function_data import FunctionDataModule
+from leo_lightning.data.roots import OMNIGLOT
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.learners.leo import LEO
 from leo_lightning.runs.callbacks.checkpoints import stopped_early
@@ -74,6 +75,11 @@ def _completed(config: dict[str, Any] | None, checkpoint: dict[str, Any]) -> dic
     return config | {"model": {**(model if isinstance(model, dict) else {}), "learner": learner}}
 
 
+def _start(root: str | None) -> Path:
+    """The settings for the drawings inside fit nothing else."""
+    return CONFIGS / ("quickstart.yaml" if root in (None, OMNIGLOT) else "leo.yaml")
+
+
 PROGRAM = Program(
     name="",
     verbs=("fit_test", "fit", "validate", "test", "predict"),
@@ -82,7 +88,7 @@ PROGRAM = Program(
     read_checkpoint=with_advice(read_checkpoint),
     evaluated=("seed_everything", "run.name", "run.root", "trainer.precision", "model", "data"),
     completed=_completed,
-    start=CONFIGS / "quickstart.yaml",
+    start=_start,
 )
 
 
@@ -199,11 +205,14 @@ def _banner(run: Run, trainer: pl.Trainer) -> list[str]:
 
 
 def _notes(command: Command, measure: Measure, trainer: pl.Trainer, data: TaskDataModule) -> list[str]:
+    notes = []
+    if command.started and isinstance(data, EpisodeDataModule) and data.hparams["root"] != OMNIGLOT:
+        notes.append("settings of configs/leo.yaml, to start with; --config names a file with others")
     steps, epoch = trainer.max_steps, data.steps_per_epoch
     each_epoch = trainer.val_check_interval == 1.0
     if command.fitting and measure.validates and 0 < steps < epoch and each_epoch:
-        return [f"no validation in {steps} steps; see --data.steps_per_epoch ({epoch})"]
-    return []
+        notes.append(f"no validation in {steps} steps; see --data.steps_per_epoch ({epoch})")
+    return notes
 
 
 def _with_size(config: dict[str, Any], size: int) -> dict[str, Any]:

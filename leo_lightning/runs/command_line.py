@@ -37,8 +37,8 @@ class Program(NamedTuple):
     """Fields that an evaluation takes from the configuration of the training."""
     completed: Callable[[dict[str, Any] | None, dict[str, Any]], dict[str, Any] | None]
     """The configuration of a training, completed from its checkpoint; None if that tells too little."""
-    start: Path | None
-    """Configuration to train with if none is named."""
+    start: Callable[[str | None], Path | None]
+    """Configuration to train with if none is named, for a value of `data.root`."""
 
 
 class Command(NamedTuple):
@@ -58,6 +58,8 @@ class Command(NamedTuple):
     """The configuration of its training, as far as the command uses it; {} without a checkpoint."""
     ignored: str = ""
     """A line about a config.yaml beside the checkpoint that says otherwise."""
+    started: Path | None = None
+    """The configuration of `Program.start`, if the command starts from it."""
 
     @property
     def fitting(self) -> bool:
@@ -108,11 +110,12 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
     early.add_argument("--resume", choices=["auto"])
     early.add_argument("--run.root", dest="root", type=Path)
     early.add_argument("--run.name", dest="name")
+    early.add_argument("--data.root", dest="features")
     typed, rest = early.parse_known_args(arguments)
     fitting, named, parser = verb in program.fits, bool(typed.config), program.parser(verb)
-    places = {"root": typed.root, "name": typed.name}
+    places, start = {"root": typed.root, "name": typed.name}, program.start(typed.features)
     run = {name: parser.get_default(f"run.{name}") for name in places}
-    for path in typed.config or ([program.start] if program.start else []):
+    for path in typed.config or ([start] if start else []):
         section = read_table(path).get("run")
         run |= section if isinstance(section, dict) else {}
     run |= {name: value for name, value in places.items() if value is not None}
@@ -122,24 +125,26 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
         typed.ckpt_path, bool(typed.resume), fitting, named, Path(str(run["root"])), str(run["name"])
     )
     checkpoint = None if path is None else program.read_checkpoint(path)
-    base, record, ignored = None, {}, ""
+    base, record, ignored, started = None, {}, "", None
     if checkpoint is not None and path is not None:
         source, record = record_of(program, checkpoint, path, fitting, needed=not named)
         if not named:
             with trusted_classes_only():
                 base = _parsed(parser, record, source)
             ignored = ignored_file(record, path) if source == path else ""
-    elif program.start is not None and fitting and not named:
-        base = _parsed(parser, read_table(program.start), program.start)
+    elif start is not None and fitting and not named:
+        started = start
+        base = _parsed(parser, read_table(started), started)
     flags = [f"--run.{name}={value}" for name, value in places.items() if value is not None]
+    features = [] if typed.features is None else [f"--data.root={typed.features}"]
     config = parser.parse_args(
-        [*(f"--config={path}" for path in typed.config), *flags, *rest], namespace=base
+        [*(f"--config={path}" for path in typed.config), *flags, *rest, *features], namespace=base
     )
     config.resume = typed.resume
     for section in SECTIONS[1:]:
         if not isinstance(config[section], Namespace):
             raise InputError(f"{section}: expected fields, got {config[section]!r:.99}")
-    return Command(program, verb, config, parser, path, checkpoint, record, ignored)
+    return Command(program, verb, config, parser, path, checkpoint, record, ignored, started)
 
 
 def _parsed(parser: Parser, config: dict[str, Any], source: Path) -> Namespace:

@@ -27,7 +27,7 @@ def test_a_refusal_is_the_last_line(tmp_path: Path):
 def test_a_child_is_stopped(patience: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches a child that is killed although it could save, and one that is waited for without end."""
     monkeypatch.setattr(child_runs, "PATIENCE", patience)
-    words = ["fit", f"--config={ROOT / 'configs' / 'synthetic.yaml'}", *TINY, "--trainer.max_steps=1000000"]
+    words = ["fit", f"--config={ROOT / 'configs' / 'leo.yaml'}", *TINY, "--trainer.max_steps=1000000"]
     log = tmp_path / "log.txt"
 
     def validated() -> bool:

@@ -38,7 +38,7 @@ SAMPLES = 20
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished training on centred features."""
     root = tmp_path_factory.mktemp("runs")
-    leo = [f"--config={ROOT / 'configs' / 'synthetic.yaml'}", "--model.learner.latent_lr=20"]
+    leo = [f"--config={ROOT / 'configs' / 'leo.yaml'}", "--model.learner.latent_lr=20"]
     assert tiny(root, *leo, "--data.normalize=center_l2", command="fit") == 0
     return folders(root)[0]
 

@@ -334,7 +334,7 @@ def test_resuming_needs_no_configuration(tmp_path: Path, capsys: pytest.CaptureF
     assert main([*newest, "--trainer.max_steps=9", "--model.learner.dropout=0.2"]) == 0
     said = capsys.readouterr().out
     assert "changed trainer.max_steps: 6 → 9" in said
-    assert "changed model.learner.dropout: 0.5 → 0.2" in said
+    assert "changed model.learner.dropout: 0.1 → 0.2" in said
     assert said.count("changed ") == 2
     last = torch.load(folders(tmp_path)[0] / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["hyper_parameters"]["learner"]["init_args"]["kl_weight"] == 0.25

@@ -12,7 +12,7 @@ CENTROID = "--model.learner=leo_lightning.learners.centroid.NearestCentroid"
 def untrained(root: Path, command: str, *args: str) -> int:
     """A tiny run of a learner that has nothing to train."""
     sizes = ["--data.test_tasks=40", "--data.val_tasks=8", "--data.predict_tasks=3", f"--run.root={root}"]
-    return main([command, "--config=configs/synthetic.yaml", CENTROID, "--run.name=tiny", *sizes, *args])
+    return main([command, "--config=configs/leo.yaml", CENTROID, "--run.name=tiny", *sizes, *args])
 
 
 @pytest.mark.parametrize("command", ["fit_test", "test"])

@@ -29,7 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["extract", "--images", str(images), "--weights", str(best), "--out", str(root / "features")]
     assert main(["features", *words]) == 0
     words = [*TINY, "--data.query=3", f"--data.root={root / 'features'}", f"--run.root={root / 'runs'}"]
-    assert main(["fit", *words, "--run.name=leo", "--config=configs/synthetic.yaml"]) == 0
+    assert main(["fit", *words, "--run.name=leo", "--config=configs/leo.yaml"]) == 0
     return root
 
 

@@ -190,8 +190,9 @@ def test_a_test_that_was_stopped_goes_on(
     (folder,) = folders(tmp_path)
     before = (folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith("SIGTERM: stopped; saved at step 6, continue with: python train.py fit_test ")
-    assert main(line.partition("train.py ")[2].split()) == 0
+    said, _, command = line.partition("continue with: ")
+    assert said == "SIGTERM: stopped; saved at step 6, "
+    assert main(command.partition("leo_lightning ")[2].split()) == 0
     assert results(folder)["tasks"] == 40
     assert (folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
 
@@ -256,7 +257,7 @@ def test_slurm_gets_its_job_back(tmp_path: Path):
     def job_script(**options: int) -> list[str]:
         """One command for the first start and all later ones."""
         fit, *rest = command(root, **options)
-        return [fit, f"--config={ROOT / 'configs' / 'synthetic.yaml'}", *rest, "--resume=auto"]
+        return [fit, f"--config={ROOT / 'configs' / 'leo.yaml'}", *rest, "--resume=auto"]
 
     child = start(*job_script(), environment=job)
     wait_for(child, root, "tiny/*/metrics.csv", 30)

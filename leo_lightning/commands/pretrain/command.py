@@ -51,7 +51,7 @@ PROGRAM = Program(
     read_checkpoint=with_advice(_read_checkpoint),
     evaluated=("seed_everything", "run.name", "run.root", "trainer.precision", "model", "data"),
     completed=lambda config, checkpoint: config,
-    start=None,
+    start=lambda root: None,
 )
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from tests.places import ROOT
 
-QUICKSTART = str(ROOT / "configs" / "synthetic.yaml")
+QUICKSTART = str(ROOT / "configs" / "leo.yaml")
 CENTROID = str(ROOT / "configs" / "methods" / "nearest_centroid.yaml")
 TINY = {
     "trainer.accelerator": "cpu",

@@ -7,7 +7,7 @@ import yaml
 
 from tests.places import ROOT
 
-COMMAND = ["${env}", "python", "${program}", "fit", "--config", "configs/synthetic.yaml", "${args}"]
+COMMAND = ["${env}", "python", "${program}", "fit", "--config", "configs/leo.yaml", "${args}"]
 TINY = [
     "--trainer.accelerator=cpu",
     "--trainer.max_steps=4",
@@ -39,5 +39,5 @@ def write(folder: Path, parameters: Any, **fields: Any) -> Path:
 
 def tiny_sweep(folder: Path, parameters: dict[str, Any], *more: str, method: str = "bayes") -> Path:
     """A sweep file of runs that take no time, from any folder."""
-    config = ["--config", str(ROOT / "configs" / "synthetic.yaml")]
+    config = ["--config", str(ROOT / "configs" / "leo.yaml")]
     return write(folder, parameters, method=method, command=[*COMMAND[:4], *config, *TINY, *more, "${args}"])

@@ -94,7 +94,7 @@ def test_best_replays(done: tuple[Path, Path], capsys: pytest.CaptureFixture[str
     assert config["model"]["learner"]["init_args"]["dropout"] == float(best["model.learner.dropout"])
     assert config["data"]["init_args"]["normalize"] == best["data.normalize"]
     assert config["data"]["init_args"]["way"] == 2
-    base = yaml.safe_load((ROOT / "configs" / "synthetic.yaml").read_text())
+    base = yaml.safe_load((ROOT / "configs" / "leo.yaml").read_text())
     assert config["trainer"]["max_steps"] == base["trainer"]["max_steps"]
     assert config["data"]["init_args"]["steps_per_epoch"] == base["data"]["steps_per_epoch"]
     assert config["run"]["name"] == base["run"]["name"]

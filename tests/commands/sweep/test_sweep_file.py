@@ -62,7 +62,7 @@ def test_a_parameter_with_one_value_is_a_flag(tmp_path: Path):
     sweep = read_sweep(write(tmp_path, parameters))
     assert sweep.constants == {"a": 3, "b": "x"}
     assert list(sweep.space) == ["c"]
-    assert sweep.arguments({"c": 1}) == ["fit", "--config=configs/synthetic.yaml", "--a=3", "--b=x", "--c=1"]
+    assert sweep.arguments({"c": 1}) == ["fit", "--config=configs/leo.yaml", "--a=3", "--b=x", "--c=1"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
