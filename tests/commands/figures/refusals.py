@@ -89,7 +89,7 @@ FIGURES = {
     ),
     "classes in place of functions": Case(
         f"figures regression {DONE}",
-        "holds a CentroidLEO",
+        "holds a LEO",
         finished,
     ),
     "too few functions": Case(

@@ -125,7 +125,7 @@ def test_what_is_not_trained_is_validated(tmp_path: Path, features: Path, capsys
     for text in (said, header):
         assert "at step" not in text
         assert "steps" not in text.lower()
-    assert "Test      python train.py --config" in header
+    assert "Test      python -m leo_lightning --config" in header
 
 
 def test_a_search_for_the_least_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
