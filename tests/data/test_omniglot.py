@@ -12,7 +12,7 @@ from leo_lightning.data.roots import OMNIGLOT, SHIPPED
 from leo_lightning.data.splits import SPLITS, check_splits, load_splits
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from tests.places import ROOT
-from tests.tiny_run import TINY, folders, main, rows
+from tests.tiny_run import folders, main, rows
 
 FOLDER = SHIPPED[OMNIGLOT]
 EXAMPLES = ROOT / "examples" / "drawings"
@@ -61,8 +61,7 @@ def test_the_backbone_makes_the_features_of_the_drawings(tmp_path: Path):
 @pytest.mark.slow
 def test_drawings_are_classified_without_naming_a_backbone(tmp_path: Path):
     """Catches a shipped backbone that `classify` does not find, and examples that it cannot tell apart."""
-    pytest.importorskip("learn2learn")
-    sizes = [*TINY, "--data.root=omniglot", "--trainer.max_steps=2"]
+    sizes = ["--trainer.max_steps=150", "--data.val_tasks=20", "--run.pictures_every=0"]
     assert main(["fit", *sizes, f"--run.root={tmp_path}", "--run.name=tiny"]) == 0
     words = ["--support", str(EXAMPLES / "support"), "--query", str(EXAMPLES / "query")]
     assert (

@@ -16,6 +16,7 @@ from tests.tiny_run import folders, results, rows
 pytestmark = pytest.mark.slow
 
 SIZES = [
+    "--data.root=synthetic",
     "--trainer.accelerator=cpu",
     "--trainer.log_every_n_steps=10",
     "--data.steps_per_epoch=50",

@@ -119,7 +119,7 @@ def test_an_agent_of_wandbs_runs_a_trial(tmp_path: Path, monkeypatch: pytest.Mon
     rate = {"model.learning_rate": {"value": 0.002}}
     agent._command_run({"run_id": "asked4", "program": content["program"], "args": rate})
     assert agent._run_processes["asked4"].wait() == 0
-    (folder,) = folders(tmp_path, "synthetic")
+    (folder,) = folders(tmp_path, "leo")
     found = read_back(folder)
     assert found.record.run_id == "asked4"
     assert content["metric"]["name"] in {name for row in found.history for name in row}

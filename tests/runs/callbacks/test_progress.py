@@ -66,7 +66,7 @@ def test_a_terminal_of_80_columns(tmp_path: Path):
     assert re.fullmatch(NUMBERS, [line for line in bars if line.startswith("loss")][-1])
     assert written.count(HIDE) == written.count(SHOW) >= 1
     assert written.rindex(HIDE) < written.rindex(SHOW)
-    (folder,) = folders(tmp_path, "quickstart")
+    (folder,) = folders(tmp_path, "leo")
     assert f"  python -m leo_lightning report {folder}" in drawn
 
 
