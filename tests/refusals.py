@@ -483,6 +483,9 @@ CONFIGURATION = {
         "model.learner: Prototypicl …did you mean PrototypicalNetworks?",
         text("a.yaml", "model: {learner: {class_path: Prototypicl}}"),
     ),
+    "mistyped configuration": Case(
+        "fit --config configs/quickstrat.yaml", "no such file; did you mean configs/quickstart.yaml?"
+    ),
     "unlike any method": Case("fit --model.learner xyz", "list the methods with --model.learner.help"),
     "help about a mistyped method": Case("fit --model.learner.help Reptil", "did you mean Reptile?"),
     "flag of a verb without any": Case("methods --all", "unrecognized arguments: --all"),

@@ -17,3 +17,8 @@ def found(path: Path) -> Path:
         return path
     shipped = CONFIGS.joinpath(*path.parts[1:])
     return shipped if shipped.is_file() else path
+
+
+def shipped() -> list[str]:
+    """Return the names of all configurations that come with the package."""
+    return sorted(str(Path("configs", path.relative_to(CONFIGS))) for path in CONFIGS.rglob("*.yaml"))

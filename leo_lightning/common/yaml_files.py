@@ -1,5 +1,6 @@
 """YAML files of users, read safely: bounded, and with errors that name the file."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import yaml
 from jsonargparse import get_loader
 
 from leo_lightning.common.errors import InputError, disk_line, one_line
-from leo_lightning.common.shipped import found
+from leo_lightning.common.shipped import found, shipped
 
 MAX_YAML, MAX_DEPTH, MAX_ALIASES = 2**20, 32, 8
 """Limits of a configuration: its characters, its depth of nesting, its references to parts of itself."""
@@ -52,8 +53,13 @@ def read_table(path: Path, example: str = "--print_config shows one") -> dict[st
     """
     path = found(path)
     if not path.is_file():  # reading a pipe would never end
-        problem = "is a folder" if path.is_dir() else "is not a file" if path.exists() else "no such file"
-        raise InputError(f"{path}: {problem}; name a YAML file")
+        if path.exists():
+            problem = "is a folder" if path.is_dir() else "is not a file"
+            raise InputError(f"{path}: {problem}; name a YAML file")
+        there = [str(path.with_name(other.name)) for other in path.parent.glob("*.yaml")]
+        similar = difflib.get_close_matches(str(path), [*there, *shipped()], n=1, cutoff=0.8)
+        advice = f"did you mean {similar[0]}?" if similar else "name a YAML file"
+        raise InputError(f"{path}: no such file; {advice}")
     try:
         with path.open(encoding="utf-8") as file:
             table = load_yaml(file.read(MAX_YAML + 1))

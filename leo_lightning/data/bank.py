@@ -13,6 +13,8 @@ from torch import Tensor
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.labels import Labels, class_numbers
 
+UNKNOWN = "unknown"
+"""A data set, crop or backbone in a provenance that nobody named."""
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _SAMPLED_ROWS = 256  # of a fingerprint
 _CHUNK = 2**22  # numbers checked at once: 16 MiB of float32

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.arrays import ROOT, Arrays, array_splits
-from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.bank import UNKNOWN, FeatureBank
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
@@ -287,8 +287,8 @@ class EpisodeDataModule(TaskDataModule):
 
     def title(self) -> str:
         """Describe the test tasks in a line."""
-        dataset = self.provenance("test").get("dataset", "unknown")
-        return f"{self.kind()}, queries per class: {self.protocol()['queries']}, features: {dataset}"
+        queries, features = self.protocol()["queries"], self._name(self.bank("test"))
+        return f"{self.kind()}, queries per class: {queries}, features: {features}"
 
     def kind(self) -> str:
         """Name the kind of task."""
@@ -297,8 +297,17 @@ class EpisodeDataModule(TaskDataModule):
     def banner(self, stage: str) -> str:
         """Describe the features of a stage in a line."""
         bank = self.bank(SPLITS[stage])
-        name = " ".join(bank.provenance.get(key, "") for key in ("dataset", "split")).strip() or bank.source
+        name = f"{self._name(bank)} {bank.provenance.get('split', '')}".strip()
         return f"{name}: {bank.summary}, normalize {self.normalize}"
+
+    def _name(self, bank: FeatureBank) -> str:
+        """Name features by their data set, else by their folder."""
+        dataset = bank.provenance.get("dataset", UNKNOWN)
+        return dataset if dataset != UNKNOWN else str(self.hparams["root"])
+
+    def __str__(self) -> str:
+        """Describe the tasks; Lightning's description would walk through them."""
+        return f"{type(self).__name__}({self.kind()}, root={self.hparams['root']!r})"
 
     def protocol(self) -> dict[str, int | float | str]:
         """Return the settings for which a test result holds."""

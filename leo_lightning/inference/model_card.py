@@ -46,7 +46,7 @@ def model_card(learner: str, features: Mapping[str, Any], results: Mapping[str, 
         "library_name": "leo-lightning",
         "tags": ["few-shot-learning", "meta-learning", learner],
     }
-    said, rows = "Not tested.", {"method": learner}
+    said, rows = "No results of a test lie beside the checkpoint that this was made of.", {"method": learner}
     if results:
         way, shot, score = protocol["way"], protocol["shot"], 100 * results["accuracy"]
         task = f"{way}-way {shot}-shot"

@@ -8,8 +8,9 @@ import torch
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.feature_record import RECORD
 from leo_lightning.data.new_classes import Images, read_images
-from leo_lightning.data.roots import features_folder
+from leo_lightning.data.roots import SHIPPED, features_folder
 from leo_lightning.data.splits import present_splits, split_path
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from leo_lightning.images.backbones.weights import digest, read_backbone
@@ -21,12 +22,17 @@ from leo_lightning.runs.recorded_config import recorded_config
 
 
 def backbone_beside(checkpoint: Path) -> Path | None:
-    """The backbone beside the features that the run of a checkpoint was trained on, if it is there."""
+    """The backbone beside the features that the run of a checkpoint was trained on, if it is there.
+
+    A shared model names no folder, but its features may be those inside the package.
+    """
     path, content = read_model(checkpoint)
     config = recorded_config(content, path)[1] or {}
     data = config.get("data")
+    record = content.get(RECORD)
+    dataset = str(record["provenance"].get("dataset")) if isinstance(record, dict) and not data else ""
     root = data.get("init_args", data).get("root") if isinstance(data, dict) else None
-    folder = features_folder(root)
+    folder = SHIPPED.get(dataset) or features_folder(root)
     return folder / BACKBONE_FILE if folder and (folder / BACKBONE_FILE).is_file() else None
 
 

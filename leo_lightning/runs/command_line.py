@@ -111,6 +111,7 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
     early.add_argument("--run.root", dest="root", type=Path)
     early.add_argument("--run.name", dest="name")
     early.add_argument("--data.root", dest="features")
+    early.add_argument("--model.learner", dest="method")
     typed, rest = early.parse_known_args(arguments)
     fitting, named, parser = verb in program.fits, bool(typed.config), program.parser(verb)
     places, start = {"root": typed.root, "name": typed.name}, program.start(typed.features)
@@ -118,6 +119,9 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
     for path in typed.config or ([start] if start else []):
         section = read_table(path).get("run")
         run |= section if isinstance(section, dict) else {}
+    if start and not named and typed.method and re.fullmatch(r"[\w.]+", typed.method):
+        # runs of another method are not those of the start
+        run["name"] = places["name"] = places["name"] or typed.method.rpartition(".")[2].lower()
     run |= {name: value for name, value in places.items() if value is not None}
     if typed.resume and not fitting:
         raise InputError(f"--resume continues training; name the checkpoint to {verb} with --ckpt_path")
@@ -136,6 +140,7 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
         started = start
         base = _parsed(parser, read_table(started), started)
     flags = [f"--run.{name}={value}" for name, value in places.items() if value is not None]
+    flags += [] if typed.method is None else [f"--model.learner={typed.method}"]
     features = [] if typed.features is None else [f"--data.root={typed.features}"]
     config = parser.parse_args(
         [*(f"--config={path}" for path in typed.config), *flags, *rest, *features], namespace=base

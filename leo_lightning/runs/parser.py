@@ -200,7 +200,8 @@ def run_parser(
     parser.add_argument(
         "--resume",
         type=Literal["auto"] | None,
-        help="auto: continue the newest run of this name that has a last.ckpt; start anew if there is none",
+        help="auto: continue the newest run of this name that has a last.ckpt; with --config, start anew if "
+        "there is none",
     )
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="seed of everything random")
     parser.add_class_arguments(RunOptions, "run", instantiate=False, skip=set(unused))

@@ -541,3 +541,11 @@ def test_synthetic_tasks_are_neither_trivial_nor_hopeless():
             total += N * Q
     assert total == 200 * 5 * 15
     assert 0.25 < right / total < 0.45
+
+
+def test_it_can_be_printed():
+    """Catches Lightning's own description, which walks through the tasks and fails."""
+    data = EpisodeDataModule(root="synthetic", shot=5)
+    assert str(data) == "EpisodeDataModule(5-way 5-shot, root='synthetic')"
+    data.setup("fit")
+    assert str(data) == "EpisodeDataModule(5-way 5-shot, root='synthetic')"

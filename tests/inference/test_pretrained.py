@@ -83,7 +83,7 @@ def test_results_of_other_weights_are_not_theirs(finished_run: Path, tmp_path: P
     run = shutil.copytree(finished_run, tmp_path / "run")
     (run / "results.json").write_text(json.dumps(results(finished_run) | {"steps": 5}))
     LEOClassifier(run).save_pretrained(tmp_path / "saved")
-    assert "Not tested." in (tmp_path / "saved" / CARD).read_text()
+    assert "No results of a test" in (tmp_path / "saved" / CARD).read_text()
     (run / "results.json").write_text("{")
     with pytest.raises(InputError, match=r"results\.json: damaged"):
         LEOClassifier(run).save_pretrained(tmp_path / "other")

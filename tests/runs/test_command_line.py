@@ -25,10 +25,30 @@ def test_training_starts_from_the_quickstart():
     """Catches `python train.py` doing something else than the quickstart."""
     command = parse(PROGRAM, "fit_test", [])
     quickstart = read_table(CONFIGS / "quickstart.yaml")
-    assert command.config.model.learner.init_args.kl_weight == 1e-3
+    assert command.config.model.learner.init_args.kl_weight == 0.1
     assert command.config.run.name == quickstart["run"]["name"]
     assert command.config.trainer.max_steps == quickstart["trainer"]["max_steps"]
     assert (command.fitting, command.path) == (True, None)
+
+
+def test_other_features_start_from_settings_of_their_own():
+    """Catches the drawings' ways, rates and run folder for features of the user's."""
+    for flags in (["--data.root", "mine"], ["--data.shot=2", "--data.root=mine"]):
+        config = parse(PROGRAM, "fit", flags).config
+        assert (config.run.name, config.data.init_args.root, config.data.init_args.way) == ("leo", "mine", 5)
+    named = parse(PROGRAM, "fit", ["--data.root=omniglot"])
+    assert named.config == parse(PROGRAM, "fit", []).config
+
+
+def test_another_method_has_runs_of_its_own_name():
+    """Catches `--resume auto` that finds a run of another method."""
+    for word in ("MAML", "leo_lightning.learners.maml.MAML"):
+        command = parse(PROGRAM, "fit", ["--model.learner", word, "--model.learner.steps=2"])
+        learner = command.config.model.learner
+        assert (command.config.run.name, learner.init_args.steps) == ("maml", 2)
+        assert learner.class_path == "leo_lightning.learners.maml.MAML"
+    named = parse(PROGRAM, "fit", ["--model.learner=MAML", "--run.name=mine"])
+    assert named.config.run.name == "mine"
 
 
 def test_flags_win_wherever_the_configuration_stands(tmp_path: Path):

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from leo_lightning.common.errors import InputError, one_line, printable
 from leo_lightning.common.files import checksum_of
+from leo_lightning.data.bank import UNKNOWN
 from leo_lightning.data.importers.pickles import load_pickle
 from leo_lightning.data.importers.sources import ZIP_ERRORS, Arrays, Source, arrays_of, check_inflation
 from leo_lightning.data.labels import Labels
-
-UNKNOWN = "unknown"
 
 _CROPS = ("center", "multiview")
 _PICKLE = re.compile(r"(train|val|test)_embeddings\.pkl")

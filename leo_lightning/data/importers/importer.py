@@ -6,9 +6,9 @@ from pathlib import Path
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.web_page import refuse_page
-from leo_lightning.data.bank import FeatureBank
+from leo_lightning.data.bank import UNKNOWN, FeatureBank
 from leo_lightning.data.importers.arrays import folder_arrays
-from leo_lightning.data.importers.authors import UNKNOWN, authors_sets, choose_set, split_keys
+from leo_lightning.data.importers.authors import authors_sets, choose_set, split_keys
 from leo_lightning.data.importers.sources import Source
 from leo_lightning.data.splits import SPLITS, check_vacant, present_splits, save_splits, separated
 

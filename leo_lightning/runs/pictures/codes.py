@@ -78,5 +78,5 @@ def draw(view: View) -> Picture | None:
 
 
 def shortened(name: str, length: int = 16) -> str:
-    """A name cut to at most `length` characters."""
-    return as_written(name if len(name) <= length else f"{name[: length - 1]}…")
+    """A name of at most `length` characters, cut in its middle: names often differ at their ends."""
+    return as_written(name if len(name) <= length else f"{name[: length - 5]}…{name[-4:]}")

@@ -81,7 +81,7 @@ def draw(task: Task, title: str) -> Figure:
         _query(ax, task, n, q, x, y)
     hits = int((task.probability.argmax(-1) == np.arange(N)[:, None]).sum())
     lines_below = [
-        f"Right: {hits} of the {N * Q} queries of this task, {100 * hits / (N * Q):.0f}%.",
+        f"Right: {hits} of the {N * Q} queries of this task, {100 * hits / (N * Q):.1f}%.",
         f"Shown: the first {len(asked)} of them, not chosen.",
         "Black bar: probability of the right class.",
     ]
