@@ -155,7 +155,7 @@ BAD = {
     "of a later release": (changed(format_version=2, library_version="9.1"), "a later release, 9.1"),
     "without its features": (changed(features={}), "record of its features is damaged"),
     "a class of another package": (of("subprocess.Popen", args="touch hacked"), "'subprocess.Popen'"),
-    "a class that is no learner": (of("leo_lightning.learners.leo.Adaptation"), "which is not imported"),
+    "a class that is not a learner": (of("leo_lightning.learners.leo.Adaptation"), "which is not imported"),
     "an unknown argument": (
         of(LEO, embedding_size=E, wrong=1),
         "cannot build leo_lightning.learners.leo.LEO",
