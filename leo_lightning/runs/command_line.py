@@ -119,7 +119,8 @@ def parse(program: Program, verb: str, arguments: list[str]) -> Command:
     for path in typed.config or ([start] if start else []):
         section = read_table(path).get("run")
         run |= section if isinstance(section, dict) else {}
-    if start and not named and typed.method and re.fullmatch(r"[\w.]+", typed.method):
+    new = start and not named and typed.ckpt_path in (None, "last", "best")
+    if new and typed.method and re.fullmatch(r"[\w.]+", typed.method):
         # runs of another method are not those of the start
         run["name"] = places["name"] = places["name"] or typed.method.rpartition(".")[2].lower()
     run |= {name: value for name, value in places.items() if value is not None}

@@ -51,6 +51,14 @@ def test_another_method_has_runs_of_its_own_name():
     assert named.config.run.name == "mine"
 
 
+def test_a_resumed_run_keeps_its_name(run: Path):
+    """Catches a run that is renamed because its method is typed again."""
+    path = run / "checkpoints" / "last.ckpt"
+    for verb in ("fit", "test"):
+        command = parse(PROGRAM, verb, [f"--ckpt_path={path}", "--model.learner=LEO"])
+        assert command.config.run.name == "tiny"
+
+
 def test_flags_win_wherever_the_configuration_stands(tmp_path: Path):
     """Catches a flag in front of --config that the file silently overrides, down to another experiment."""
     (tmp_path / "a.yaml").write_text("run: {name: file}\ndata: {shot: 2, way: 7}\n")
