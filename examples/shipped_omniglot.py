@@ -76,22 +76,20 @@ def pack(drawings: Path, to: Path) -> None:
 
 
 def write_examples(drawings: Path, folder: Path) -> None:
-    """Write drawings to classify: support/CLASS/IMAGE and query/IMAGE, whose names say what they show."""
+    """Write drawings to classify: support/CLASS/IMAGE and query/CLASS/IMAGE."""
     with np.load(drawings) as arrays:
         images, labels, names = (arrays[name] for name in ("images", "labels", "names"))
     for part in ("support", "query"):
         shutil.rmtree(folder / part, ignore_errors=True)
-    (folder / "query").mkdir(parents=True)
     for alphabet, characters in EXAMPLES.items():
         for character, number in characters.items():
             (label,) = np.flatnonzero(names == f"{alphabet}/character{number:02d}")
             pictures = [png_of(image) for image in images[labels == label]]
-            (folder / "support" / character).mkdir(parents=True)
-            for count, picture in enumerate(pictures[: SUPPORT + QUERY], 1):
-                place = f"support/{character}/{count}.png"
-                if count > SUPPORT:
-                    place = f"query/{character}_{count - SUPPORT}.png"
-                (folder / place).write_bytes(picture)
+            chosen = {"support": pictures[:SUPPORT], "query": pictures[SUPPORT : SUPPORT + QUERY]}
+            for part, some in chosen.items():
+                (folder / part / character).mkdir(parents=True)
+                for count, picture in enumerate(some, 1):
+                    (folder / part / character / f"{count}.png").write_bytes(picture)
     shutil.copyfile(SHIPPED[OMNIGLOT] / "LICENSE", folder / "LICENSE")
 
 
