@@ -36,7 +36,7 @@ VERBS = {
     "validate": ("train", "evaluate a checkpoint on validation tasks"),
     "test": ("train", "evaluate a checkpoint on test tasks"),
     "predict": ("train", "write the predictions of a checkpoint for test tasks"),
-    "classify": ("classify", "learn new classes from a few examples, and classify others"),
+    "classify": ("classify.command", "learn new classes from a few examples, and classify others"),
     "export": ("export", "write a classifier of new classes as a file"),
     "features": ("features", "import, make and look at feature files"),
     "images": ("images", "import or download the images of few-shot data sets"),
@@ -51,7 +51,7 @@ VERBS = {
 """Verb: its module below `commands`, and its line of help."""
 LIGHTNING = ("train", "pretrain.command")
 """Modules that import Lightning at once and read the verb themselves."""
-LARGE = ("features", "images", "pretrain")
+LARGE = ("classify", "export", "features", "images", "pretrain")
 """Verbs that run large networks, which use all cores."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from leo_lightning.commands.new_classes import TRAINED, add_flags, chosen_way, read_support
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.program import called
 
@@ -11,48 +12,31 @@ def main(arguments: Sequence[str]) -> None:
     """Learn new classes, and write the classifier."""
     typed = _parser().parse_args(arguments)
     from leo_lightning.common.files import check_place
-    from leo_lightning.data.new_classes import support_of
+    from leo_lightning.common.threads import one_thread
     from leo_lightning.inference.export import check_kind, export
-    from leo_lightning.inference.new_images import backbone_beside, read_any
-    from leo_lightning.inference.trained_model import TrainedModel
 
     check_kind(typed.out)
     check_place(typed.out)
-    trained = TrainedModel.load(typed.ckpt_path)
-    backbone = typed.backbone or backbone_beside(typed.ckpt_path)
-    support = support_of(read_any(typed.support, True, backbone, trained.record.provenance))
-    export(trained.adapt(support), support.class_names, trained, typed.out)
+    new = read_support(typed, lambda line: print(f"note    {line}"))
+    support = new.support
+    with one_thread():
+        way = chosen_way(typed.method, new, print)
+        adapted = way.fit(support)
+        export(adapted, support.class_names, new.trained if way.name == TRAINED else None, typed.out)
     print(
-        f"{typed.out}: {support.num_classes} classes by {len(support)} examples, embeddings of size "
-        f"{support.embedding_size}, normalize {trained.record.normalization.kind}"
+        f"{typed.out}: {support.num_classes} classes by {len(support)} examples, {way.title}, embeddings of "
+        f"size {support.embedding_size}, normalize {adapted.normalization.kind}"
     )
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"{called()} export",
-        description="Learn new classes from a few labelled embeddings, and write the classifier as a file "
+        description="Learn new classes from a few labelled examples, and write the classifier as a file "
         "that needs nothing of this package: ONNX, or its weights as safetensors.",
     )
-    add = parser.add_argument
-    add(
-        "--ckpt_path", type=Path, required=True, metavar="PATH",
-        help="checkpoint of a method for classes, or a folder that LEOClassifier.save_pretrained wrote",
-    )  # fmt: skip
-    add(
-        "--support",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="a few labelled examples of each class: features.safetensors, npz, npy or pt, or a folder with "
-        "a folder of images for each class",
+    add_flags(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="what is written: .onnx or .safetensors"
     )
-    add(
-        "--backbone",
-        type=Path,
-        metavar="FILE",
-        help="for images, the backbone.safetensors that made the features of the training (default: the one "
-        "that lies beside these)",
-    )
-    add("--out", type=Path, required=True, metavar="FILE", help="what is written: .onnx or .safetensors")
     return parser

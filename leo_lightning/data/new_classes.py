@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ class Images(NamedTuple):
     class_names: Sequence[str] = ()
     classes: Int64[np.ndarray, " n"] | None = None
     """Number of each image's class; None without labels."""
+    unread: Mapping[int, tuple[str, str]] = MappingProxyType({})
+    """Name of each image that could not be read, and the reason, by its place among all images."""
 
 
 def read_images(path: Path, labelled: bool) -> Images:

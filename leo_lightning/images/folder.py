@@ -12,6 +12,7 @@ Or tables name the images, as Ravi and Larochelle (ICLR 2017) published the spli
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,13 +26,32 @@ from leo_lightning.common.errors import InputError, check_utf8, printable
 from leo_lightning.data.bank import listed
 from leo_lightning.data.labels import class_name
 from leo_lightning.data.splits import SPLIT_NAMES, check_disjoint
+from leo_lightning.images.decode import READS_AVIF
 
 OnError = Literal["refuse", "skip"]
 OnBadFiles = Callable[[Path, Sequence[Path], str], None]
 """Called with a folder or table, its files that cannot be used, and the reason: see `refuse_files`."""
 
 _MISSING = "missing"
-SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+SUFFIXES = frozenset(
+    [".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+    + [".avif"] * READS_AVIF
+)
+_OTHER_PHOTOS = {
+    ".arw",
+    ".avif",
+    ".cr2",
+    ".cr3",
+    ".dng",
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".nef",
+    ".orf",
+    ".raf",
+    ".rw2",
+}
+"""Endings of photos that Pillow cannot read, or not everywhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +115,19 @@ def skip_files(where: Path, files: Sequence[Path], reason: str, report: Callable
     report(f"{where}: skipped, {reason}: {_listed(where, files)}")
 
 
+def ignore_files(where: Path, files: Sequence[Path], reason: str, report: Callable[[str], None]) -> None:
+    """Report how many files of each kind are ignored, and which of them are photos all the same."""
+    report(f"{where}: ignored, {reason}{_instead(files)}")
+
+
+def _instead(files: Sequence[Path]) -> str:
+    """Say what files there are by their endings, and which of these to convert."""
+    endings = Counter(printable(path.suffix.lower() or "without an ending") for path in files)
+    kinds = "".join(f", {count:,} {ending}" for ending, count in endings.most_common(10)).removeprefix(", ")
+    photos = ", ".join(sorted(endings.keys() & _OTHER_PHOTOS))
+    return (f": {kinds}" if kinds else "") + (f"; save {photos} as JPEG to use them" if photos else "")
+
+
 def _listed(where: Path, files: Sequence[Path]) -> str:
     return listed([os.path.relpath(path, where if where.is_dir() else where.parent) for path in files], 20)
 
@@ -155,21 +188,27 @@ def find_classes(folder: Path, on_bad_files: OnBadFiles = refuse_files) -> Image
         images[path.name] = [file.relative_to(folder).as_posix() for file in files if is_image(file)]
         strays += [file for file in files if not is_image(file)]
         if not images[path.name]:
-            raise InputError(f"{path}: holds no images ({', '.join(sorted(SUFFIXES))}); remove the folder")
+            raise InputError(
+                f"{path}: holds no images{_instead(files)} ({', '.join(sorted(SUFFIXES))}); remove the folder"
+            )
     if strays:
         on_bad_files(folder, strays, "not images")
     return ImageSplit.of(folder, images)
 
 
-def find_images(folder: Path) -> tuple[str, ...]:
+def find_images(folder: Path, on_bad_files: OnBadFiles = refuse_files) -> tuple[str, ...]:
     """Find all images below a folder, whatever their classes; return their paths from there.
 
     Raises:
         InputError: there are none.
     """
-    names = sorted(path.relative_to(folder).as_posix() for path in _files(folder) if is_image(path))
+    files = _files(folder)
+    names = sorted(path.relative_to(folder).as_posix() for path in files if is_image(path))
+    others = [path for path in files if not is_image(path)]
     if not names:
-        raise InputError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{folder}: holds no images{_instead(others)} ({', '.join(sorted(SUFFIXES))})")
+    if others:
+        on_bad_files(folder, others, "not images")
     return tuple(names)
 
 

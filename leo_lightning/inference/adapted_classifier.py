@@ -16,6 +16,7 @@ from leo_lightning.data.new_classes import queries_at_once
 from leo_lightning.data.normalization import Normalization
 from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier, check_predictions
 from leo_lightning.learners.leo import LEO
+from leo_lightning.learners.parts.nearest_example import nearest_distance
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 
 SAMPLES = 20
@@ -77,7 +78,7 @@ class AdaptedClassifier:
         return [LinearClassifier(weight, drawn.bias) for weight in drawn.weight.unbind(1)]
 
     @torch.no_grad()
-    def answer(self, query: Float[Tensor, "M E"], disagreement: bool = True) -> Answer:
+    def answer(self, query: Float[Tensor, "M E"], disagreement: bool = False) -> Answer:
         """Classify some queries at once.
 
         Args:
@@ -95,10 +96,21 @@ class AdaptedClassifier:
             others = [drawn(rows)[0].argmax(-1) != probability.argmax(-1) for drawn in asked]
         return Answer(probability, torch.stack(others).double().mean(0) if others else None)
 
-    def answers(self, query: Float[Tensor, "n E"], disagreement: bool = True) -> Iterator[Answer]:
+    def answers(self, query: Float[Tensor, "n E"], disagreement: bool = False) -> Iterator[Answer]:
         """Classify any number of queries in batches; see `answer`."""
         for rows in query.split(queries_at_once(self.support)):
             yield self.answer(rows, disagreement)
+
+    @torch.no_grad()
+    def distance(self, query: Float[Tensor, "M E"]) -> Float64[Tensor, " M"]:
+        """Euclidean distance of each query to the nearest example, both normalised.
+
+        Large for queries that are of none of the classes.
+        """
+        support, valid = _by_class(self._rows(self.support.embeddings), self.support.counts.tolist())
+        parts = query.split(queries_at_once(self.support))
+        distances = [nearest_distance(support, self._rows(rows)[None], valid)[0] for rows in parts]
+        return torch.cat(distances).double()
 
     def linear(self) -> LinearClassifier:
         """The classifier as weights for normalised embeddings; of a sampling learner, the mean classifier.

@@ -35,14 +35,14 @@ EPSILON = 1e-12
 
 
 def export(
-    adapted: "AdaptedClassifier", class_names: Sequence[str], trained: "TrainedModel", path: Path
+    adapted: "AdaptedClassifier", class_names: Sequence[str], trained: "TrainedModel | None", path: Path
 ) -> None:
     """Write a linear classifier; of a sampling learner, the mean classifier. The file is written whole.
 
     Args:
         adapted: the classifier.
         class_names: names of its classes.
-        trained: the model that it was adapted from.
+        trained: the model that it was adapted from; None for a method without training.
         path: the file, .onnx or .safetensors.
 
     Raises:
@@ -62,9 +62,11 @@ def export(
         "class_names": json.dumps(list(class_names)),
         "normalize": kind,
         "learner": type(adapted.learner).__name__,
-        "provenance": json.dumps(trained.record.provenance),
-        "checkpoint_sha256": trained.sha256,
     }
+    if trained is None:
+        header["provenance"] = json.dumps(adapted.support.provenance)
+    else:
+        header |= {"provenance": json.dumps(trained.record.provenance), "checkpoint_sha256": trained.sha256}
     content = _onnx(arrays, header) if path.suffix == ".onnx" else _safetensors(arrays, header)
     with whole_file(path) as part:
         part.write_bytes(content)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from numpy import ndarray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
@@ -126,6 +126,11 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
             )
         return torch.cat(shares).numpy()
 
+    def distance(self, X: Any) -> Float64[ndarray, " n"]:
+        """Distance of each row to the nearest example, both normalised: large for other classes."""
+        check_is_fitted(self)
+        return self.adapted_.distance(self._rows(X)).numpy()
+
     def export(self, path: str | Path) -> None:
         """Write the classifier as .onnx or .safetensors; `leo_lightning.inference.export` has the format."""
         check_is_fitted(self)
@@ -140,5 +145,8 @@ class LEOClassifier(ClassifierMixin, BaseEstimator):
     @one_thread()
     def _answers(self, X: Any, disagreement: bool = False) -> list[Answer]:
         check_is_fitted(self)
-        X = np.require(validate_data(self, X, reset=False, dtype=np.float32), requirements="W")
-        return list(self.adapted_.answers(torch.from_numpy(X), disagreement))
+        return list(self.adapted_.answers(self._rows(X), disagreement))
+
+    def _rows(self, X: Any) -> Float[torch.Tensor, "n E"]:
+        X = validate_data(self, X, reset=False, dtype=np.float32)
+        return torch.from_numpy(np.require(X, requirements="W"))

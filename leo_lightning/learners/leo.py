@@ -164,7 +164,10 @@ class LEO(Learner):
         """Classifiers before adaptation, after the latent steps and after fine-tuning."""
         if not self.test_samples:
             return self.adaptation(support, NO_NOISE, shots).stages()
-        samples = [self.adaptation(support, noise, shots).stages() for noise in self.samples(support, shots)]
+        code = self.code(support, shots)  # the same for all samples, and most of the work of many images
+        samples = [
+            self.adaptation(support, noise, shots, code).stages() for noise in self.samples(support, shots)
+        ]
         return {
             stage: SampledClassifier(torch.stack([stages[stage].weight for stages in samples], 1), first.bias)
             for stage, first in samples[0].items()
@@ -175,13 +178,13 @@ class LEO(Learner):
         (B, N, K, E), S = support.shape, self.test_samples
         largest = torch.full((B,), K) if shots is None else shots.amax(1)
         sizes, size = largest.unique(return_inverse=True)
-        drawn = []
-        for copies in sizes.tolist():
-            noise = draw(support.new_empty(S, 0), range(S), self._normal_shapes(N, copies, E))
-            drawn.append([pad(x, (0, 0, 0, K - copies)) for x in noise.values()])
-        latents, weights = (torch.stack(noises) for noises in zip(*drawn, strict=True))
         for sample in range(S):
-            yield Noise(latents[size, sample], weights[size, sample].transpose(0, 1))
+            drawn = []
+            for copies in sizes.tolist():
+                noise = draw(support.new_empty(1, 0), [sample], self._normal_shapes(N, copies, E))
+                drawn.append([pad(x[0], (0, 0, 0, K - copies)) for x in noise.values()])
+            latents, weights = (torch.stack(noises) for noises in zip(*drawn, strict=True))
+            yield Noise(latents[size], weights[size].transpose(0, 1))
 
     def _normal_shapes(self, N: int, copies: int, E: int) -> dict[str, tuple[int, ...]]:
         """Shapes of a task's normal numbers: for z, and for w at each of the T + 1 decodes."""
@@ -224,13 +227,27 @@ class LEO(Learner):
         l2, orthogonality = self.l2_penalty_weight, self.orthogonality_penalty_weight
         return objectives.regularisers(l2, weights, orthogonality, self.decoder.weight)
 
-    def adaptation(self, support: Float[Tensor, "B N K E"], noise: Noise, shots: Shots = None) -> Adaptation:
-        """Adapt to B tasks at once (Algorithm 1, lines 6-13), then fine-tune."""
-        (B, N, _, E), H = support.shape, self.num_latents
+    def code(
+        self,
+        support: Float[Tensor, "B N K E"],
+        shots: Shots = None,
+        mask: Float[Tensor, "B N K E"] | None = None,
+    ) -> Float[Tensor, "B N two_H"]:
+        """Mean and raw standard deviation of each class's code (line 6)."""
         if self.encoder is None or self.relation_net is None:  # z ~ p(z)
-            code = support.new_zeros(B, N, 2 * H)
-        else:  # line 6
-            code = self.relation_net(self.encoder(masked(support, noise.encoder_mask)), shots)
+            return support.new_zeros(*support.shape[:2], 2 * self.num_latents)
+        return self.relation_net(self.encoder(masked(support, mask)), shots)
+
+    def adaptation(
+        self,
+        support: Float[Tensor, "B N K E"],
+        noise: Noise,
+        shots: Shots = None,
+        code: Float[Tensor, "B N two_H"] | None = None,
+    ) -> Adaptation:
+        """Adapt to B tasks at once (Algorithm 1, lines 6-13), then fine-tune; `code` saves computing it."""
+        (_, N, _, E), H = support.shape, self.num_latents
+        code = self.code(support, shots, noise.encoder_mask) if code is None else code
         # under autocast the networks may run in low precision; gradients, exp and KL may not
         with torch.autocast(support.device.type, enabled=False):
             mean, raw_std = code.to(support.dtype).chunk(2, dim=-1)

@@ -162,8 +162,8 @@ NEW_CLASSES = {
         files(data),
     ),
     "no such backbone file": Case(
-        f"{DONE} --support images --query q.npz --backbone b.safetensors",
-        "no such file",
+        f"{DONE} --support images --query q.npz --weights b.safetensors",
+        "b.safetensors: cannot be read",
         files(lambda world: save(world.folder / "images" / "a" / "1.png")),
     ),
     "checkpoint of an earlier release alone": Case(
@@ -210,7 +210,50 @@ NEW_CLASSES = {
     ),
     "no query": Case(f"{DONE} --support s.npz", "--query", files()),
     "no support": Case(f"{DONE} --query q.npz", "--support", files()),
-    "no checkpoint": Case(f"classify --out p.csv {FILES}", "--ckpt_path", files()),
+    "no checkpoint": Case(f"classify --out p.csv {FILES} --method trained", "needs --ckpt_path", files()),
+    "backbone that is a file": Case(f"{NEW} --backbone s.npz", "is a file; name it with --weights", files()),
+    "images without a network": Case(
+        "classify --support images --query q.npz",
+        "images need a network that embeds them",
+        files(lambda world: save(world.folder / "images" / "a" / "1.png")),
+    ),
+    "support of splits": Case(
+        f"{DONE} --support images --query q.npz",
+        "has the folders test, train, which are splits rather than classes",
+        files(
+            lambda world: [save(world.folder / "images" / name / "a" / "1.png") for name in ("train", "test")]
+        ),
+    ),
+    "support one level too high": Case(
+        f"{DONE} --support images --query q.npz",
+        "holds folders of folders (a/x); name the one whose folders are the classes, such as images/b",
+        files(
+            lambda world: [
+                save(world.folder / "images" / name / folder / "1.png") for name in "ab" for folder in "xy"
+            ]
+        ),
+    ),
+    "a share that is none": Case(f"{NEW} --reject 5", "is not a share between 0% and 100%", files()),
+    "a share that is a word": Case(f"{NEW} --reject few", "is not a share between 0% and 100%", files()),
+    "a share of too few examples": Case(
+        f"{NEW} --reject 5%",
+        "needs 19 examples in classes of two or more, and s.npz has 4; use --reject 20%",
+        files(),
+    ),
+    "nothing to hold out": Case(
+        f"{NEW} --reject 5%",
+        "s.npz has one example of each class, so none can be held out",
+        files(embeddings=np.eye(2, E, dtype=np.float32), labels=np.array(["a", "b"])),
+    ),
+    "calibration for nothing": Case(f"{NEW} --calibrate s.npz", "add --reject", files()),
+    "calibration by too few": Case(
+        f"{NEW} --reject 5% --calibrate s.npz",
+        "calibration needs two classes with 3 images",
+        files(),
+    ),
+    "disagreement of nothing": Case(
+        f"classify {FILES} --disagreement", "logistic regression draws no classifiers", files()
+    ),
     # export
     "classes by weights that are NaN": Case(ALONE, "the predictions are NaN", files(not_finite)),
     "export of weights that are NaN": Case(

@@ -11,7 +11,14 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.images.folder import ImageSplit, find_classes, find_images, find_splits, skip_files
+from leo_lightning.images.folder import (
+    SUFFIXES,
+    ImageSplit,
+    find_classes,
+    find_images,
+    find_splits,
+    skip_files,
+)
 from tests.images.pictures import save, tree
 
 
@@ -206,8 +213,7 @@ EITHER = (
         ),
         (
             lambda root: (root / "train" / "cat").mkdir(parents=True),
-            "ROOT/train/cat: holds no images (.bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, "
-            ".webp); remove the folder",
+            f"ROOT/train/cat: holds no images ({', '.join(sorted(SUFFIXES))}); remove the folder",
         ),
         (
             lambda root: (tree(root), (root / "val.csv").write_text("filename,label\n")),
@@ -251,7 +257,9 @@ def test_images_without_classes(tmp_path: Path):
     for name in ("b/2.png", "a.jpg"):
         save(tmp_path / name)
     (tmp_path / "c.txt").write_text("x")
-    assert find_images(tmp_path) == ("a.jpg", "b/2.png")
+    others: list[Path] = []
+    assert find_images(tmp_path, lambda where, files, reason: others.extend(files)) == ("a.jpg", "b/2.png")
+    assert others == [tmp_path / "c.txt"]
     with pytest.raises(InputError, match="holds no images"):
         find_images(tmp_path / "nowhere")
 

@@ -150,7 +150,9 @@ def test_the_command_writes_what_python_writes(tmp_path: Path, capsys: pytest.Ca
     assert main(["export", *map(str, arguments)]) == 0
     assert out.read_bytes() == (tmp_path / "python.onnx").read_bytes()
     said = capsys.readouterr().out
-    assert said == f"{out}: 3 classes by 9 examples, embeddings of size {E}, normalize center_l2\n"
+    learner = type(made.trained_.learner).__name__
+    size = f"embeddings of size {E}"
+    assert said == f"{out}: 3 classes by 9 examples, {learner}, {size}, normalize center_l2\n"
 
 
 def test_help_is_quick():

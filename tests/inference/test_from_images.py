@@ -1,5 +1,7 @@
 """From a folder of images to predictions on images of new classes."""
 
+import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from leo_lightning.data.splits import load_split
 from leo_lightning.images.backbones.weights import read_backbone
@@ -103,10 +106,11 @@ def test_the_backbone_must_be_that_of_the_training(
     torch.save(content, alone)
     assert classify(alone, tmp_path / "a.csv", support, query) == 2
     assert (
-        "the backbone of the training is not known; name the backbone.safetensors" in capfd.readouterr().err
+        "the backbone of the training is not known, and images need it; name the backbone.safetensors"
+        in capfd.readouterr().err
     )
     backbone = world / "features" / "backbone.safetensors"
-    assert classify(alone, tmp_path / "a.csv", support, query, f"--backbone={backbone}") == 0
+    assert classify(alone, tmp_path / "a.csv", support, query, f"--weights={backbone}") == 0
     last = folders(world / "runs", "backbone")[0] / "checkpoints" / "last.ckpt"
     state = torch.load(last, weights_only=True)
     state["state_dict"]["backbone.network.0.conv.bias"] += 1
@@ -115,7 +119,7 @@ def test_the_backbone_must_be_that_of_the_training(
     assert main(["features", "extract", *words, "--out", str(tmp_path / "other")]) == 0
     other = tmp_path / "other" / "backbone.safetensors"
     capfd.readouterr()
-    assert classify(checkpoint, tmp_path / "b.csv", support, query, f"--backbone={other}") == 2
+    assert classify(checkpoint, tmp_path / "b.csv", support, query, f"--weights={other}") == 2
     assert "is not the backbone that the model was trained with" in capfd.readouterr().err
 
 
@@ -133,3 +137,137 @@ def test_export_from_images(world: Path, checkpoint: Path, tmp_path: Path):
     names = sorted(path.name for path in support.iterdir())
     predicted = [names[best] for best in np.asarray(probabilities).argmax(1)]
     assert predicted == [line["predicted"] for line in rows(tmp_path / "a.csv")]
+
+
+def untrained(world: Path, out: Path | str, support: Path, query: Path, *flags: str) -> int:
+    """Classify by a method that needs no training."""
+    weights = world / "features" / "backbone.safetensors"
+    words = [f"--weights={weights}", f"--out={out}", f"--support={support}", f"--query={query}"]
+    return main(["classify", *words, *flags])
+
+
+def test_no_training_is_needed(world: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
+    """Catches a method that does not see the embeddings of the backbone, or needs a checkpoint."""
+    support, query = divide(world / "images", tmp_path)
+    assert untrained(world, tmp_path / "a.csv", support, query, "--method=nearest-centroid") == 0
+    embedder = Embedder(read_backbone(world / "features" / "backbone.safetensors"))
+    unit = torch.nn.functional.normalize
+    centroids = []
+    for folder in sorted(support.iterdir()):
+        centroids.append(unit(embedder.embed(sorted(folder.iterdir())), dim=1).mean(0))
+    rows_of = [unit(embedder.embed([query / line["image"]]), dim=1) for line in rows(tmp_path / "a.csv")]
+    nearest = torch.cdist(torch.cat(rows_of), torch.stack(centroids)).argmin(1)
+    names = sorted(path.name for path in support.iterdir())
+    assert [line["predicted"] for line in rows(tmp_path / "a.csv")] == [names[number] for number in nearest]
+    said = capfd.readouterr().out
+    assert "test0/" in said  # a table of the first ones
+    assert "and 55 more" in said
+    assert "accuracy" in said
+
+
+def test_auto_says_what_it_chose_from(
+    world: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    """Catches a choice that is not told, leaves out the trained model, or is made of one example each."""
+    support, query = divide(world / "images", tmp_path)
+    assert classify(checkpoint, tmp_path / "a.csv", support, query, "--method=auto") == 0
+    said = capfd.readouterr().out
+    estimates = [line.split("  ")[1] for line in said.splitlines() if "95% interval" in line and "  " in line]
+    assert [name for name in estimates if name] == [
+        "LEO", "logistic regression", "cl2n", "nearest centroid", "linear svm",
+    ]  # fmt: skip
+    assert " % of 14, 95% interval" in said  # 2 + 3 + 4 + 5; the class with one example is not asked
+    assert "expect more than these estimates" in said
+    for folder in support.iterdir():
+        for path in sorted(folder.iterdir())[1:]:
+            path.unlink()
+    assert untrained(world, tmp_path / "b.csv", support, query) == 0
+    said = capfd.readouterr().out
+    assert "method  logistic regression; with one example of each class there is nothing to choose by" in said
+
+
+def test_files_that_are_no_images(world: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
+    """Catches bad files that are reported one by one, or are missing from the table, or stop the command."""
+    support, query = divide(world / "images", tmp_path)
+    (query / "test1" / "a_cut.png").write_bytes((query / "test1" / "02.png").read_bytes()[:60])
+    (query / "test3" / "empty.jpg").touch()
+    (query / "test3" / "phone.HEIC").touch()
+    (query / "test3" / "notes.txt").touch()
+    assert untrained(world, tmp_path / "a.csv", support, query) == 2
+    captured = capfd.readouterr()
+    assert "cannot be read as images: 'test1/a_cut.png', 'test3/empty.jpg'; remove them, or" in captured.err
+    assert "--on-error skip" in captured.err
+    assert not (tmp_path / "a.csv").exists()
+    assert untrained(world, tmp_path / "a.csv", support, query, "--on-error=skip") == 0
+    said = capfd.readouterr().out
+    assert "ignored, not images: 1 .txt, 1 .heic; save .heic as JPEG to use them" in said
+    assert "2 queries could not be read" in said
+    table = rows(tmp_path / "a.csv")
+    assert [line["image"] for line in table] == sorted(line["image"] for line in table)
+    bad = [line for line in table if line["status"] == "unreadable"]
+    assert [line["image"] for line in bad] == ["test1/a_cut.png", "test3/empty.jpg"]
+    assert [line["class"] for line in bad] == ["test1", "test3"]
+    assert {line[name] for line in bad for name in ("predicted", "probability", "distance")} == {""}
+    assert len(table) == 65 + 2
+
+
+def test_embeddings_are_kept(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches images that are embedded again, a changed image that is not, and another answer then."""
+    support, query = divide(world / "images", tmp_path)
+    embedded: list[int] = []
+    views = Embedder.embed_views
+    monkeypatch.setattr(
+        Embedder, "embed_views", lambda self, images: embedded.append(len(images)) or views(self, images)
+    )
+    cache = f"--cache={tmp_path / 'cache'}"
+    assert untrained(world, tmp_path / "a.csv", support, query, cache) == 0
+    assert sum(embedded) == 15 + 65
+    assert untrained(world, tmp_path / "b.csv", support, query, cache) == 0
+    assert sum(embedded) == 15 + 65
+    assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
+    shutil.copy(query / "test2" / "05.png", query / "test0" / "05.png")
+    (query / "test0" / "99.png").write_bytes((world / "images" / "train" / "train0" / "00.png").read_bytes())
+    assert untrained(world, tmp_path / "c.csv", support, query, cache) == 0
+    assert sum(embedded) == 15 + 65 + 1
+    assert untrained(world, tmp_path / "c.csv", support, query, "--cache=none") == 0
+    assert sum(embedded) == 2 * (15 + 66)
+
+
+def test_a_pipe_and_a_single_photo(world: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
+    """Catches words in the middle of a table that another program reads, and a table for one photo."""
+    support, query = divide(world / "images", tmp_path)
+    assert untrained(world, "-", support, query) == 0
+    captured = capfd.readouterr()
+    table = list(csv.DictReader(captured.out.splitlines()))
+    assert len(table) == 65
+    assert "accuracy" in captured.err
+    photo = query / "test4" / "15.png"
+    assert main(
+        ["classify", f"--weights={world / 'features' / 'backbone.safetensors'}", f"--support={support}",
+         f"--query={photo}"]
+    ) == 0  # fmt: skip
+    (answer,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("15.png: ")]
+    assert re.fullmatch(r"15.png: (test\d) \(\1 \d+ %, test\d \d+ %, test\d \d+ %\)", answer)
+
+
+def test_none_of_these(world: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
+    """Catches a rejected query that keeps its answer, a threshold of other scores, and a wrong AUROC."""
+    support, query = divide(world / "images", tmp_path)
+    shutil.rmtree(support / "test0")
+    flags = ["--reject=10%", f"--calibrate={world / 'features' / 'val.safetensors'}"]
+    for by in ("distance", "entropy"):
+        assert classify(checkpoint, tmp_path / "a.csv", support, query, *flags, f"--reject-by={by}") == 0
+        said, table = capfd.readouterr().out, rows(tmp_path / "a.csv")
+        limit = float(re.search(rf"rejected: queries of {by} above ([\d.]+)", said)[1])  # pyright: ignore
+        for line in table:
+            if abs(float(line[by]) - limit) > 2e-6:
+                assert (line["status"] == "none of these") == (float(line[by]) > limit)
+            assert (line["predicted"] == "") == (line["status"] == "none of these")
+            assert float(line["probability"]) > 0
+        unknown = [line["class"] == "test0" for line in table]
+        score = roc_auc_score(unknown, [float(line[by]) for line in table])
+        assert (
+            f"{by} tells these apart with an AUROC of {score:.3f}" in said or f"{by} with {score:.3f}" in said
+        )
+        rejected = sum(line["status"] == "none of these" for line in table)
+        assert f"rejected {rejected} of 65 queries" in said

@@ -212,7 +212,7 @@ class WandbRun(WandbLogger):
             if path.suffix == ".csv" and is_table:
                 with path.open(newline="", encoding="utf-8") as file:
                     header, *body = csv.reader(file)
-                cells = [[_number(cell) for cell in line] for line in body]
+                cells: Any = [[_number(cell) for cell in line] for line in body]
                 yield step, key, wandb.Table(columns=list(header), data=cells)
             elif path.suffix == ".png" and not is_table:
                 yield step, key, [wandb.Image(str(path))]

@@ -1,0 +1,1 @@
+"""`python -m leo_lightning classify`: learn new classes from a few examples, and classify others."""
