@@ -13,8 +13,9 @@ from leo_lightning.learners.parts.sklearn_fit import SklearnClassifier
 class LinearSVM(SklearnClassifier):
     """One linear support vector machine per class, against all others; scikit-learn's LinearSVC.
 
-    Each minimises C Σᵢ max(0, 1 - yᵢ(xᵢ·w + b))² + ½(‖w‖² + b²), with y = 1 for its class and -1 for the
-    others. The logits are the decision values: their order is the answer, and their softmax is not a
+    Each minimises C Σᵢ vᵢ max(0, 1 - yᵢ(xᵢ·w + b))² + ½(‖w‖² + b²), with y = 1 for its class and -1 for the
+    others. As in `LogisticRegression`, v is 1 where classes have equally many images, and n / (N nᵢ) otherwise;
+    the images of the other classes always weigh 1. The logits are the decision values: their order is the answer, and their softmax is not a
     probability, so that loss and calibration say little.
 
     Args:
@@ -27,4 +28,4 @@ class LinearSVM(SklearnClassifier):
         """scikit-learn's classifier."""
         # "auto" is the primal here, whose solver draws no random numbers: there are at most as many
         # coordinates as images
-        return LinearSVC(C=self.C, dual="auto", tol=1e-6, max_iter=10_000)
+        return LinearSVC(C=self.C, class_weight="balanced", dual="auto", tol=1e-6, max_iter=10_000)

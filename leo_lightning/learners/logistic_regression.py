@@ -12,8 +12,10 @@ from leo_lightning.learners.parts.sklearn_fit import SklearnClassifier
 class LogisticRegression(SklearnClassifier):
     """Multinomial logistic regression, scikit-learn's.
 
-    Minimises C Σᵢ cross-entropy(xᵢ·w + b) + ½‖w‖² over the support; the bias is free. Between two classes
-    that is binary logistic regression: w is the difference of the classes' rows.
+    Minimises C Σᵢ vᵢ cross-entropy(xᵢ·w + b) + ½‖w‖² over the support; the bias is free. Between two classes
+    that is binary logistic regression: w is the difference of the classes' rows. The weight vᵢ is 1 where
+    classes have equally many images, and else n / (N nᵢ), for the nᵢ of all n images that are of its class:
+    otherwise the classifier would take their numbers for how frequent the classes are.
 
     Args:
         C: weight of the support's cross-entropy against the penalty.
@@ -23,4 +25,4 @@ class LogisticRegression(SklearnClassifier):
 
     def estimator(self) -> Estimator:
         """scikit-learn's classifier."""
-        return Estimator(C=self.C, tol=1e-6, max_iter=10_000)
+        return Estimator(C=self.C, class_weight="balanced", tol=1e-6, max_iter=10_000)
