@@ -14,9 +14,9 @@ class LinearSVM(SklearnClassifier):
     """One linear support vector machine per class, against all others; scikit-learn's LinearSVC.
 
     Each minimises C Σᵢ vᵢ max(0, 1 - yᵢ(xᵢ·w + b))² + ½(‖w‖² + b²), with y = 1 for its class and -1 for the
-    others. As in `LogisticRegression`, v is 1 where classes have equally many images, and n / (N nᵢ) otherwise;
-    the images of the other classes always weigh 1. The logits are the decision values: their order is the answer, and their softmax is not a
-    probability, so that loss and calibration say little.
+    others. As in `LogisticRegression`, v is 1 where classes have equally many images, and n / (N nᵢ)
+    otherwise; the images of the other classes always weigh 1. The logits are the decision values: their order
+    is the answer, and their softmax is not a probability, so that loss and calibration say little.
 
     Args:
         C: weight of the support's squared hinge loss against the penalty.
