@@ -23,6 +23,7 @@ from leo_lightning.common.errors import InputError
 
 if TYPE_CHECKING:
     from numpy import ndarray
+    from onnx import ModelProto
 
     from leo_lightning.inference.adapted_classifier import AdaptedClassifier
     from leo_lightning.inference.trained_model import TrainedModel
@@ -51,6 +52,23 @@ def export(
     from leo_lightning.common.files import whole_file
 
     check_kind(path)
+    arrays, header = parts_of(adapted, class_names, trained)
+    if path.suffix == ".onnx":
+        content = classifier_model(arrays, header).SerializeToString()
+    else:
+        content = _safetensors(arrays, header)
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
+def parts_of(
+    adapted: "AdaptedClassifier", class_names: Sequence[str], trained: "TrainedModel | None"
+) -> "tuple[dict[str, ndarray], dict[str, str]]":
+    """Return the arrays of a linear classifier by name, and what is written beside them.
+
+    Raises:
+        InputError: the classifier is not linear.
+    """
     linear, (kind, mean) = adapted.linear(), adapted.normalization
     weight = linear.weight[0]
     bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias[0]
@@ -67,9 +85,7 @@ def export(
         header["provenance"] = json.dumps(adapted.support.provenance)
     else:
         header |= {"provenance": json.dumps(trained.record.provenance), "checkpoint_sha256": trained.sha256}
-    content = _onnx(arrays, header) if path.suffix == ".onnx" else _safetensors(arrays, header)
-    with whole_file(path) as part:
-        part.write_bytes(content)
+    return arrays, header
 
 
 def check_kind(path: Path) -> None:
@@ -88,7 +104,8 @@ def _safetensors(arrays: "dict[str, ndarray]", header: dict[str, str]) -> bytes:
     return save(arrays, header)
 
 
-def _onnx(arrays: "dict[str, ndarray]", header: dict[str, str]) -> bytes:
+def classifier_model(arrays: "dict[str, ndarray]", header: dict[str, str]) -> "ModelProto":
+    """Return the classifier as an ONNX model."""
     import numpy as np
     from onnx import TensorProto, checker, helper, numpy_helper
 
@@ -127,4 +144,4 @@ def _onnx(arrays: "dict[str, ndarray]", header: dict[str, str]) -> bytes:
     )
     helper.set_model_props(model, header)
     checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+    return model

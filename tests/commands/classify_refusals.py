@@ -270,6 +270,10 @@ NEW_CLASSES = {
         f"{EXPORT} --out nowhere/c.onnx",
         "cannot be written",
     ),
+    "export from pixels without a network": Case(
+        f"{EXPORT} --out c.safetensors --pixels",
+        "c.safetensors: must end in .onnx: a model from pixels holds",
+    ),
     "export of no checkpoint": Case(f"{EXPORT} --out c.onnx", "no such checkpoint"),
     "export of a damaged checkpoint": Case(f"{EXPORT} --out c.onnx", "x.ckpt", text("x.ckpt", "weights")),
     "export of code": Case(f"{EXPORT} --out c.onnx", "x.ckpt", saved({"state_dict": Hostile()})),

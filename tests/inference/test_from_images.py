@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from leo_lightning.data.splits import load_split
@@ -271,3 +272,25 @@ def test_none_of_these(world: Path, checkpoint: Path, tmp_path: Path, capfd: pyt
         )
         rejected = sum(line["status"] == "none of these" for line in table)
         assert f"rejected {rejected} of 65 queries" in said
+
+
+def test_export_from_pixels(world: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
+    """Catches a model that answers another thing than `classify`, or the flag that does nothing."""
+    support, query = divide(world / "images", tmp_path)
+    words = ["--support", str(support), "--out", str(tmp_path / "a.onnx"), "--pixels"]
+    assert main(["export", "--ckpt_path", str(checkpoint), *words]) == 0
+    assert "center crop of 16 × 16" in capfd.readouterr().out
+    assert classify(checkpoint, tmp_path / "a.csv", support, query) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    for line in rows(tmp_path / "a.csv"):
+        image = np.asarray(Image.open(query / line["image"]).convert("RGB"))
+        probabilities, name = session.run(["probabilities", "class"], {"image": image})
+        assert name == [line["predicted"]]
+        assert np.max(probabilities) == pytest.approx(float(line["probability"]), abs=1e-4)
+    content = torch.load(checkpoint, weights_only=True)
+    content["config"]["data"]["init_args"]["root"] = "features/of/another/machine"
+    torch.save(content, tmp_path / "alone.ckpt")
+    np.savez(tmp_path / "s.npz", embeddings=np.eye(4, dtype=np.float32), labels=np.array(list("abcd")))
+    words[1] = str(tmp_path / "s.npz")
+    assert main(["export", "--ckpt_path", str(tmp_path / "alone.ckpt"), *words]) == 2
+    assert "the backbone of the training is not known, and images need it" in capfd.readouterr().err

@@ -83,7 +83,8 @@ class Backbone(nn.Module):
 
         def keep(module: nn.Module, inputs: object, output: object) -> None:
             outputs.append(output)
-            raise _LayerReached
+            if not torch.compiler.is_compiling():  # an export traces to the end, and drops what is not used
+                raise _LayerReached
 
         handle = self.network.get_submodule(self.recipe.layer).register_forward_hook(keep)
         try:

@@ -6,14 +6,15 @@ features that it made, so that new images get the same embeddings.
 
 import hashlib
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from leo_lightning.common.download import download
 from leo_lightning.common.errors import InputError, nearest, one_line, printable
@@ -24,6 +25,7 @@ from leo_lightning.common.zenodo import zenodo_md5
 from leo_lightning.data.feature_file import sort_header
 from leo_lightning.images.backbones.backbone import Backbone
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE, Recipe
+from leo_lightning.images.backbones.state_dicts import Sections, fitting, sections
 
 FORMAT, FORMAT_VERSION = "leo-lightning backbone", "1"
 RUN_RECIPE = "recipe"
@@ -34,9 +36,6 @@ _SMALL = ("cifar-fs", "fc100")  # 32 × 32 pixels, which learn2learn's benchmark
 # learn2learn's normalization `lee2019`, for its other benchmarks
 _LEE_MEAN = (120.39586422 / 255, 115.59361427 / 255, 104.54012653 / 255)
 _LEE_STD = (70.68188272 / 255, 68.27635443 / 255, 72.54505529 / 255)
-# Where others put the weights in a file, and what they put before their names
-_SECTIONS = ("state_dict", "model", "params")
-_PREFIXES = ("", "module.", "backbone.network.", "backbone.", "features.", "encoder.", "model.", "network.")
 
 
 def is_published(weights: str) -> bool:
@@ -51,7 +50,7 @@ def known_recipe(name: str | None, weights: str) -> Recipe:
         InputError: the weights do not say which network they belong to, or name another one.
     """
     published = is_published(weights)
-    recipe = None if published else _read(Path(weights))[0]
+    recipe = None if published else _read(_located(weights)[0])[0]
     if recipe is None:
         if name is None:
             raise InputError(f"{weights}: does not say which network it belongs to; add --backbone NAME")
@@ -65,26 +64,38 @@ def known_recipe(name: str | None, weights: str) -> Recipe:
     return recipe
 
 
-def load_backbone(recipe: Recipe, weights: str) -> Backbone:
+def print_note(line: str) -> None:
+    """Print a line that the user should read."""
+    print(f"note: {line}", file=sys.stderr)
+
+
+def load_backbone(recipe: Recipe, weights: str, report: Callable[[str], None] = print_note) -> Backbone:
     """Build a backbone with its weights, ready to embed.
 
     Args:
         recipe: of the backbone.
         weights: `pretrained` for a timm model's weights, `pretrained:DATASET` for learn2learn's; or a file: a
             pre-training checkpoint, what `save_backbone` wrote, or the network's state dict as torch or
-            safetensors write it. Nothing in a file is executed.
+            safetensors write it; `FILE:SECTION` for one section of it. Nothing in a file is executed.
+        report: prints a line about a choice among the weights in a file.
 
     Raises:
         InputError: they are not available, or do not fit the network.
     """
+    place = ""
     if not is_published(weights):
-        _, tensors = _read(Path(weights))
+        path, place = _located(weights)
+        _, found = _read(path)
     elif recipe.backbone in _LEARN2LEARN:
-        tensors = _learn2learn_weights(recipe.backbone, weights.partition(":")[2])
+        found = _learn2learn_weights(recipe.backbone, weights.partition(":")[2])
     else:
         return Backbone(recipe, _timm_network(recipe)).eval()
     backbone = Backbone(recipe)
-    _fill(backbone, tensors, weights)
+    source = weights.removesuffix(f":{place}") if place else weights
+    tensors, note = fitting(backbone.network.state_dict(), found, place, source, recipe.backbone)
+    backbone.network.load_state_dict(tensors)
+    if note:
+        report(note)
     return backbone.eval()
 
 
@@ -134,23 +145,30 @@ def run_recipe(checkpoint: object, source: str) -> Recipe | None:
     return Recipe.of(settings[RUN_RECIPE], source)
 
 
-def _read(path: Path) -> tuple[Recipe | None, dict[str, Tensor]]:
-    """Return the recipe in a file, if it has one, and its tensors by name."""
+def _located(weights: str) -> tuple[Path, str]:
+    """Split FILE:SECTION; a file may have a colon in its name."""
+    name, _, section = weights.rpartition(":")
+    return (
+        (Path(name), section)
+        if name and not Path(weights).exists() and Path(name).exists()
+        else (Path(weights), "")
+    )
+
+
+def _read(path: Path) -> tuple[Recipe | None, Sections]:
+    """Return the recipe in a file, if it has one, and its tensors."""
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
-            return _header_recipe(header, path), load_file(path)
+            return _header_recipe(header, path), sections(load_file(path))
         except (SafetensorError, OSError) as error:
             refuse_page(path, str(path))
             raise InputError(f"{path}: cannot be read ({one_line(error)}); name another file") from None
     content = load_torch(path)
     recipe = run_recipe(content, str(path))
-    if isinstance(content, Mapping):
-        sections = (content.get(key) for key in _SECTIONS)
-        tensors = next((section for section in sections if isinstance(section, Mapping)), content)
-        if tensors and all(isinstance(value, Tensor) for value in tensors.values()):
-            return recipe, dict(tensors)
+    if isinstance(content, Mapping) and (found := sections(content)):
+        return recipe, found
     raise InputError(f"{path}: does not hold the state dict of a network; save network.state_dict()")
 
 
@@ -163,21 +181,6 @@ def _header_recipe(header: Mapping[str, str], path: Path) -> Recipe | None:
             f"{FORMAT_VERSION!r}; make it again"
         )
     return Recipe.loads(header.get("recipe", ""), str(path))
-
-
-def _fill(backbone: Backbone, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load weights into a backbone; prefixes of their names, and surplus tensors, do not matter."""
-    needed = backbone.network.state_dict().keys()
-    renamed = (
-        {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        for prefix in _PREFIXES
-    )
-    weights = max(renamed, key=lambda candidate: len(needed & candidate.keys()))
-    try:
-        backbone.network.load_state_dict({key: weights[key] for key in needed if key in weights})
-    except RuntimeError as error:
-        name = backbone.recipe.backbone
-        raise InputError(f"{source}: does not fit {name} with these options: {one_line(error)}") from None
 
 
 def _published_recipe(name: str, weights: str) -> Recipe:
@@ -241,7 +244,7 @@ def _timm_network(recipe: Recipe) -> nn.Module:
         ) from None
 
 
-def _learn2learn_weights(backbone: str, dataset: str) -> dict[str, Tensor]:
+def _learn2learn_weights(backbone: str, dataset: str) -> Sections:
     """Return the weights that learn2learn has published; they are cached where learn2learn looks for them."""
     urls = learn2learn_module("vision.models", "this backbone")._BACKBONE_URLS
     model = _LEARN2LEARN[backbone]

@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace, console: "Console") -> "dict[str, Feature
         splits = find_splits(arguments.images, on_bad_files)
     # downloads have bars of their own
     with nullcontext() if is_published(arguments.weights) else console.status("loading the backbone ..."):
-        backbone = load_backbone(recipe_of(arguments), arguments.weights)
+        backbone = load_backbone(recipe_of(arguments), arguments.weights, note)
         embedder = Embedder(
             backbone, arguments.batch_size, arguments.workers, arguments.device, arguments.precision
         )

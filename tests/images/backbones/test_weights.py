@@ -235,14 +235,12 @@ def broken(content: bytes) -> Callable[[Path], object]:
         (
             "a.pt",
             broken(saved(torch.nn.Linear(2, 2).state_dict())),
-            "PATH: does not fit conv-4 with these options: Error(s) in loading state_dict for Conv4: Missing "
-            "key(s)",
+            "PATH: does not fit conv-4 with these options: it lacks 24 of 24 tensors ('0.normalize.weight', ",
         ),
         (
             "a.pt",
             broken(saved(conv4(options={"hidden_size": 9}).network.state_dict())),
-            "PATH: does not fit conv-4 with these options: Error(s) in loading state_dict for Conv4: size "
-            "mismatch",
+            "PATH: does not fit conv-4 with these options: 0.normalize.weight has the shape (9,), not (8,)",
         ),
     ],
 )

@@ -273,7 +273,12 @@ EXTRACTION = {
     "not weights": weights("a.pt: does not hold the state dict of a network", {"epoch": 3}),
     "weights of another network": weights("a.pt: does not fit conv-4", {"fc.weight": torch.ones(1)}),
     "weights of a wider network": weights(
-        "a.pt: does not fit conv-4…size mismatch", lambda: conv4().network.state_dict()
+        "a.pt: does not fit conv-4…has the shape (8,), not (64,)", lambda: conv4().network.state_dict()
+    ),
+    "a section that a file lacks": weights(
+        "a.pt: has no weights of conv-4 in 'ema'; it has 'model'",
+        {"model": {"fc.weight": torch.ones(1)}},
+        given="--weights a.pt:ema --backbone conv-4",
     ),
     "damaged safetensors": weights("b.safetensors: cannot be read (", b"x", "b.safetensors"),
     "backbone of a later release": Case(
