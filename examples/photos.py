@@ -38,12 +38,12 @@ def pictures() -> dict[str, Path]:
 
 
 def views(path: Path, count: int, generator: np.random.Generator) -> list[Image.Image]:
-    """Random parts of a picture, between 12 and 40% of its shorter side; half of them gray."""
+    """Random parts of a picture, between 20 and 50% of its shorter side; half of them gray."""
     with Image.open(path) as picture:
         whole = picture.convert("RGB")
     parts = []
     for _ in range(count):
-        side = round(min(whole.size) * generator.uniform(0.12, 0.4))
+        side = round(min(whole.size) * generator.uniform(0.2, 0.5))
         left, top = (int(generator.integers(length - side + 1)) for length in whole.size)
         part = whole.crop((left, top, left + side, top + side)).resize((180, 150))
         part = part.rotate(generator.uniform(-30, 30), Image.Resampling.BILINEAR)

@@ -101,9 +101,19 @@ def check_space(codes: list[list[Any]], geometry: list[list[Any]]) -> None:
     assert 0.5 < ratio.min() <= ratio.max() < 2
 
 
+def check_photos(answers: list[list[Any]], scores: list[list[Any]]) -> None:
+    right = [name == answer for name, answer, _ in answers[1:]]
+    assert len(right) == 20
+    assert sum(right) > 0.6 * len(right)
+    for _, auroc, lost, rejected in scores[1:]:
+        assert auroc > 0.6
+        assert lost < 0.1 < rejected
+
+
 TABLES = {"quickstart": check_quickstart, "regression": check_regression}
 """Checks of what a notebook says about its table of a test."""
 FIGURES = {
+    "images": check_photos,
     "latent_space": check_space,
     "quickstart": check_answers,
     "regression": check_functions,
@@ -155,7 +165,8 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # as in a clone, where the package is next to the folder of notebooks
-    (tmp_path / "leo_lightning").symlink_to(ROOT / "leo_lightning")
+    for name in ("leo_lightning", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
     folder = tmp_path / "notebooks"
     folder.mkdir()
     before = stored(path)

@@ -1,4 +1,4 @@
-"""Quiet: leave out notes of Lightning that help nobody."""
+"""Quiet: leave out notes of libraries that help nobody."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from leo_lightning.common.errors import without_controls
 
 
 def quiet() -> None:
-    """Leave out notes that Lightning prints in every run, and print warnings on one line."""
+    """Leave out notes that libraries print in every run, and print warnings on one line."""
     for name in (
         "pytorch_lightning.utilities.rank_zero",
         "lightning_fabric.utilities.seed",
@@ -22,6 +22,7 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty",  # a resumed run
         ".*sync_dist=True.* when logging on epoch level",  # all processes log the accuracy of all tasks
         ".*treespec, LeafSpec.* is deprecated",  # Lightning's own use of torch
+        "IProgress not found",  # tqdm's, in a notebook without widgets
     ):
         warnings.filterwarnings("ignore", message=message)
     warnings.showwarning = _show_warning

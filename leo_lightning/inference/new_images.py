@@ -69,6 +69,7 @@ class NewImages:
         on_error: refuse images that cannot be read, all at once, or leave them out.
         cache: folder in which embeddings are kept; None: nowhere.
         report: called with each note.
+        console: shows the progress.
     """
 
     weights: str | None = None
@@ -77,6 +78,7 @@ class NewImages:
     on_error: OnError = "refuse"
     cache: Path | None = None
     report: Callable[[str], None] = print
+    console: Console = field(default_factory=lambda: Console(stderr=True))
 
     def read(self, path: Path, labelled: bool) -> Images:
         """Read a file of embeddings, a folder of images, or an image.
@@ -113,7 +115,8 @@ class NewImages:
                 "images need a network that embeds them; name it: --weights FILE, or --backbone NAME "
                 "--weights pretrained"
             )
-        network = load_backbone(known_recipe(self.backbone, self.weights), self.weights)
+        recipe = known_recipe(self.backbone, self.weights)
+        network = load_backbone(recipe, self.weights, self.report)
         for key, value in (("weights_sha256", digest(network)), ("recipe", network.recipe.dumps())):
             if self.made.get(key, value) != value:
                 raise InputError(
@@ -187,7 +190,7 @@ class NewImages:
         missing = [row for row in range(len(paths)) if row not in rows]
         errors: dict[int, str] = {}
         with (
-            image_progress(Console(stderr=True), len(paths), len(rows)) as advance,
+            image_progress(self.console, len(paths), len(rows)) as advance,
             closing(self.embedder.batches([paths[row] for row in missing])) as batches,
         ):
             for batch in batches:

@@ -67,7 +67,7 @@ def _answers(
 ) -> Iterator[Prediction]:
     names, first = images.bank.image_names, 0
     labels = (
-        None if images.classes is None else [images.class_names[number] for number in images.classes.tolist()]
+        None if images.classes is None else [images.class_names[int(number)] for number in images.classes]
     )
     for answer in adapted.answers(images.bank.embeddings, disagreement):
         count = len(answer.probability)
