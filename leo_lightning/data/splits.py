@@ -14,6 +14,7 @@ from leo_lightning.common.files import part_of, whole_file
 from leo_lightning.common.program import program
 from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.feature_file import load_bank, save_bank
+from leo_lightning.data.image_names import class_folders
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": ("train", "base"), "val": ("val", "valid", "validation"), "test": ("test", "novel")}
@@ -81,6 +82,11 @@ def load_split(root: Path, split: str) -> FeatureBank:
     elif not present and _holds_images(root):
         problem = "holds images, not features"
         command = f"{program()} features extract --images {root} --out …"
+    elif not present and class_folders(root):
+        problem = "holds images that are not divided into train, val and test"
+        command = (
+            f"{program()} images divide {root} DST` and `{program()} features extract --images DST --out …"
+        )
     elif not present and (root / UNFINISHED).is_dir():
         problem, command = "holds an unfinished extraction", f"{program()} features extract … --out {root}"
     raise InputError(f"{root}: {problem}; make features with `{command}`")

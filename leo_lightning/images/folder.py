@@ -22,7 +22,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from leo_lightning.common.errors import InputError, check_utf8, printable
+from leo_lightning.common.program import program
 from leo_lightning.data.bank import listed
+from leo_lightning.data.image_names import SUFFIXES, class_folders, is_image
 from leo_lightning.data.labels import class_name
 from leo_lightning.data.splits import SPLIT_NAMES, check_disjoint
 
@@ -31,7 +33,6 @@ OnBadFiles = Callable[[Path, Sequence[Path], str], None]
 """Called with a folder or table, its files that cannot be used, and the reason: see `refuse_files`."""
 
 _MISSING = "missing"
-SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +112,11 @@ def find_splits(root: Path, on_bad_files: OnBadFiles = refuse_files) -> dict[str
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
     tables, folders = _splits(root, ".csv"), _splits(root, "")
+    if not tables and not folders and class_folders(root):
+        raise InputError(
+            f"{root}: is not divided into train, val and test; divide its classes with "
+            f"`{program()} images divide {root} DST`"
+        )
     if bool(tables) == bool(folders):
         raise InputError(
             f"{root}: must have either folders train, val, test of class folders, or tables train.csv, "
@@ -171,11 +177,6 @@ def find_images(folder: Path) -> tuple[str, ...]:
     if not names:
         raise InputError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
     return tuple(names)
-
-
-def is_image(path: Path) -> bool:
-    """Tell by its name whether a file is an image."""
-    return path.suffix.lower() in SUFFIXES
 
 
 def _files(folder: Path) -> list[Path]:

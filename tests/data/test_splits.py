@@ -59,6 +59,16 @@ def test_images_are_extracted_from_where_they_lie(name: str, tmp_path: Path):
         load_split(tmp_path, "train")
 
 
+def test_undivided_images_are_divided_first(tmp_path: Path):
+    """Catches a folder of photos that is advised to be imported as features."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.JPG").touch()
+    with pytest.raises(
+        InputError, match=rf"not divided .*images divide {tmp_path} DST` and .*extract --images DST --out …`"
+    ):
+        load_split(tmp_path, "train")
+
+
 def test_splits_that_share_a_class_are_refused():
     """Catches a leak: test classes seen in training."""
     banks = {"train": make_bank(["a", "b", "c"]), "val": make_bank(["d"]), "test": make_bank(["c", "b", "e"])}

@@ -11,6 +11,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.program import program
 from leo_lightning.images.folder import ImageSplit, find_classes, find_images, find_splits, skip_files
 from tests.images.pictures import save, tree
 
@@ -203,7 +204,12 @@ EITHER = (
     [
         (lambda root: root.rmdir(), "ROOT: no such folder of images"),
         (lambda root: None, EITHER + "neither"),
-        (lambda root: save(root / "cat" / "1.png"), EITHER + "neither"),
+        (lambda root: (root / "cat" / "deep").mkdir(parents=True), EITHER + "neither"),
+        (
+            lambda root: save(root / "cat" / "1.png"),
+            "ROOT: is not divided into train, val and test; divide its classes with "
+            f"`{program()} images divide ROOT DST`",
+        ),
         (
             lambda root: (root / "train").mkdir(),
             "ROOT/train: has no class folders; put the images of each class into its own folder",
