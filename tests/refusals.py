@@ -137,6 +137,10 @@ def npz(**arrays: Any) -> Callable[[World], object]:
     return source(lambda src: np.savez(src / "train.npz", **(good | arrays)))
 
 
+def unlabelled(world: World) -> None:
+    np.save(world.folder / "all.npy", embeddings_of("train"))
+
+
 def torch_file(name: str, content: object) -> Callable[[World], object]:
     return source(lambda src: torch.save(content, src / name))
 
@@ -338,6 +342,19 @@ IMPORTERS = {
     "a file of a folder": Case(
         "features import train.npy out", "give the folder that holds it", text("train.npy", "features")
     ),
+    "one file of all classes": Case(
+        "features import all.npz out", "features divide all.npz DST", text("all.npz", "features")
+    ),
+    "division of a folder": Case("features divide src out", "src: is a folder; name one file", folder("src")),
+    "division of nothing": Case("features divide all.npz out", "all.npz: no such file"),
+    "division without labels": Case("features divide all.npy out", "its labels must be in", unlabelled),
+    "division of too little": Case(
+        "features divide data/train.safetensors out --val 2 --test 2", "5 classes leave 1 to train on", data
+    ),
+    "division that leaves out all": Case(
+        "features divide data/val.safetensors out --min-images 21", "or --min-images", data
+    ),
+    "division into features": Case("features divide data/train.safetensors data", "already holds", data),
     "folder of something else": Case(FROM_SRC, "no features found", source(bad_sources.bad_nothing)),
     "page in place of an archive": Case("features import a.zip out", IS_PAGE, text("a.zip", PAGE)),
     "page in place of an npz": Case(FROM_SRC, IS_PAGE, page("train.npz")),

@@ -1,9 +1,10 @@
-"""`features`: extract, import, inspect, synthesize or download features.
+"""`features`: extract, import, divide, inspect, synthesize or download features.
 
 Slow imports are inside the functions, so that `--help` answers at once.
 """
 
 import argparse
+import shlex
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leo_lightning.commands.division import add_division, print_division
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, check_least
-from leo_lightning.common.program import called
+from leo_lightning.common.program import called, program
 from leo_lightning.images.extraction.flags import add_arguments, run
 
 if TYPE_CHECKING:
@@ -67,6 +69,18 @@ def _parser() -> ArgumentParser:
     )
 
     command = commands.add_parser(
+        "divide",
+        help="divide one file of features into train, val and test",
+        description="Divide the classes of one file into DST/{train,val,test}.safetensors, at random.",
+    )
+    command.set_defaults(run=_divide)
+    command.add_argument(
+        "src", type=Path, metavar="SRC", help="npz, npy, torch or feature file, with labels; see `import`"
+    )
+    command.add_argument("dst", type=Path, metavar="DST", help="folder for the feature files")
+    add_division(command)
+
+    command = commands.add_parser(
         "info", help="show the content of a folder of feature files, or of one file"
     )
     command.set_defaults(run=_info)
@@ -110,6 +124,25 @@ def _import(arguments: argparse.Namespace) -> None:
             report=lambda remark: _print_line(console, f"note: {remark}"),
         )
     _print_written(console, banks)
+
+
+def _divide(arguments: argparse.Namespace) -> None:
+    from leo_lightning.data.splits import SPLITS
+    from leo_lightning.data.undivided import divide_features, read_undivided
+
+    check_least(1, {"--min-images": arguments.min_images})
+    console, src, dst = _console(), arguments.src, arguments.dst
+    with console.status("dividing ..."):
+        bank = read_undivided(src)
+        asked = (arguments.val, arguments.test, arguments.seed, arguments.min_images)
+        division, banks = divide_features(bank, dst, *asked)
+    _print_written(console, banks)
+    for split in SPLITS:
+        if split not in banks:
+            _print_line(console, f"note: {dst}: has no {split} split")
+    counts = dict(zip(bank.class_names, bank.counts.tolist(), strict=True))
+    print_division(division, counts, arguments.min_images)
+    _print_line(console, f"next: {program()} fit_test --data.root {shlex.quote(str(dst))}")
 
 
 def _info(arguments: argparse.Namespace) -> None:

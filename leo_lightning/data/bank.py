@@ -1,8 +1,8 @@
 """FeatureBank: precomputed embeddings of the images of one split, sorted by class."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -89,6 +89,19 @@ class FeatureBank:
             image_names=None if image_names is None else tuple(str(image_names[row]) for row in order),
             provenance=dict(provenance or {}),
             source=source,
+        )
+
+    def only(self, names: Collection[str]) -> "FeatureBank":
+        """Return some of the classes, as a bank of its own in memory."""
+        kept = np.array([name in names for name in self.class_names])
+        labels = self.labels.numpy()
+        rows = np.flatnonzero(kept[labels])
+        return replace(
+            self,
+            embeddings=self.embeddings[rows],
+            labels=torch.from_numpy((np.cumsum(kept) - 1)[labels[rows]]),
+            class_names=tuple(name for name in self.class_names if name in names),
+            image_names=None if self.image_names is None else tuple(self.image_names[row] for row in rows),
         )
 
     def check_finite(self) -> None:

@@ -14,10 +14,11 @@ from leo_lightning.common.files import part_of, whole_file
 from leo_lightning.common.program import program
 from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.feature_file import load_bank, save_bank
+from leo_lightning.data.image_names import class_folders
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""Names of the splits in other people's files."""
+SPLIT_NAMES = {"train": ("train", "base"), "val": ("val", "valid", "validation"), "test": ("test", "novel")}
+"""Names of the splits in other people's files; base and novel as in `CloserLookFewShot` and its followers."""
 ARRAY_ENDINGS = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
 """Endings of files of arrays, after the name of a split."""
 DIFFERENT_NAMES = "give different classes different names"
@@ -78,12 +79,23 @@ def load_split(root: Path, split: str) -> FeatureBank:
         )
     if not present and _holds_arrays(root):
         problem, command = "holds arrays, not features", f"{program()} features import {root} DST"
-    elif not present and any((root / name).exists() for one in SPLITS for name in (one, f"{one}.csv")):
+    elif not present and _holds_images(root):
         problem = "holds images, not features"
         command = f"{program()} features extract --images {root} --out …"
+    elif not present and class_folders(root):
+        problem = "holds images that are not divided into train, val and test"
+        command = (
+            f"{program()} images divide {root} DST` and `{program()} features extract --images DST --out …"
+        )
     elif not present and (root / UNFINISHED).is_dir():
         problem, command = "holds an unfinished extraction", f"{program()} features extract … --out {root}"
     raise InputError(f"{root}: {problem}; make features with `{command}`")
+
+
+def _holds_images(root: Path) -> bool:
+    """Return whether a folder holds a split of images that can be embedded."""
+    names = [name for names in SPLIT_NAMES.values() for name in names]
+    return any((root / f"{name}{ending}").exists() for name in names for ending in ("", ".csv"))
 
 
 def _holds_arrays(root: Path) -> bool:

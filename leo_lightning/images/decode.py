@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageFile, ImageOps, features
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError, one_line
+from leo_lightning.data.image_names import READS_AVIF
 
 _MODES = {1: "L", 3: "RGB"}  # of Pillow, by number of channels
 _MAX_ASPECT = 1000  # resized, a line would fill the memory
-READS_AVIF: bool = features.check("avif") or False
-"""Whether this Pillow was built with a reader of AVIF."""
 # for EPS, say, Pillow starts a program
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", *(["AVIF"] if READS_AVIF else []))
 

@@ -23,34 +23,20 @@ import numpy as np
 from jaxtyping import Int64
 
 from leo_lightning.common.errors import InputError, check_utf8, printable
+from leo_lightning.common.program import program
 from leo_lightning.data.bank import listed
+from leo_lightning.data.image_names import SUFFIXES, class_folders, is_image
 from leo_lightning.data.labels import class_name
 from leo_lightning.data.splits import SPLIT_NAMES, check_disjoint
-from leo_lightning.images.decode import READS_AVIF
 
 OnError = Literal["refuse", "skip"]
 OnBadFiles = Callable[[Path, Sequence[Path], str], None]
 """Called with a folder or table, its files that cannot be used, and the reason: see `refuse_files`."""
 
 _MISSING = "missing"
-SUFFIXES = frozenset(
-    [".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
-    + [".avif"] * READS_AVIF
+_OTHER_PHOTOS = frozenset(
+    [".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".orf", ".raf", ".rw2"]
 )
-_OTHER_PHOTOS = {
-    ".arw",
-    ".avif",
-    ".cr2",
-    ".cr3",
-    ".dng",
-    ".heic",
-    ".heif",
-    ".jxl",
-    ".nef",
-    ".orf",
-    ".raf",
-    ".rw2",
-}
 """Endings of photos that Pillow cannot read, or not everywhere."""
 
 
@@ -144,6 +130,11 @@ def find_splits(root: Path, on_bad_files: OnBadFiles = refuse_files) -> dict[str
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
     tables, folders = _splits(root, ".csv"), _splits(root, "")
+    if not tables and not folders and class_folders(root):
+        raise InputError(
+            f"{root}: is not divided into train, val and test; divide its classes with "
+            f"`{program()} images divide {root} DST`"
+        )
     if bool(tables) == bool(folders):
         raise InputError(
             f"{root}: must have either folders train, val, test of class folders, or tables train.csv, "
@@ -210,11 +201,6 @@ def find_images(folder: Path, on_bad_files: OnBadFiles = refuse_files) -> tuple[
     if others:
         on_bad_files(folder, others, "not images")
     return tuple(names)
-
-
-def is_image(path: Path) -> bool:
-    """Tell by its name whether a file is an image."""
-    return path.suffix.lower() in SUFFIXES
 
 
 def _files(folder: Path) -> list[Path]:

@@ -188,3 +188,21 @@ def test_archive_with_a_wrong_choice_is_kept(tmp_path: Path, monkeypatch: pytest
         assert main(["download", str(tmp_path / "mini"), "--url", url, "--crop", "corner"]) == 2
     assert os.listdir(tmp_path / "mini") == ["embeddings.zip"]
     assert np.array_equal(archive.stat().st_size, (tmp_path / "mini" / "embeddings.zip").stat().st_size)
+
+
+def test_divide_prints_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches classes that are held out without their names, and a next command that cannot be copied."""
+    save_bank(make_bank([f"c{i}" for i in range(9)], images=20), tmp_path / "all.safetensors")
+    out = tmp_path / "my out"
+    assert main(["divide", str(tmp_path / "all.safetensors"), str(out), "--val", "c1,c2", "--test", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        f"{out}/train.safetensors: 7 classes, 140 images, embeddings of size 4, torch.float32\n"
+        f"{out}/val.safetensors: 2 classes, 40 images, embeddings of size 4, torch.float32\n"
+        f"note: {out}: has no test split\n"
+        "val: c1, c2\n"
+        "note: the smallest split has 2 classes; train with --data.way 2\n"
+        "next: "
+    )
+    assert printed.endswith(f" fit_test --data.root '{out}'\n")
+    assert main(["divide", str(tmp_path / "all.safetensors"), str(out)]) == 2

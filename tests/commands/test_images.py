@@ -17,6 +17,7 @@ from leo_lightning.images.sources import cifar_fs, mini_imagenet
 from tests import tiny_run
 from tests.common.server import Behaviour, serve_site
 from tests.images import sources
+from tests.images.pictures import save
 
 
 def main(words: list[str]) -> int:
@@ -307,3 +308,64 @@ def test_another_file_among_the_archives_is_kept(
     assert "; set aside as images_background.zip.aside\n" in capsys.readouterr().err
     assert sources.tree(tmp_path / "out.download") == ["images_background.zip.aside"]
     assert mine.with_name("images_background.zip.aside").read_bytes() == b"mine"
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten classes with 3 to 12 photos each, and a file that is not one; the current folder holds them."""
+    for number in range(10):
+        for image in range(3 + number):
+            save(tmp_path / "photos" / f"c{number}" / f"{image}.png", number)
+    (tmp_path / "photos" / "notes.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "photos"
+
+
+@pytest.mark.usefixtures("photos")
+def test_divide_prints_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches classes that are held out or left out without their names, and a command that cannot be copied."""
+    assert main(["divide", "photos", "my out", "--val", "c9,c8", "--test", "1", "--min-images", "4"]) == 0
+    printed, errors = capsys.readouterr()
+    assert errors == "note: photos: skipped, not images: 'notes.txt'\n"
+    made = sources.classes(tmp_path / "my out")
+    assert made["val"] == {"c8": 11, "c9": 12}
+    (test, images), *_ = made["test"].items()
+    train = sum(made["train"].values())
+    assert printed.startswith(
+        f"my out/train: 6 classes, {train} images, {min(made['train'].values())} to "
+        f"{max(made['train'].values())} per class\n"
+        "my out/val: 2 classes, 23 images, 11 to 12 per class\n"
+        f"my out/test: 1 classes, {images} images, {images} to {images} per class\n"
+        f"val: c8, c9\ntest: {test}\nnote: left out, fewer than 4 images: c0 (3)\n"
+    )
+    assert "next: " in printed
+    assert printed.endswith(
+        " features extract --images 'my out' --out 'my out-features' --backbone resnet18 --weights pretrained\n"
+    )
+    assert main(["info", "my out"]) == 0
+    assert printed.startswith(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("photos")
+def test_divide_says_which_tasks_do_not_fit(capsys: pytest.CaptureFixture[str]):
+    """Catches a division that the next command refuses, without a word."""
+    assert main(["divide", "photos", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert "note: the smallest split has 2 classes; train with --data.way 2\n" in printed
+    assert (
+        "note: the smallest class, c0, has 3 images of the 16 for 1-shot tasks with 15 queries; " in printed
+    )
+
+
+@pytest.mark.usefixtures("photos")
+def test_info_of_undivided_images(capsys: pytest.CaptureFixture[str]):
+    """Catches a refusal where a user wants to see the photos, and a command that does not divide them."""
+    assert main(["info", "photos"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "photos: 10 classes, 75 images, 3 to 12 per class, not divided into train, val and test",
+        "smallest class: c0, 3 images",
+        "largest class: c9, 12 images",
+    ]
+    assert last.startswith("divide it: ")
+    assert last.endswith(" images divide photos DST")

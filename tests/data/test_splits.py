@@ -43,11 +43,29 @@ def test_load_split_says_which_splits_are_there(tmp_path: Path):
     assert load_split(tmp_path, "test").class_names == ("b",)
 
 
-@pytest.mark.parametrize("name", ["train.npz", "test_embeddings.npy", "valid.pt"])
+@pytest.mark.parametrize("name", ["train.npz", "test_embeddings.npy", "valid.pt", "novel.npz"])
 def test_arrays_are_imported_from_where_they_lie(name: str, tmp_path: Path):
     """Catches a command that would import some unknown source into the folder of the arrays."""
     (tmp_path / name).touch()
     with pytest.raises(InputError, match=rf"holds arrays, not features; .*features import {tmp_path} DST`"):
+        load_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["valid", "base", "novel.csv"])
+def test_images_are_extracted_from_where_they_lie(name: str, tmp_path: Path):
+    """Catches images under another name of a split that are advised to be imported as features."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=rf"holds images, .*features extract --images {tmp_path} --out …`"):
+        load_split(tmp_path, "train")
+
+
+def test_undivided_images_are_divided_first(tmp_path: Path):
+    """Catches a folder of photos that is advised to be imported as features."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.JPG").touch()
+    with pytest.raises(
+        InputError, match=rf"not divided .*images divide {tmp_path} DST` and .*extract --images DST --out …`"
+    ):
         load_split(tmp_path, "train")
 
 

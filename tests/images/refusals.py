@@ -13,6 +13,7 @@ from leo_lightning.images.sources import mini_imagenet
 from tests.common.server import Behaviour, serve_site
 from tests.data.importers.test_pickles import Call
 from tests.images import sources
+from tests.images.pictures import save
 from tests.refusals import PAGE, Case, World, text
 
 NPZ = "images import a.npz out --val a"
@@ -97,7 +98,33 @@ def bomb(world: World) -> None:
         archive.writestr("more.npy", bytes(2**25))
 
 
-IMAGES = {
+def photos(*names: str) -> Callable[[World], object]:
+    """An undivided folder `photos`, by default of four classes."""
+    paths = names or ("a/1.png", "b/1.png", "c/1.png", "d/1.png")
+    return lambda world: [save(world.folder / "photos" / name) for name in paths]
+
+
+DIVIDE = "images divide photos out"
+DIVISION = {
+    "nothing to divide": Case(DIVIDE, "photos: no such folder of images"),
+    "divided already": Case(DIVIDE, "photos: is divided already (train)", photos("train/a/1.png")),
+    "images without classes": Case(DIVIDE, "photos: has no class folders", photos("1.png")),
+    "division into itself": Case(
+        "images divide photos photos/out", "photos/out: lies inside photos", photos()
+    ),
+    "division into what exists": Case("images divide photos photos", "already exists", photos()),
+    "too few classes": Case(f"{DIVIDE} --val 2", "photos: 4 classes leave 1 to train on", photos()),
+    "no such class to hold out": Case(f"{DIVIDE} --test e", "photos has no class 'e' to divide", photos()),
+    "a class held out twice": Case(f"{DIVIDE} --val a --test a", "class 'a' is in both", photos()),
+    "no images at least": Case(f"{DIVIDE} --min-images 0", "--min-images is 0", photos()),
+    "classes on either level": Case(DIVIDE, "add --class-depth 2 if", photos("a/x/1.png", "b/y/1.png")),
+    "all in one folder": Case(DIVIDE, "name it: photos/a", photos("a/x/1.png", "a/y/1.png")),
+    "image above its class": Case(
+        f"{DIVIDE} --class-depth 2", "a/1.png lies in no class folder", photos("a/1.png", "b/y/1.png")
+    ),
+}
+
+IMAGES = DIVISION | {
     "no command": Case("images", "the following arguments are required"),
     "no destination": Case(
         "images import a.npz",

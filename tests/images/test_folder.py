@@ -11,14 +11,9 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from leo_lightning.common.errors import InputError
-from leo_lightning.images.folder import (
-    SUFFIXES,
-    ImageSplit,
-    find_classes,
-    find_images,
-    find_splits,
-    skip_files,
-)
+from leo_lightning.common.program import program
+from leo_lightning.data.image_names import SUFFIXES
+from leo_lightning.images.folder import ImageSplit, find_classes, find_images, find_splits, skip_files
 from tests.images.pictures import save, tree
 
 
@@ -103,14 +98,18 @@ def test_ravi_and_larochelles_tables(tmp_path: Path):
     assert splits["test"].names == ("n0193011200000001.jpg", "n0193011200000007.jpg")
 
 
-@pytest.mark.parametrize("name", ["valid", "validation"])
-def test_val_may_have_other_names(name: str, tmp_path: Path):
-    """Catches a validation split that is left out because of its name."""
-    tree(tmp_path / "a", {"train": {"cat": 1}, name: {"owl": 2}})
-    assert find_splits(tmp_path / "a")["val"].folder == tmp_path / "a" / name
+@pytest.mark.parametrize(
+    ("name", "split"), [("base", "train"), ("valid", "val"), ("validation", "val"), ("novel", "test")]
+)
+def test_splits_may_have_other_names(name: str, split: str, tmp_path: Path):
+    """Catches a split that is left out, or taken for another, because of its name."""
+    tree(tmp_path / "a", {name: {"owl": 2}})
+    assert {key: found.folder for key, found in find_splits(tmp_path / "a").items()} == {
+        split: tmp_path / "a" / name
+    }
     save(tmp_path / "b" / "1.png")
     (tmp_path / "b" / f"{name}.csv").write_text("filename,label\n1.png,cat\n")
-    assert find_splits(tmp_path / "b")["val"].class_names == ("cat",)
+    assert find_splits(tmp_path / "b")[split].class_names == ("cat",)
 
 
 def test_tables_with_paths_from_the_root(tmp_path: Path):
@@ -206,7 +205,12 @@ EITHER = (
     [
         (lambda root: root.rmdir(), "ROOT: no such folder of images"),
         (lambda root: None, EITHER + "neither"),
-        (lambda root: save(root / "cat" / "1.png"), EITHER + "neither"),
+        (lambda root: (root / "cat" / "deep").mkdir(parents=True), EITHER + "neither"),
+        (
+            lambda root: save(root / "cat" / "1.png"),
+            "ROOT: is not divided into train, val and test; divide its classes with "
+            f"`{program()} images divide ROOT DST`",
+        ),
         (
             lambda root: (root / "train").mkdir(),
             "ROOT/train: has no class folders; put the images of each class into its own folder",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from leo_lightning.common.errors import InputError
+from leo_lightning.common.program import program
 from leo_lightning.common.web_page import refuse_page
 from leo_lightning.data.bank import UNKNOWN, FeatureBank
 from leo_lightning.data.importers.arrays import folder_arrays
@@ -83,7 +84,11 @@ def _find(src: Path, dataset: str | None, crop: str | None) -> tuple[str, str, d
         raise InputError(f"{src}: no such file or folder")
     if not src.is_dir() and (src.suffix == ".npz" or not zipfile.is_zipfile(src)):
         refuse_page(src, str(src))
-        raise InputError(f"{src}: is neither a folder nor a zip archive; give the folder that holds it")
+        whole = src.suffix in (".npz", ".npy", ".pt", ".pth", ".safetensors")
+        other = f", or divide its classes with `{program()} features divide {src} DST`" if whole else ""
+        raise InputError(
+            f"{src}: is neither a folder nor a zip archive; give the folder that holds it{other}"
+        )
     sets, arrays = authors_sets(src), folder_arrays(src)
     if sets and arrays:
         names = ", ".join(source.name for source in arrays.values())

@@ -13,12 +13,19 @@ from rich.console import Console
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.files import whole_file
 from leo_lightning.data.bank import FeatureBank, listed
-from leo_lightning.data.splits import load_splits, save_splits
+from leo_lightning.data.splits import UNFINISHED, load_splits, save_splits, split_path
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from leo_lightning.images.backbones.weights import digest, save_backbone
 from leo_lightning.images.extraction.embedder import Embedded, Embedder
 from leo_lightning.images.extraction.progress import image_progress
-from leo_lightning.images.extraction.shards import Shards, commit, is_complete, publish, work_folder
+from leo_lightning.images.extraction.shards import (
+    Shards,
+    commit,
+    is_complete,
+    may_be_finished,
+    publish,
+    work_folder,
+)
 from leo_lightning.images.folder import ImageSplit, OnError
 
 DType = Literal["float16", "float32"]
@@ -40,7 +47,7 @@ def extract(
     """Write the embeddings of all splits, and the backbone that made them, into a folder: all, or nothing.
 
     After an interruption or a kill, the same call continues, and makes the same files to the last bit: see
-    `shards`.
+    `shards`. After its end, the same call says so and returns what is there.
 
     Args:
         splits: the images.
@@ -77,6 +84,16 @@ def extract(
         "device": embedder.device.type,
         **{package: version(package) for package in PACKAGES},
     }
+    record = {
+        "dataset": dataset,
+        **{name: str(settings[name]) for name in ("backbone", "layer", "crop")},
+        "recipe": embedder.recipe.dumps(),
+        "weights": weights,
+        **{name: str(settings[name]) for name in ("weights_sha256", "precision", *PACKAGES)},
+    }
+    if not overwrite and (banks := _finished(splits, dst, record, getattr(torch, dtype), on_error)):
+        report(f"{dst}: all is done, with these images, weights and settings; nothing was computed")
+        return banks
     with work_folder(dst, settings, overwrite, note) as folder:
         if not is_complete(folder):
             with whole_file(folder / BACKBONE_FILE) as part:
@@ -90,18 +107,51 @@ def extract(
                     total = len(shards.images)
                     report(f"{shards.split}: {shards.done:,} of {total:,} images were done before")
             _embed(all_shards, embedder, getattr(torch, dtype), on_error, console)
-            record = {
-                "dataset": dataset,
-                **{name: str(settings[name]) for name in ("backbone", "layer", "crop")},
-                "recipe": embedder.recipe.dumps(),
-                "weights": weights,
-                **{name: str(settings[name]) for name in ("weights_sha256", "precision", *PACKAGES)},
-            }
             save_splits(_banks(all_shards, record, note), folder / "finished", overwrite=True)
             (folder / BACKBONE_FILE).rename(folder / "finished" / BACKBONE_FILE)
             commit(folder, folder / "finished")
         publish(folder)
     return load_splits(dst)
+
+
+def _finished(
+    splits: Mapping[str, ImageSplit],
+    dst: Path,
+    record: Mapping[str, str],
+    dtype: torch.dtype,
+    on_error: OnError,
+) -> dict[str, FeatureBank]:
+    """Return the features in `dst` if they are those of these images and this record; otherwise none.
+
+    Batch size and device are not compared: they change the rounding only.
+    """
+    if is_complete(dst / UNFINISHED) or not may_be_finished(dst):
+        return {}
+    try:
+        banks = load_splits(dst)
+    except InputError:
+        return {}
+    for split, images in splits.items():
+        bank = banks.get(split)
+        if bank is None or bank.embeddings.dtype != dtype or bank.provenance != {**record, "split": split}:
+            return {}
+        stored = (
+            {} if bank.image_names is None else dict(zip(bank.image_names, bank.labels.tolist(), strict=True))
+        )
+        found = dict(zip(images.names, images.labels.tolist(), strict=True))
+        same = stored.items() <= found.items() if on_error == "skip" else stored == found
+        if not same or bank.class_names != images.class_names:
+            return {}
+        written = split_path(dst, split).stat().st_mtime_ns
+        if any(_changed(images.path(row)) > written for row in range(len(images))):
+            return {}
+    return banks if len(banks) == len(splits) else {}
+
+
+def _changed(image: Path) -> int:
+    """Return when an image was written, or came to its place: a copy may keep the time of the original."""
+    status = image.stat()
+    return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _embed(

@@ -87,14 +87,15 @@ def run(arguments: argparse.Namespace, console: "Console") -> "dict[str, Feature
     from leo_lightning.images.decode import quiet_pillow
     from leo_lightning.images.extraction.embedder import Embedder
     from leo_lightning.images.extraction.extract import extract
-    from leo_lightning.images.extraction.shards import check_free
+    from leo_lightning.images.extraction.shards import check_free, may_be_finished
     from leo_lightning.images.folder import OnBadFiles, find_splits, refuse_files, skip_files
 
     def note(line: str) -> None:
         console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
 
     quiet_pillow()
-    check_free(arguments.out, arguments.overwrite)
+    if not may_be_finished(arguments.out):  # whether this command made them is known only when all is read
+        check_free(arguments.out, arguments.overwrite)
     on_bad_files: OnBadFiles = partial(refuse_files, flag="--on-error")
     if arguments.on_error == "skip":
         on_bad_files = partial(skip_files, report=note)

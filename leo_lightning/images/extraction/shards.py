@@ -27,7 +27,7 @@ from safetensors.torch import save
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.files import cannot_write, whole_file
 from leo_lightning.data.bank import FeatureBank
-from leo_lightning.data.splits import SPLITS, UNFINISHED, check_vacant, claim, split_path
+from leo_lightning.data.splits import SPLITS, UNFINISHED, check_vacant, claim, present_splits, split_path
 from leo_lightning.images.backbones.recipe import BACKBONE_FILE
 from leo_lightning.images.extraction.embedder import Embedded
 from leo_lightning.images.folder import ImageSplit
@@ -191,6 +191,11 @@ def check_free(dst: Path, overwrite: bool) -> None:
     check_vacant(dst, overwrite)
     if (dst / BACKBONE_FILE).exists() and not overwrite:
         raise InputError(f"{dst}: already holds {BACKBONE_FILE}; name another folder, or add --overwrite")
+
+
+def may_be_finished(dst: Path) -> bool:
+    """Tell whether a folder holds what an extraction writes."""
+    return bool(present_splits(dst)) and (dst / BACKBONE_FILE).exists()
 
 
 def is_complete(folder: Path) -> bool:

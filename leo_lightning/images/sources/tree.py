@@ -3,7 +3,8 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from leo_lightning.common.errors import InputError, printable
@@ -36,6 +37,17 @@ def write_tree(pictures: Iterable[Picture], dst: Path) -> Counts:
             class; an image comes twice; or `dst` exists, cannot be written, or is being written by another
             process.
     """
+    with whole_tree(dst) as tree:
+        return _write_all(pictures, tree, dst)
+
+
+@contextmanager
+def whole_tree(dst: Path) -> Iterator[Path]:
+    """Give a folder beside `dst` to fill; at the end it is renamed to `dst`, or removed if anything failed.
+
+    Raises:
+        InputError: `dst` exists, cannot be written, or is being written by another process.
+    """
     check_vacant(dst)
     parent = next(folder for folder in dst.absolute().parents if folder.exists())
     try:
@@ -43,14 +55,13 @@ def write_tree(pictures: Iterable[Picture], dst: Path) -> Counts:
             tree = parent / f".{dst.name}.part"
             try:
                 shutil.rmtree(tree, ignore_errors=True)
-                counts = _write_all(pictures, tree, dst)
+                yield tree
                 dst.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(tree, dst)
             finally:
                 shutil.rmtree(tree, ignore_errors=True)
     except OSError as error:
         raise cannot_write(dst, error) from None
-    return counts
 
 
 def _write_all(pictures: Iterable[Picture], tree: Path, dst: Path) -> Counts:

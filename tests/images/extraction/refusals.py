@@ -151,7 +151,9 @@ EXTRACTION = {
         lambda world: save_backbone(conv4(), world.folder / BACKBONE_FILE),
     ),
     "no splits": images(
-        "images/train: must have either folders train, val, test", lambda world: None, "--images images/train"
+        "images/train: is not divided into train, val and test; divide its classes with `…images divide",
+        lambda world: None,
+        "--images images/train",
     ),
     "folders and tables": images(
         "images: must have either folders train, val, test", text("images/val.csv", "filename,label\n")

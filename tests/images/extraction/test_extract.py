@@ -195,6 +195,71 @@ def test_progress_on_a_terminal(root: Path, tmp_path: Path):
     assert "of 12 images" not in printed.getvalue()
 
 
+DONE = "all is done, with these images, weights and settings; nothing was computed"
+
+
+def test_a_finished_extraction_is_not_refused(root: Path, tmp_path: Path):
+    """Catches the same command that ends with an error, or computes everything again."""
+    out = tmp_path / "out"
+    first = Run(root, out)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    again = Run(root, out)
+    assert again.error is None
+    assert again.said == [f"{out}: {DONE}"]
+    assert again.embedder.seen == 0
+    assert {split: bank.summary for split, bank in again.banks.items()} == {
+        split: bank.summary for split, bank in first.banks.items()
+    }
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_a_finished_extraction_without_damaged_images(root: Path, tmp_path: Path):
+    """Catches skipped images that make an ended extraction look like another one."""
+    (root / "train" / "cat" / "0.png").write_bytes(b"")
+    assert Run(root, tmp_path / "out", on_error="skip").error is None
+    again = Run(root, tmp_path / "out", on_error="skip")
+    assert again.said == [f"{tmp_path / 'out'}: {DONE}"]
+    assert "already holds" in str(Run(root, tmp_path / "out").error)
+
+
+def rename_class(root: Path) -> None:
+    (root / "train" / "cat").rename(root / "train" / "ape")
+
+
+def older_copy(root: Path) -> None:
+    """Another image in the place of one, with its time."""
+    old = (root / "train" / "dog" / "0.png").stat().st_mtime
+    shutil.copy(root / "val" / "owl" / "0.png", root / "train" / "dog" / "0.png")
+    os.utime(root / "train" / "dog" / "0.png", (old, old))
+
+
+@pytest.mark.parametrize(
+    ("change", "settings"),
+    [
+        (lambda root: save(root / "train" / "cat" / "new.png"), {}),
+        (lambda root: save(root / "train" / "cat" / "new.png"), {"on_error": "skip"}),
+        (lambda root: (root / "train" / "cat" / "0.png").unlink(), {}),
+        (lambda root: (root / "train" / "cat" / "0.png").unlink(), {"on_error": "skip"}),
+        (lambda root: shutil.rmtree(root / "test"), {}),
+        (rename_class, {}),
+        (older_copy, {}),
+        (lambda root: None, {"dtype": "float16"}),
+        (lambda root: None, {"backbone": conv4(2)}),
+        (lambda root: None, {"backbone": conv4(1, layer="2")}),
+    ],
+)
+def test_other_images_or_settings_are_refused(
+    change: Callable[[Path], object], settings: dict[str, Any], root: Path, tmp_path: Path
+):
+    """Catches features of other images, weights or settings that are said to be done."""
+    out = tmp_path / "out"
+    Run(root, out)
+    change(root)
+    run = Run(root, out, **settings)
+    assert "already holds features (train, val, test)" in str(run.error)
+    assert run.embedder.seen == 0
+
+
 # Kills
 
 
@@ -212,11 +277,11 @@ def test_a_kill_anywhere_changes_nothing(tmp_path: Path):
         if at % 5 == 0:  # a second time, elsewhere
             killed(at // 2, lambda step: Run(root, out, stop=step))  # noqa: B023
         run = Run(root, out)
-        if run.error is None:
+        assert run.error is None
+        if run.said != [f"{out}: {DONE}"]:
             assert contents(out) == whole
             seen.add(run.embedder.seen)
         else:  # all files are in place; only the work folder was left
-            assert "already holds features (train, val)" in str(run.error)
             assert contents(out).items() >= whole.items()
         shutil.rmtree(out)
     assert at > 40
