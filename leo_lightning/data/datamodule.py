@@ -52,8 +52,8 @@ class EpisodeDataModule(TaskDataModule):
         renormalize: go on where a checkpoint was trained with another `normalize`; otherwise that is refused.
         train_on_val: train on the classes of train and val together, as for the published numbers; then there
             is no validation, and the last checkpoint is tested.
-        skip_small_classes: leave out classes with too few images for the tasks, and name them; otherwise they are
-            refused.
+        skip_small_classes: leave out classes with too few images for the tasks, and name them; otherwise
+            they are refused.
         in_memory: false leaves the embeddings on disk, for features larger than memory.
         num_workers: processes that sample tasks; 0 samples in the main process, which is usually faster.
         eval_seed: seed of validation and test tasks; keep it the same for all runs, so that they compare.
@@ -162,7 +162,7 @@ class EpisodeDataModule(TaskDataModule):
         return union(self.stored("train"), self.stored("val"))
 
     def other_features(self, stage: str) -> list[str]:
-        """Return lines about classes left out, and about what differs from the checkpoint's training features."""
+        """Return lines about classes left out, and about what differs from the features of the training."""
         _ = self._available
         small = [described(split, names, self._needed(split)) for split, names in self._left_out.items()]
         return small + self._differences(stage)

@@ -16,8 +16,8 @@ def without_small(
         needed: images that a task takes of a class, by split.
 
     Returns:
-        The splits, and the names of the classes that are left out of each; a split without a class that is large
-        enough is as it was, and refused when tasks are drawn from it.
+        The splits, and the names of the classes that are left out of each. A split without a large enough
+        class is as it was, and is refused when tasks are drawn from it.
     """
     kept, left_out = dict(banks), {}
     for split, bank in banks.items():

@@ -350,7 +350,7 @@ def test_too_few_images(root: Path):
 
 
 def test_classes_of_one_image(root: Path):
-    """Catches the advice to lower --data.shot where no setting can help, and one class named at a time., or leave such classes out: --data.skip_small_classes true"""
+    """Catches the advice to lower --data.shot where no setting can help, and one class named at a time."""
     bank = FeatureBank.from_arrays(torch.randn(26, E), ["a", "b", *"cde" * 8])
     save_bank(bank, split_path(root, "val"))
     message = (
@@ -595,10 +595,8 @@ def test_too_few_classes_are_large_enough(root: Path):
         "val.safetensors without 1 small classes: 2 classes are too few for 3-way tasks; lower --data.way"
     )
     refused(root, message, "fit", way=3, skip_small_classes=True)
-    with pytest.raises(
-        InputError, match=r"\(no class is large enough\): class val0 has 3 images, a task needs 16"
-    ):
-        write_split(root, "val", (3, 4, 5))
+    write_split(root, "val", (3, 4, 5))
+    with pytest.raises(InputError, match=r"\(no class is large enough\): class val0 has 3 images"):
         prepared(root, "fit", way=3, skip_small_classes=True)
 
 
@@ -608,5 +606,5 @@ def test_small_classes_of_arrays():
     data = EpisodeDataModule.from_arrays(test=(x, y), way=2, skip_small_classes=True)
     data.setup("test")
     assert data.class_names("test") == ("a", "b")
-    with pytest.raises(InputError, match="data.in_memory true"):
+    with pytest.raises(InputError, match=r"data\.in_memory true"):
         EpisodeDataModule(skip_small_classes=True, in_memory=False)
