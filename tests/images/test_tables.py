@@ -150,3 +150,12 @@ def test_json_beside_folders_is_ignored(tmp_path: Path):
     save(tmp_path / "train" / "cat" / "1.png")
     (tmp_path / "train.json").write_text("{}")
     assert find_splits(tmp_path)["train"].class_names == ("cat",)
+
+
+def test_absolute_paths_beside_images(tmp_path: Path):
+    """Catches images that are looked for in the folder `images` only, where paths lead beside it."""
+    save(tmp_path / "images" / "0.png")
+    save(tmp_path / "photos" / "1.png")
+    (tmp_path / "train.csv").write_text("path,class\n/data/x/photos/1.png,cat\n")
+    train = find_splits(tmp_path)["train"]
+    assert train.path(0).samefile(tmp_path / "photos" / "1.png")
