@@ -19,7 +19,7 @@ def add_division(parser: argparse.ArgumentParser) -> None:
             f"--{split}",
             default="20%",
             metavar="SIZE|NAMES",
-            help=f"classes to {verb} on: a share (20%% or 0.2), a number (5; 0 for none), or names or groups, "
+            help=f"classes to {verb} on: a share (20%% or 0.2), a number (5; 0 for none), names or groups, "
             "separated by commas; the group of Greek/alpha is Greek (default: 20%%)",
         )
     parser.add_argument("--seed", type=int, default=0, help="another seed, another division (default: 0)")

@@ -36,15 +36,15 @@ def main(argv: Sequence[str]) -> None:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"{called()} images",
-        description="Make folders of images, {train,val,test}/CLASS/IMAGE, from your own or few-shot data sets.",
+        description="Make folders of images, {train,val,test}/CLASS/IMAGE, from yours or few-shot data sets.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     dividing = commands.add_parser(
         "divide",
         help="divide a folder of class folders into train, val and test",
-        description="Divide DIR/CLASS/IMAGE into DST/{train,val,test}/CLASS/IMAGE by class, at random. The files "
-        "in DST are hard links: they take no room, and stay when DST is moved or DIR is deleted.",
+        description="Divide DIR/CLASS/IMAGE into DST/{train,val,test}/CLASS/IMAGE by class, at random. The "
+        "files in DST are hard links: they take no room, and stay when DST is moved or DIR is deleted.",
     )
     dividing.set_defaults(run=_divide)
     dividing.add_argument("dir", type=Path, metavar="DIR", help="folder with a folder per class")
@@ -55,7 +55,7 @@ def _parser() -> ArgumentParser:
         type=int,
         choices=(1, 2),
         metavar="1|2",
-        help="2: the classes are the inner folders of DIR/GROUP/CLASS/IMAGE, as Omniglot's characters (default: 1)",
+        help="2: the classes are the inner folders of DIR/GROUP/CLASS/IMAGE, as in Omniglot (default: 1)",
     )
 
     importing = commands.add_parser("import", help="import arrays, or the files of a published data set")
@@ -206,7 +206,7 @@ def _print_splits(counts: dict[str, list[int]], root: Path) -> None:
 
     for split, names in SPLIT_NAMES.items():
         if sizes := counts.get(split):
-            paths = [root / f"{name}{ending}" for name in names for ending in (".csv", "")]
+            paths = [root / f"{name}{ending}" for name in names for ending in (".csv", "", ".json")]
             where = next(path for path in paths if path.exists())
             print(f"{where}: {_sizes(sizes)}")
         else:

@@ -15,6 +15,7 @@ from leo_lightning.data.labels import Labels, class_numbers
 
 UNKNOWN = "unknown"
 """A data set, crop or backbone in a provenance that nobody named."""
+_SKIP = "--data.skip_small_classes true"
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _SAMPLED_ROWS = 256  # of a fingerprint
 _CHUNK = 2**22  # numbers checked at once: 16 MiB of float32
@@ -141,14 +142,15 @@ class FeatureBank:
             alone = [name for name, count in zip(self.class_names, self.counts, strict=True) if count == 1]
             raise InputError(
                 f"{self.source}: has only 1 image of class {listed(alone)}, and a task needs at least 2 (1 "
-                "support + 1 query); remove such classes, or merge them with others"
+                f"support + 1 query); merge such classes with others, or leave them out: {_SKIP}"
             )
         if images < needed:
             queries = needed - shot
             larger = [name for name, number in (("--data.shot", shot), (flag, queries)) if number > 1]
             raise InputError(
                 f"{self.source}: class {self.class_names[smallest]} has {images} images, a task needs "
-                f"{needed} ({shot} support + {queries} query); lower {' or '.join(larger)}"
+                f"{needed} ({shot} support + {queries} query); lower {' or '.join(larger)}, or leave "
+                f"such classes out: {_SKIP}"
             )
 
     def __len__(self) -> int:

@@ -20,6 +20,7 @@ from leo_lightning.data.normalization import Normalization, Normalize, mean_of
 from leo_lightning.data.roots import features_folder, open_splits
 from leo_lightning.data.row_file import RowFile
 from leo_lightning.data.sampler import sample_rows
+from leo_lightning.data.small_classes import described, without_small
 from leo_lightning.data.splits import check_splits, load_split, union
 from leo_lightning.data.table import Table
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
@@ -51,6 +52,8 @@ class EpisodeDataModule(TaskDataModule):
         renormalize: go on where a checkpoint was trained with another `normalize`; otherwise that is refused.
         train_on_val: train on the classes of train and val together, as for the published numbers; then there
             is no validation, and the last checkpoint is tested.
+        skip_small_classes: leave out classes with too few images for the tasks, and name them; otherwise
+            they are refused.
         in_memory: false leaves the embeddings on disk, for features larger than memory.
         num_workers: processes that sample tasks; 0 samples in the main process, which is usually faster.
         eval_seed: seed of validation and test tasks; keep it the same for all runs, so that they compare.
@@ -78,6 +81,7 @@ class EpisodeDataModule(TaskDataModule):
         normalize: Normalize = "l2",
         renormalize: bool = False,
         train_on_val: bool = False,
+        skip_small_classes: bool = False,
         in_memory: bool = True,
         num_workers: int = 0,
         eval_seed: int = 0,
@@ -91,6 +95,8 @@ class EpisodeDataModule(TaskDataModule):
         check_least(1, {"data.shot": shot, "data.train_shot": train_shot, "data.query": query})
         if not isinstance(test_query, str):
             check_least(1, {"data.test_query": test_query})
+        if skip_small_classes and not in_memory:
+            raise InputError("data.skip_small_classes needs the features in memory: data.in_memory true")
         self.save_hyperparameters(logger=False)
         self.root = features_folder(root)
         if isinstance(root, Path):  # a checkpoint holds plain values only
@@ -101,7 +107,9 @@ class EpisodeDataModule(TaskDataModule):
         self.normalize: Normalize = normalize
         self.renormalize = renormalize
         self.train_on_val = train_on_val
+        self.skip_small_classes = skip_small_classes
         self.in_memory = in_memory
+        self._left_out: dict[str, list[str]] = {}
         self._tables: dict[tuple[str, Normalize], Table] = {}
         self._files: dict[str, RowFile] = {}
         self._record: FeatureRecord | None = None
@@ -136,7 +144,8 @@ class EpisodeDataModule(TaskDataModule):
         """
         data = cls(None, **settings)
         data.hparams["root"] = ROOT
-        data._available = array_splits({"train": train, "val": val, "test": test}, separate_labels)
+        banks = array_splits({"train": train, "val": val, "test": test}, separate_labels)
+        data._available = data._large_enough(banks)
         return data
 
     @property
@@ -153,7 +162,12 @@ class EpisodeDataModule(TaskDataModule):
         return union(self.stored("train"), self.stored("val"))
 
     def other_features(self, stage: str) -> list[str]:
-        """Return lines about what differs from the features that the checkpoint in use was trained on."""
+        """Return lines about classes left out, and about what differs from the features of the training."""
+        _ = self._available
+        small = [described(split, names, self._needed(split)) for split, names in self._left_out.items()]
+        return small + self._differences(stage)
+
+    def _differences(self, stage: str) -> list[str]:
         record = self._record
         if record is None:
             return []
@@ -218,7 +232,7 @@ class EpisodeDataModule(TaskDataModule):
         # without a Trainer at work it is a command, which says so itself
         work = None if self.trainer is None else self.trainer.state.fn
         if work is not None and (before is None or before.fingerprints != record.fingerprints):
-            for note in self.other_features(work.value):
+            for note in self._differences(work.value):
                 rank_zero_warn(note)
         kind = record.normalization.kind
         if kind != self.normalize:
@@ -298,7 +312,9 @@ class EpisodeDataModule(TaskDataModule):
         """Describe the features of a stage in a line."""
         bank = self.bank(SPLITS[stage])
         name = f"{self._name(bank)} {bank.provenance.get('split', '')}".strip()
-        return f"{name}: {bank.summary}, normalize {self.normalize}"
+        small = sum(map(len, self._left_out.values()))
+        without = f", {small} small classes of all splits left out" if small else ""
+        return f"{name}: {bank.summary}, normalize {self.normalize}{without}"
 
     def _name(self, bank: FeatureBank) -> str:
         """Name features by their data set, else by their folder."""
@@ -317,6 +333,11 @@ class EpisodeDataModule(TaskDataModule):
             "queries": "all remaining" if self.test_query == "all" else self.test_query,
             "trained_on": "train + val" if self.train_on_val else "train",
             "normalize": self.normalize,
+            **(
+                {"small_classes_left_out": len(self._left_out.get("test", []))}
+                if self.skip_small_classes
+                else {}
+            ),
         }
 
     def validation_protocol(self) -> dict[str, int | float | str]:
@@ -354,7 +375,18 @@ class EpisodeDataModule(TaskDataModule):
     def _available(self) -> dict[str, FeatureBank]:
         """The features of all splits, as in their files, which are opened once and together."""
         banks, self._files = open_splits(self.root, self.in_memory)
+        return self._large_enough(banks)
+
+    def _large_enough(self, banks: dict[str, FeatureBank]) -> dict[str, FeatureBank]:
+        """Leave out small classes if asked to."""
+        if self.skip_small_classes:
+            banks, self._left_out = without_small(banks, {split: self._needed(split) for split in banks})
         return banks
+
+    def _needed(self, split: str) -> int:
+        """Return how many images of a class a task of a split takes."""
+        _, shot, query = self._sizes("train" if split == "val" and self.train_on_val else split)
+        return shot + (1 if query is None else query)
 
     def _lookup(
         self, split: str, rows: Tensor | slice, device: torch.device, normalize: Normalization

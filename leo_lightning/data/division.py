@@ -53,8 +53,8 @@ def divide(counts: Mapping[str, int], val: str, test: str, seed: int, least: int
         enough = len(kept) < len(counts)
         of = f"{len(kept)} classes" + (f" with {least} images or more" if enough else "")
         raise InputError(
-            f"{where}: {of} leave {len(free)} to train on, which takes at least {LEAST_TRAIN}; add classes, or "
-            f"lower --val or --test (0 leaves a split out){', or --min-images' if enough else ''}"
+            f"{where}: {of} leave {len(free)} to train on, which takes at least {LEAST_TRAIN}; add classes, "
+            f"or lower --val or --test (0 leaves a split out){', or --min-images' if enough else ''}"
         )
     splits = {"train": sorted(free), **{split: sorted(names) for split, names in chosen.items() if names}}
     return Division(splits, sorted({*counts} - {*kept}))
@@ -78,8 +78,9 @@ def _named(split: str, value: str, names: Sequence[str], where: str) -> list[str
         if not matching or not entry.strip():
             shown = listed(sorted({name.partition("/")[0] for name in names}), 20)
             raise InputError(
-                f"--{split} {printable(value)!r}: is neither a share (20% or 0.2) nor a number of classes, and "
-                f"{where} has no class {printable(entry.strip())!r} to divide; there are {printable(shown)}"
+                f"--{split} {printable(value)!r}: is neither a share (20% or 0.2) nor a number of classes, "
+                f"and {where} has no class {printable(entry.strip())!r} to divide; there are "
+                f"{printable(shown)}"
             )
         found += matching
     return sorted(set(found))

@@ -19,7 +19,7 @@ def is_image(path: Path) -> bool:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder that hold an image, there or one folder deeper; none if it is missing."""
+    """Return the folders in a folder that hold an image, there or one folder deeper."""
     return [path for path in _folders(folder) if any(map(_holds_image, (path, *_folders(path))))]
 
 

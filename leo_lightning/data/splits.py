@@ -95,7 +95,7 @@ def load_split(root: Path, split: str) -> FeatureBank:
 def _holds_images(root: Path) -> bool:
     """Return whether a folder holds a split of images that can be embedded."""
     names = [name for names in SPLIT_NAMES.values() for name in names]
-    return any((root / f"{name}{ending}").exists() for name in names for ending in ("", ".csv"))
+    return any((root / f"{name}{ending}").exists() for name in names for ending in ("", ".csv", ".json"))
 
 
 def _holds_arrays(root: Path) -> bool:

@@ -40,14 +40,15 @@ def find_undivided(root: Path, depth: int | None, report: Callable[[str], None])
         if len(images.class_names) == 1:
             raise InputError(f"{root}: all images are in one folder; name it: {root / images.class_names[0]}")
         raise InputError(
-            f"{root}: all images lie two folders deep, as {printable(deep[0])} does; add --class-depth 2 if the "
-            "inner folders are the classes, or --class-depth 1 if the outer ones are"
+            f"{root}: all images lie two folders deep, as {printable(deep[0])} does; add --class-depth 2 if "
+            "the inner folders are the classes, or --class-depth 1 if the outer ones are"
         )
     if depth != 2:
         return images
     if flat := [name for name in images.names if name.count("/") < 2]:
         raise InputError(
-            f"{root}: {printable(flat[0])} lies in no class folder of --class-depth 2; move it, or leave the flag out"
+            f"{root}: {printable(flat[0])} lies in no class folder of --class-depth 2; move it, "
+            "or leave the flag out"
         )
     grouped: dict[str, list[str]] = {}
     for name in images.names:
@@ -77,7 +78,8 @@ def write_divided(
         The images of each split.
 
     Raises:
-        InputError: `dst` exists, lies in the folder of images or cannot be written; or files cannot be linked.
+        InputError: `dst` exists, lies in the folder of images or cannot be written, or files cannot
+            be linked.
     """
     check_outside(images.folder, dst)
     split_of = {name: split for split, names in splits.items() for name in names}
@@ -116,8 +118,8 @@ def _put(source: Path, target: Path, copy: bool, dst: Path) -> None:
         os.link(source, target)
     except OSError as error:
         raise InputError(
-            f"{dst}: files of {source.parent} cannot be linked there ({error.strerror}); add --copy, or name a "
-            "folder of yours on the same disk"
+            f"{dst}: files of {source.parent} cannot be linked there ({error.strerror}); add --copy, or name "
+            "a folder of yours on the same disk"
         ) from None
 
 

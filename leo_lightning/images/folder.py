@@ -4,13 +4,11 @@ Two layouts are read. A tree has a folder per split and class; deeper folders be
 
     ROOT/{train,val,test}/CLASS/IMAGE
 
-Or tables name the images, as Ravi and Larochelle (ICLR 2017) published the splits of miniImageNet
-(github.com/twitter-research/meta-learning-lstm): columns `filename`, `label`, paths from ROOT or ROOT/images:
+Or tables name the images, by paths from ROOT or ROOT/images; `tables` describes them:
 
-    ROOT/{train,val,test}.csv    ROOT/images/IMAGE
+    ROOT/{train,val,test}.csv    ROOT/{base,val,novel}.json    ROOT/images/IMAGE
 """
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,8 +24,8 @@ from leo_lightning.common.errors import InputError, check_utf8, printable
 from leo_lightning.common.program import program
 from leo_lightning.data.bank import listed
 from leo_lightning.data.image_names import SUFFIXES, class_folders, is_image
-from leo_lightning.data.labels import class_name
 from leo_lightning.data.splits import SPLIT_NAMES, check_disjoint
+from leo_lightning.images.tables import located, table_rows
 
 OnError = Literal["refuse", "skip"]
 OnBadFiles = Callable[[Path, Sequence[Path], str], None]
@@ -130,6 +128,8 @@ def find_splits(root: Path, on_bad_files: OnBadFiles = refuse_files) -> dict[str
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
     tables, folders = _splits(root, ".csv"), _splits(root, "")
+    if not tables and not folders:  # beside folders, a JSON file may be anything
+        tables = _splits(root, ".json")
     if not tables and not folders and class_folders(root):
         raise InputError(
             f"{root}: is not divided into train, val and test; divide its classes with "
@@ -224,12 +224,18 @@ def _read_table(table: Path, root: Path, on_bad_files: OnBadFiles) -> ImageSplit
     images: dict[str, list[str]] = {}
     seen: set[str] = set()
     strays, missing = [], []
-    for line, name, label in _rows(table):
+    rows = list(table_rows(table))
+    names = located([name for _, name, _ in rows], root, folder)
+    entry = "line" if table.suffix == ".csv" else "image"
+    for (line, _, label), name in zip(rows, names, strict=True):
         path = folder / name
-        if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
-            raise InputError(f"{table}, line {line}: {printable(name)!r} is outside of {root}; fix the table")
+        inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
+        if not inside and (path.exists() or not name.startswith("/")):
+            raise InputError(
+                f"{table}, {entry} {line}: {printable(name)!r} is outside of {root}; fix the table"
+            )
         if name in seen:
-            raise InputError(f"{table}, line {line}: {printable(name)!r} comes twice; fix the table")
+            raise InputError(f"{table}, {entry} {line}: {printable(name)!r} comes twice; fix the table")
         seen.add(name)
         if not is_image(path):
             strays.append(path)
@@ -248,20 +254,3 @@ def _read_table(table: Path, root: Path, on_bad_files: OnBadFiles) -> ImageSplit
     if not images:
         raise InputError(f"{table}: names no images; its lines are filename,label")
     return ImageSplit.of(folder, images)
-
-
-def _rows(table: Path) -> Iterable[tuple[int, str, str]]:
-    """Yield line number, file name and label of each line of a table."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.DictReader(file)
-            for row in lines:
-                name, label = (row.get("filename") or "").strip(), class_name(row.get("label"))
-                if not name or not label:
-                    missing = "label" if name else "filename"
-                    raise InputError(
-                        f"{table}, line {lines.line_num}: has no {missing}; a table begins filename,label"
-                    )
-                yield lines.line_num, name, label
-    except (UnicodeDecodeError, csv.Error):
-        raise InputError(f"{table}: is not a table in UTF-8; save it as CSV") from None

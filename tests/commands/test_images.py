@@ -323,7 +323,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("photos")
 def test_divide_prints_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Catches classes that are held out or left out without their names, and a command that cannot be copied."""
+    """Catches classes that are held out or left out unnamed, and a command that cannot be copied."""
     assert main(["divide", "photos", "my out", "--val", "c9,c8", "--test", "1", "--min-images", "4"]) == 0
     printed, errors = capsys.readouterr()
     assert errors == "note: photos: skipped, not images: 'notes.txt'\n"
@@ -340,7 +340,8 @@ def test_divide_prints_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture
     )
     assert "next: " in printed
     assert printed.endswith(
-        " features extract --images 'my out' --out 'my out-features' --backbone resnet18 --weights pretrained\n"
+        " features extract --images 'my out' --out 'my out-features' --backbone resnet18 "
+        "--weights pretrained\n"
     )
     assert main(["info", "my out"]) == 0
     assert printed.startswith(capsys.readouterr().out)

@@ -337,13 +337,13 @@ def test_too_few_images(root: Path):
     """Catches Q forgotten in the sum, a check of the first class only, and numbers that do not add up."""
     message = (
         "train.safetensors: class train1 has 20 images, a task needs 21 (6 support + 15 query); "
-        "lower --data.shot or --data.query"
+        "lower --data.shot or --data.query, or leave such classes out: --data.skip_small_classes true"
     )
     refused(root, message, "fit", shot=6)
     prepared(root, "fit", shot=5)
     message = (
         "test.safetensors: class test1 has 24 images, a task needs 25 (24 support + 1 query); "
-        "lower --data.shot"
+        "lower --data.shot, or leave such classes out: --data.skip_small_classes true"
     )
     refused(root, message, "test", shot=24, test_query="all")
     prepared(root, "test", shot=23, test_query="all")
@@ -355,7 +355,7 @@ def test_classes_of_one_image(root: Path):
     save_bank(bank, split_path(root, "val"))
     message = (
         "val.safetensors: has only 1 image of class 'a', 'b', and a task needs at least 2 (1 support + 1 "
-        "query); remove such classes, or merge them with others"
+        "query); merge such classes with others, or leave them out: --data.skip_small_classes true"
     )
     refused(root, message, "fit")
 
@@ -549,3 +549,62 @@ def test_it_can_be_printed():
     assert str(data) == "EpisodeDataModule(5-way 5-shot, root='synthetic')"
     data.setup("fit")
     assert str(data) == "EpisodeDataModule(5-way 5-shot, root='synthetic')"
+
+
+@pytest.mark.parametrize("test_query", [16, "all"])
+def test_small_test_classes_are_named(test_query: int | str, root: Path):
+    """Catches other counts than the tasks need, and results that do not say what they leave out."""
+    shot = 10 if test_query == 16 else 25
+    data = prepared(root, "test", shot=shot, way=2, test_query=test_query, skip_small_classes=True)
+    assert data.class_names("test") == ("test0", "test3")
+    names = "'test1', 'test2', 'test4'"
+    assert f"test: left out 3 classes of fewer than 26 images: {names}" in data.other_features("test")
+    assert data.protocol()["small_classes_left_out"] == 3
+    assert ": 2 classes, 56 images," in data.banner("test")
+    assert "small classes of all splits left out" in data.banner("test")
+    stored = load_bank(split_path(root, "test"))
+    rows = data.stored("test").embeddings
+    kept = torch.cat([stored.embeddings[:30], stored.embeddings[78:104]])
+    assert torch.equal(rows, kept)
+    episode = data.episode(range(8), "test", torch.device("cpu"))
+    near = torch.cdist(episode.support.flatten(0, 2), torch.nn.functional.normalize(kept, dim=1))
+    assert near.min(1).values.max() < 1e-3
+    assert "small_classes_left_out" not in EpisodeDataModule(str(root)).protocol()
+
+
+def test_small_classes_with_train_on_val(root: Path):
+    """Catches validation classes that are trained on and too small for training tasks."""
+    options = {"way": 2, "train_shot": 6, "query": 15, "train_on_val": True, "skip_small_classes": True}
+    write_split(root, "val", (20, 21))
+    data = prepared(root, "fit", **options)
+    assert data.class_names("train") == ("train0", "train2", "train3", "train4", "train5", "val1")
+
+
+def test_skipping_changes_what_validation_is(root: Path):
+    """Catches a resumed run that compares scores of other validation classes with its best."""
+    write_split(root, "val", (20, 20, 3))
+    data = {skip: EpisodeDataModule(str(root), way=2, skip_small_classes=skip) for skip in (False, True)}
+    assert data[True].class_names("val") == ("val0", "val1")
+    assert data[False].validation_protocol() != data[True].validation_protocol()
+
+
+def test_too_few_classes_are_large_enough(root: Path):
+    """Catches a refusal that counts classes which the file has more of."""
+    write_split(root, "val", (20, 20, 3))
+    message = (
+        "val.safetensors without 1 small classes: 2 classes are too few for 3-way tasks; lower --data.way"
+    )
+    refused(root, message, "fit", way=3, skip_small_classes=True)
+    write_split(root, "val", (3, 4, 5))
+    with pytest.raises(InputError, match=r"\(no class is large enough\): class val0 has 3 images"):
+        prepared(root, "fit", way=3, skip_small_classes=True)
+
+
+def test_small_classes_of_arrays():
+    """Catches a setting that `from_arrays` ignores; and features on disk, whose rows would be others."""
+    x, y = torch.randn(43, E), [*"a" * 20, *"b" * 20, *"c" * 3]
+    data = EpisodeDataModule.from_arrays(test=(x, y), way=2, skip_small_classes=True)
+    data.setup("test")
+    assert data.class_names("test") == ("a", "b")
+    with pytest.raises(InputError, match=r"data\.in_memory true"):
+        EpisodeDataModule(skip_small_classes=True, in_memory=False)

@@ -58,7 +58,7 @@ def test_files_are_linked_or_copied(copy: bool, photos: Path, tmp_path: Path):
 
 
 def test_links_to_images_are_followed(photos: Path, tmp_path: Path):
-    """Catches a link to a relative link, which breaks; and a broken one that ends the command or is silent."""
+    """Catches a link to a relative link, which breaks; and a broken one that ends the command."""
     (photos / "a" / "2.jpg").symlink_to("../b/0.jpg")
     (photos / "a" / "3.jpg").symlink_to("nowhere.jpg")
     notes: list[str] = []
@@ -166,7 +166,7 @@ def test_other_folders_are_refused(arrange: Callable[[Path], object], line: str,
 
 
 def test_destinations_that_are_refused(photos: Path, tmp_path: Path):
-    """Catches a division that becomes a class of its own source, also by a link, and one that is overwritten."""
+    """Catches a division that becomes a class of its own source, also by a link, or is overwritten."""
     (tmp_path / "link").symlink_to(photos)
     for dst in (photos / "out", tmp_path / "link" / "out"):
         with pytest.raises(InputError, match="lies inside"):

@@ -112,7 +112,7 @@ def test_sources_that_are_no_source(name: str, tmp_path: Path):
         archive.writestr("readme.txt", "x")
     messages = {
         "none": "no such file or folder",
-        "train.npy": r"give the folder that holds it, or divide its classes with `.*features divide .*train.npy DST`",
+        "train.npy": r"give the folder that holds it, or .* with `.*features divide .*train.npy DST`",
         "all.npz": "give the folder that holds it",
         "other.zip": "no features found; looked for",
     }

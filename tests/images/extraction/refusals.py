@@ -210,7 +210,8 @@ EXTRACTION = {
         keeps="out",
     ),
     # tables
-    "table of other columns": table(", line 2: has no filename", "a,b\n1,2\n"),
+    "table of other columns": table(": has no column filename or", "a,b\n1,2\n"),
+    "table of two labels": table(": has more than one column label or", "path,class,species\n1.png,a,b\n"),
     "table that is not text": table(": is not a table in UTF-8", b"filename,label\n\xff,a\n"),
     "empty table": table(": names no images", "filename,label\n"),
     "row without a label": table(", line 2: has no label", "filename,label\n1.png\n"),
