@@ -32,7 +32,10 @@ def complete_settings(model: Any, data: Any) -> list[str]:
         known = known_recipe(model.backbone, model.weights)
     given = {name: data[name] for name in _FIELDS if data[name] is not None}
     lists = {name: tuple(given[name]) for name in ("mean", "std") if name in given}
-    recipe = known.adapted(**given | lists)
+    try:
+        recipe = known.adapted(**given | lists)
+    except InputError as error:
+        raise InputError(f"data.{error}") from None
     model.backbone = recipe.backbone
     if model.options is None:
         model.options = dict(recipe.options) or None

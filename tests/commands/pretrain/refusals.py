@@ -111,6 +111,11 @@ PRETRAINING = {
         "a.safetensors: holds weights of conv-4, not of resnet18; leave out --model.backbone",
         but(lambda world: save_backbone(conv4(), world.folder / "a.safetensors")),
     ),
+    "a size that does not fit that of the weights": Case(
+        f"{FIT} --data.root=images --model.weights=a.safetensors --data.resize=8",
+        f"data.resize is 8: it must be at least {SIZE}",
+        but(lambda world: save_backbone(conv4(), world.folder / "a.safetensors")),
+    ),
     "no such weights": flags("--model.weights=a.pt", "a.pt: No such file"),
     "random weights that stay": flags("--model.freeze_epochs=1", "name them with --model.weights"),
     "statistics of random weights": flags("--model.keep_statistics=true", "name them with --model.weights"),
