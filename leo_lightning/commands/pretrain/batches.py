@@ -67,8 +67,9 @@ class WholeSplit(Stream):
     def _prepared(self, row: int) -> UInt8[Tensor, "channels S S"]:
         from torchvision.transforms.functional import center_crop  # takes seconds
 
-        image = read_image(self.images.path(row), self.preparation.channels, self.preparation.resize)
-        return center_crop(image, [self.preparation.image_size] * 2)
+        recipe = self.preparation
+        image = read_image(self.images.path(row), recipe.channels, recipe.resize, recipe.interpolation)
+        return center_crop(image, [recipe.image_size] * 2)
 
     def _collate(self, rows: Int64[np.ndarray, " n"], load: Callable[[int], Tensor]) -> ImageBatch:
         images = torch.stack([load(int(row)) for row in rows])

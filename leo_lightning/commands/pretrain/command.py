@@ -8,7 +8,8 @@ from typing import Any
 
 from leo_lightning.commands.pretrain.data import ImageDataModule
 from leo_lightning.commands.pretrain.pretraining import Pretraining
-from leo_lightning.common.errors import InputError
+from leo_lightning.commands.pretrain.starting_weights import complete_settings, load_weights
+from leo_lightning.common.errors import InputError, printable
 from leo_lightning.common.program import called, program
 from leo_lightning.common.torch_files import load_torch
 from leo_lightning.images.backbones.weights import run_recipe
@@ -73,8 +74,12 @@ def main(arguments: list[str]) -> None:
     trainer_flags, schedule = command.config.trainer, command.config.model.schedule
     if trainer_flags.max_epochs == -1 == trainer_flags.max_steps and schedule != "constant":
         raise InputError(f"model.schedule {schedule} needs an end: set --trainer.max_epochs")
+    # a checkpoint holds its weights, and its settings have been completed
+    weights = command.config.model.weights if command.fitting and command.checkpoint is None else None
+    notes = complete_settings(command.config.model, command.config.data) if weights else []
     run = Run(command)
     data, model = run.data, run.model
+    run.keep(*(f"model.{name}" for name in ("weights", "freeze_epochs", "backbone_rate", "keep_statistics")))
     run.keep(*(f"model.{name}" for name in ("optimizer", "learning_rate", "weight_decay", "schedule")))
     if model.schedule != "constant":  # it ends with the run
         run.keep("model.warmup_steps", "trainer.max_epochs", "trainer.max_steps")
@@ -85,11 +90,13 @@ def main(arguments: list[str]) -> None:
     model.queries(data.splits["val"])
     if command.fitting:
         data.train_dataloader().stream.batch(0)
+    if weights:
+        notes += load_weights(model, weights)
     if command.checkpoint is not None:
         _check_weights(model, command.checkpoint, str(command.path))
     recipe = model.backbone.recipe
     run.begin(
-        _banner(model, data),
+        [*_banner(model, data), *_weights_banner(model, weights, notes)],
         tags=[data.root.name, recipe.backbone, "pre-training"],
         provenance={"images": str(data.root), "backbone": recipe.backbone},
     )
@@ -126,6 +133,15 @@ def _banner(model: Pretraining, data: ImageDataModule) -> list[str]:
         f"images of {recipe.image_size} × {recipe.image_size}",
         f"data    {data.root}: {len(train):,} images of {len(train.class_names)} classes to learn, validated "
         f"by {model.val_tasks:,} tasks of {len(val.class_names)} others",
+    ]
+
+
+def _weights_banner(model: Pretraining, weights: str | None, notes: list[str]) -> list[str]:
+    if weights is None:
+        return []
+    return [
+        f"weights {printable(weights)}; {model.backbone.recipe.preparation}",
+        *(f"note    {note}" for note in notes),
     ]
 
 

@@ -13,7 +13,7 @@ from rich.progress import track
 from leo_lightning.commands.pretrain.batches import TrainingImages, WholeSplit
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.loader import StreamDataModule, StreamLoader
-from leo_lightning.images.backbones.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
+from leo_lightning.images.backbones.recipe import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Recipe
 from leo_lightning.images.decode import open_image
 from leo_lightning.images.folder import ImageSplit, OnBadFiles, OnError, find_splits, refuse_files, skip_files
 
@@ -26,12 +26,15 @@ class ImageDataModule(StreamDataModule):
     Args:
         root: folder of images: {train,val}/CLASS/IMAGE, or train.csv and val.csv (columns filename, label)
             beside images/.
-        image_size: S, side of the square that the network sees, in pixels.
-        resize: shorter side of images before the center is cropped, for validation and features; null: 8/7 of
-            image_size.
-        channels: 3 for color, 1 for gray.
-        mean: subtracted from each channel of values in [0, 1]; null: ImageNet's, or 0.5 for gray.
-        std: divisor of each channel after that; null: ImageNet's, or 0.5 for gray.
+        image_size: S, side of the square that the network sees, in pixels; null: as model.weights were
+            trained, or 84.
+        resize: shorter side of images before the center is cropped, for validation and features; null: as the
+            weights, or 8/7 of image_size.
+        channels: 3 for color, 1 for gray; null: as the weights, or 3.
+        interpolation: filter for resizing; null: as the weights, or bicubic.
+        mean: subtracted from each channel of values in [0, 1]; null: as the weights, or ImageNet's, or
+            0.5 for gray.
+        std: divisor of each channel after that; null: as mean.
         augment: transforms of training images, in turn: classes of torchvision.transforms.v2, of timm or your
             own that take a Pillow image; the last one crops to image_size. null: none.
         batch_size: images per step and process.
@@ -44,9 +47,10 @@ class ImageDataModule(StreamDataModule):
     def __init__(
         self,
         root: str,
-        image_size: int = 84,
+        image_size: int | None = None,
         resize: int | None = None,
-        channels: int = 3,
+        channels: int | None = None,
+        interpolation: Interpolation | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         augment: list[Callable[[Any], Any]] | None = None,
@@ -60,12 +64,15 @@ class ImageDataModule(StreamDataModule):
         check_least(1, {"data.batch_size": batch_size, "data.eval_batch_size": eval_batch_size})
         check_least(0, {"data.num_workers": num_workers})
         self.root = Path(root)
+        image_size = 84 if image_size is None else image_size
+        channels = 3 if channels is None else channels
         try:
             self.preparation = Recipe(
                 "",
                 channels=channels,
                 image_size=image_size,
                 resize=round(image_size * 8 / 7) if resize is None else resize,
+                interpolation=interpolation or "bicubic",
                 mean=tuple(mean) if mean else IMAGENET_MEAN if channels == 3 else (_GRAY_MEAN,),
                 std=tuple(std) if std else IMAGENET_STD if channels == 3 else (_GRAY_STD,),
             )

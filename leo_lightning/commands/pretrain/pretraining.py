@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     LambdaLR,
@@ -45,7 +46,14 @@ class Pretraining(pl.LightningModule):
     Args:
         classes: number of training classes.
         preparation: recipe of the images; the network is added here.
-        backbone: wrn-28-10, resnet-12 (learn2learn's), conv-4, or the name of a timm model.
+        backbone: wrn-28-10, resnet-12 (learn2learn's), conv-4, or the name of a timm model; null: the network
+            of the weights, or resnet-12.
+        weights: to start from: a file, `pretrained` (timm's) or `pretrained:DATASET` (learn2learn's); null:
+            random ones.
+        freeze_epochs: epochs at the start in which only the head learns, and the backbone stays as it is.
+        backbone_rate: the backbone's learning rate as a fraction of learning_rate.
+        keep_statistics: batch normalization keeps the means and variances of the weights; those of few images
+            cost more than learning gains.
         options: arguments of the network's class, such as {hidden_size: 128} of conv-4.
         pooling: mean over the positions of a feature map, or flatten them.
         optimizer: sgd (momentum 0.9, Nesterov) or adamw.
@@ -65,7 +73,11 @@ class Pretraining(pl.LightningModule):
         self,
         classes: int,
         preparation: Recipe,
-        backbone: str = "resnet-12",
+        backbone: str | None = None,
+        weights: str | None = None,
+        freeze_epochs: int = 0,
+        backbone_rate: float = 1.0,
+        keep_statistics: bool = False,
         options: dict[str, Any] | None = None,
         pooling: Pooling = "mean",
         optimizer: Literal["sgd", "adamw"] = "sgd",
@@ -81,15 +93,23 @@ class Pretraining(pl.LightningModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        check_positive({"model.learning_rate": learning_rate})
+        check_positive({"model.learning_rate": learning_rate, "model.backbone_rate": backbone_rate})
         check_least(0, {"model.weight_decay": weight_decay, "model.warmup_steps": warmup_steps})
+        check_least(0, {"model.freeze_epochs": freeze_epochs})
+        for name, value in (("freeze_epochs", freeze_epochs), ("keep_statistics", keep_statistics)):
+            if value and weights is None:
+                raise InputError(f"model.{name} keeps what weights hold: name them with --model.weights")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"model.label_smoothing is {label_smoothing}: it must be at least 0 and below 1")
         check_least(2, {"model.val_way": val_way})
         check_least(1, {"model.val_shot": val_shot, "model.val_tasks": val_tasks})
-        recipe = replace(preparation, backbone=backbone, options=options or {}, pooling=pooling)
+        network = backbone or "resnet-12"
+        recipe = replace(preparation, backbone=network, options=options or {}, pooling=pooling)
         self.backbone = Backbone(recipe)
         self.head = nn.Linear(self.backbone.embedding_size(), classes)
+        self.freeze_epochs = freeze_epochs
+        self.backbone_rate = backbone_rate
+        self.keep_statistics = keep_statistics
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -113,10 +133,16 @@ class Pretraining(pl.LightningModule):
         """Make dropout a function of (seed, process, step), so that a stopped run continues unchanged."""
         torch.manual_seed(fold(self.seed, self.global_rank, self.global_step))
         set_steps(self.backbone, self.global_step)
+        self.backbone.train(not self._frozen)  # statistics of batches stay, too
+        for module in self.backbone.modules() if self.keep_statistics else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of a batch."""
-        logits = self.head(self.backbone(batch.images))
+        with torch.set_grad_enabled(not self._frozen):
+            embeddings = self.backbone(batch.images)
+        logits = self.head(embeddings)
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if every and (self.global_step + 1) % every == 0:
@@ -127,13 +153,35 @@ class Pretraining(pl.LightningModule):
                 )
             accuracy = (logits.argmax(1) == batch.labels).float().mean()
             self.log_dict({"train/loss": loss.detach(), "train/accuracy": accuracy})
+        if self._frozen:  # several processes wait for the gradients of all parameters
+            loss = loss + sum(0 * parameter.sum() for parameter in self.backbone.parameters())
         return loss
+
+    @property
+    def _frozen(self) -> bool:
+        """Whether only the head learns."""
+        return self.current_epoch < self.freeze_epochs
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drop the gradients of a frozen backbone: it keeps its weights, and the optimizer no state of it."""
+        if self._frozen:
+            for parameter in self.backbone.parameters():
+                parameter.grad = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer, and its schedule over all steps of the run."""
+        rate = self.learning_rate
+        parts: list[tuple[nn.Module, float]] = [(self, rate)]
+        if self.backbone_rate != 1:
+            parts = [(self.head, rate), (self.backbone, self.backbone_rate * rate)]
         groups = [
-            {"params": [p for p in self.parameters() if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in self.parameters() if p.ndim < 2], "weight_decay": 0.0},
+            {
+                "params": [p for p in part.parameters() if (p.ndim >= 2) == decays],
+                "lr": lr,
+                "weight_decay": decay,
+            }
+            for part, lr in parts
+            for decays, decay in ((True, self.weight_decay), (False, 0.0))
         ]
         optimizer: torch.optim.Optimizer
         if self.optimizer == "sgd":
@@ -146,12 +194,14 @@ class Pretraining(pl.LightningModule):
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         total = self.trainer.estimated_stepping_batches
         if self.schedule == "one_cycle":
-            return OneCycleLR(optimizer, self.learning_rate, total_steps=int(total))
+            rates = [group["lr"] for group in optimizer.param_groups]
+            return OneCycleLR(optimizer, rates, total_steps=int(total))
         if self.schedule == "constant":
             scheduler: LRScheduler = LambdaLR(optimizer, lambda step: 1.0)
         else:
             steps = max(1, int(total) - self.warmup_steps)
-            scheduler = CosineAnnealingLR(optimizer, steps, eta_min=_FINAL_RATE * self.learning_rate)
+            lowest = _FINAL_RATE * self.learning_rate * min(1, self.backbone_rate)
+            scheduler = CosineAnnealingLR(optimizer, steps, eta_min=lowest)
         if not self.warmup_steps:
             return scheduler
         rise = LinearLR(optimizer, 1 / self.warmup_steps, total_iters=self.warmup_steps)

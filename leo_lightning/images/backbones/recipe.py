@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from leo_lightning.common.errors import InputError, check_least
@@ -77,6 +77,15 @@ class Recipe:
             f"shorter side to {self.resize} pixels ({self.interpolation}), {self.crop} crop of "
             f"{self.image_size} × {self.image_size}, mean {mean}, std {std}"
         )
+
+    def adapted(self, **changes: Any) -> "Recipe":
+        """Change some fields; those that depend on them follow: resize on size, mean and std on channels."""
+        if changes.get("channels") == 1 and self.channels == 3:
+            gray = {name: (sum(getattr(self, name)) / 3,) for name in _LISTS}
+            changes = gray | changes
+        if "image_size" in changes and "resize" not in changes:
+            changes["resize"] = round(changes["image_size"] * self.resize / self.image_size)
+        return replace(self, **changes)
 
     def dumps(self) -> str:
         """Return the recipe as one line of JSON."""

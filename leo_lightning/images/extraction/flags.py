@@ -6,7 +6,6 @@ Slow imports are inside the functions, so that `--help` answers at once.
 import argparse
 import json
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,12 +131,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     for name in ("mean", "std"):
         if name in changes:
             changes[name] = tuple(changes[name])
-        elif changes.get("channels") == 1 and known.channels == 3:
-            changes[name] = (sum(getattr(known, name)) / 3,)
-    if "image_size" in changes and "resize" not in changes:
-        changes["resize"] = round(changes["image_size"] * known.resize / known.image_size)
     options = dict(_option(text) for text in arguments.option)
-    return replace(known, **changes, options=known.options | options)
+    return known.adapted(**changes, options=known.options | options)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+from leo_lightning.images.backbones.weights import save_backbone
 from tests.commands.pretrain.pictures import SIZE, tree
+from tests.images.backbones.networks import conv4
 from tests.refusals import Case, World, text
 
 SMALL = (
@@ -101,6 +103,23 @@ PRETRAINING = {
     "augmentation that config.yaml cannot hold": flags(
         augment("RandomRotation, init_args: {degrees: 3}"), "cannot be written to config.yaml"
     ),
+    "weights without a network": flags(
+        "--model.backbone=null --model.weights=pretrained", "pretrained: does not say which network"
+    ),
+    "weights of another network": Case(
+        f"{FIT} --data.root=images --model.backbone=resnet18 --model.weights=a.safetensors",
+        "a.safetensors: holds weights of conv-4, not of resnet18; leave out --model.backbone",
+        but(lambda world: save_backbone(conv4(), world.folder / "a.safetensors")),
+    ),
+    "a size that does not fit that of the weights": Case(
+        f"{FIT} --data.root=images --model.weights=a.safetensors --data.resize=8",
+        f"data.resize is 8: it must be at least {SIZE}",
+        but(lambda world: save_backbone(conv4(), world.folder / "a.safetensors")),
+    ),
+    "no such weights": flags("--model.weights=a.pt", "a.pt: No such file"),
+    "random weights that stay": flags("--model.freeze_epochs=1", "name them with --model.weights"),
+    "statistics of random weights": flags("--model.keep_statistics=true", "name them with --model.weights"),
+    "a backbone without a rate": flags("--model.backbone_rate=0", "model.backbone_rate is 0.0: it must be"),
     "another checkpoint": Case(
         f"{FIT} --data.root=images --ckpt_path=a.ckpt", "a.ckpt: is n", but(text("a.ckpt", "a"))
     ),

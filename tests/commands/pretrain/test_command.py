@@ -146,6 +146,9 @@ def test_a_shipped_configuration_runs(tmp_path: Path, path: Path):
     network = [
         "--model.backbone=conv-4",
         "--model.options=null",
+        "--model.weights=null",
+        "--model.freeze_epochs=0",
+        "--model.keep_statistics=false",
         "--trainer.precision=32",
         "--trainer.max_steps=1",
     ]
