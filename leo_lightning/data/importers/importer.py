@@ -16,7 +16,7 @@ IMPORTER = "leo-lightning importer 1"
 
 _LOOKED_FOR = (
     "looked for the LEO authors' archive or folder ({split}_embeddings.pkl), {split}.npz, {split}.npy with "
-    "{split}_labels.npy, .txt or .csv, and {split}.pt or .pth"
+    "{split}_labels.npy, .txt or .csv, and {split}.pt, .pth, .pkl, .h5, .mat, .parquet, .csv or .tsv"
 )
 
 
@@ -51,7 +51,7 @@ def import_features(
         InputError: the source is unknown, damaged or inconsistent, or `dst` holds features already.
     """
     check_vacant(dst, overwrite)
-    dataset, crop, sources = _find(src, dataset, crop)
+    dataset, crop, sources = _find(src, dataset, crop, report)
     present = [split for split in SPLITS if split in sources]
     missing = [split for split in SPLITS if split not in sources]
     if missing:
@@ -74,17 +74,22 @@ def _read(source: Source, record: dict[str, str], report: Callable[[str], None])
         if remark:
             report(remark)
     provenance = {**record, "source": source.name, "source_sha256": sha256, "importer": IMPORTER}
-    return FeatureBank.from_arrays(embeddings, labels, image_names, provenance, source.where)
+    bank = FeatureBank.from_arrays(embeddings, labels, image_names, provenance, source.where)
+    if remark := bank.zero_rows():
+        report(remark)
+    return bank
 
 
-def _find(src: Path, dataset: str | None, crop: str | None) -> tuple[str, str, dict[str, Source]]:
+def _find(
+    src: Path, dataset: str | None, crop: str | None, report: Callable[[str], None]
+) -> tuple[str, str, dict[str, Source]]:
     """Return data set, crop and splits of the one set of features in `src`."""
     if not src.exists():
         raise InputError(f"{src}: no such file or folder")
     if not src.is_dir() and (src.suffix == ".npz" or not zipfile.is_zipfile(src)):
         refuse_page(src, str(src))
         raise InputError(f"{src}: is neither a folder nor a zip archive; give the folder that holds it")
-    sets, arrays = authors_sets(src), folder_arrays(src)
+    sets, arrays = authors_sets(src), folder_arrays(src, report)
     if sets and arrays:
         names = ", ".join(source.name for source in arrays.values())
         raise InputError(f"{src}: holds pickles and {names}; leave one set of features in the folder")
