@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -123,6 +123,31 @@ class FeatureBank:
                 "that made them"
             )
 
+    def zero_rows(self) -> str | None:
+        """Return a remark on rows of zeros, which are images that were not embedded.
+
+        Raises:
+            InputError: all rows of a class are zeros.
+        """
+        size = max(1, _CHUNK // self.embedding_size)
+        zero = torch.cat([(chunk == 0).all(dim=1) for chunk in self.embeddings.split(size)])
+        if not zero.any():
+            return None
+        filled = np.bincount(self.labels[~zero].numpy(), minlength=self.num_classes)
+        if empty := [self.class_names[number] for number in np.flatnonzero(filled == 0)]:
+            raise InputError(
+                f"{self.source}: all embeddings of class {listed(empty)} are zeros; "
+                "embed its images again, or remove it"
+            )
+        row = int(zero.int().argmax())
+        first = f"class {self.class_names[int(self.labels[row])]}"
+        if self.image_names is not None:
+            first = f"{self.image_names[row]} of {first}"
+        return (
+            f"{self.source}: {int(zero.sum())} of {len(self):,} embeddings are zeros, as of "
+            f"images that were not embedded (the first: {first})"
+        )
+
     def check_tasks(self, way: int, shot: int, query: int | None, flag: str) -> None:
         """Raise an InputError unless tasks of this size can be drawn.
 
@@ -225,6 +250,14 @@ def _check_finite(embeddings: Float[Tensor, "n E"], source: str, numbers: Int64[
         raise InputError(
             f"{source}: holds numbers that are not finite in {len(bad)} of {len(numbers)} rows "
             f"({listed(bad)}); remove these rows or compute them again"
+        )
+    norm = partial(torch.linalg.vector_norm, dim=1, dtype=torch.float32)
+    lengths = [norm(chunk) for chunk in embeddings.split(size)]
+    if not (short := torch.cat(lengths).isfinite()).all():
+        bad = np.sort(numbers[~short.numpy()]).tolist()
+        raise InputError(
+            f"{source}: holds numbers too large to normalise in {len(bad)} of {len(numbers)} rows "
+            f"({listed(bad)}); divide all embeddings by a constant"
         )
 
 

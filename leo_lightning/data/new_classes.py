@@ -1,6 +1,6 @@
 """Embeddings of new classes out of a user's files: a few labelled examples, and queries to classify."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -65,11 +65,11 @@ def read_images(path: Path, labelled: bool) -> Images:
     return Images(bank) if labels is None else Images(bank, *class_numbers(labels, str(path)))
 
 
-def support_of(images: Images) -> FeatureBank:
-    """Sort labelled images by class.
+def support_of(images: Images, report: Callable[[str], None] = print) -> FeatureBank:
+    """Sort labelled images by class; `report` is called with a remark on rows of zeros.
 
     Raises:
-        InputError: all are of one class.
+        InputError: all are of one class, or all embeddings of a class are zeros.
     """
     assert images.classes is not None
     stored = images.bank
@@ -80,7 +80,10 @@ def support_of(images: Images) -> FeatureBank:
     bank = FeatureBank.from_arrays(
         stored.embeddings, images.classes, stored.image_names, stored.provenance, stored.source
     )
-    return replace(bank, class_names=tuple(images.class_names))
+    bank = replace(bank, class_names=tuple(images.class_names))
+    if remark := bank.zero_rows():
+        report(remark)
+    return bank
 
 
 def queries_at_once(support: FeatureBank) -> int:

@@ -19,7 +19,10 @@ from leo_lightning.data.image_names import class_folders
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": ("train", "base"), "val": ("val", "valid", "validation"), "test": ("test", "novel")}
 """Names of the splits in other people's files; base and novel as in `CloserLookFewShot` and its followers."""
-ARRAY_ENDINGS = (".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth")
+ARRAY_ENDINGS = (
+    ".npz", ".npy", "_embeddings.npy", "_features.npy", ".pt", ".pth", ".pkl", ".plk", ".pickle", ".h5",
+    ".hdf5", ".mat", ".parquet", ".tsv", ".csv",
+)  # fmt: skip
 """Endings of files of arrays, after the name of a split."""
 DIFFERENT_NAMES = "give different classes different names"
 UNFINISHED = ".extract"
@@ -99,9 +102,9 @@ def _holds_images(root: Path) -> bool:
 
 
 def _holds_arrays(root: Path) -> bool:
-    """Return whether a folder holds a split that can be imported."""
+    """Return whether a folder holds a split that can be imported; a CSV file may list images as well."""
     names = [name for names in SPLIT_NAMES.values() for name in names]
-    return any((root / f"{name}{ending}").is_file() for name in names for ending in ARRAY_ENDINGS)
+    return any((root / f"{name}{ending}").is_file() for name in names for ending in ARRAY_ENDINGS[:-1])
 
 
 def check_splits(banks: Mapping[str, FeatureBank]) -> None:

@@ -11,13 +11,13 @@ from leo_lightning.data.bank import UNKNOWN, FeatureBank
 from leo_lightning.data.importers.arrays import folder_arrays
 from leo_lightning.data.importers.authors import authors_sets, choose_set, split_keys
 from leo_lightning.data.importers.sources import Source
-from leo_lightning.data.splits import SPLITS, check_vacant, present_splits, save_splits, separated
+from leo_lightning.data.splits import ARRAY_ENDINGS, SPLITS, check_vacant, present_splits, save_splits, separated
 
 IMPORTER = "leo-lightning importer 1"
 
 _LOOKED_FOR = (
     "looked for the LEO authors' archive or folder ({split}_embeddings.pkl), {split}.npz, {split}.npy with "
-    "{split}_labels.npy, .txt or .csv, and {split}.pt or .pth"
+    "{split}_labels.npy, .txt or .csv, and {split}.pt, .pth, .pkl, .h5, .mat, .parquet, .csv or .tsv"
 )
 
 
@@ -52,7 +52,7 @@ def import_features(
         InputError: the source is unknown, damaged or inconsistent, or `dst` holds features already.
     """
     check_vacant(dst, overwrite)
-    dataset, crop, sources = _find(src, dataset, crop)
+    dataset, crop, sources = _find(src, dataset, crop, report)
     present = [split for split in SPLITS if split in sources]
     missing = [split for split in SPLITS if split not in sources]
     if missing:
@@ -75,21 +75,26 @@ def _read(source: Source, record: dict[str, str], report: Callable[[str], None])
         if remark:
             report(remark)
     provenance = {**record, "source": source.name, "source_sha256": sha256, "importer": IMPORTER}
-    return FeatureBank.from_arrays(embeddings, labels, image_names, provenance, source.where)
+    bank = FeatureBank.from_arrays(embeddings, labels, image_names, provenance, source.where)
+    if remark := bank.zero_rows():
+        report(remark)
+    return bank
 
 
-def _find(src: Path, dataset: str | None, crop: str | None) -> tuple[str, str, dict[str, Source]]:
+def _find(
+    src: Path, dataset: str | None, crop: str | None, report: Callable[[str], None]
+) -> tuple[str, str, dict[str, Source]]:
     """Return data set, crop and splits of the one set of features in `src`."""
     if not src.exists():
         raise InputError(f"{src}: no such file or folder")
     if not src.is_dir() and (src.suffix == ".npz" or not zipfile.is_zipfile(src)):
         refuse_page(src, str(src))
-        whole = src.suffix in (".npz", ".npy", ".pt", ".pth", ".safetensors")
-        other = f", or divide its classes with `{program()} features divide {src} DST`" if whole else ""
+        other = f", or divide its classes with `{program()} features divide {src} DST`"
         raise InputError(
-            f"{src}: is neither a folder nor a zip archive; give the folder that holds it{other}"
+            f"{src}: is neither a folder nor a zip archive; give the folder that holds it"
+            + other * (src.suffix in (".safetensors", *ARRAY_ENDINGS))
         )
-    sets, arrays = authors_sets(src), folder_arrays(src)
+    sets, arrays = authors_sets(src), folder_arrays(src, report)
     if sets and arrays:
         names = ", ".join(source.name for source in arrays.values())
         raise InputError(f"{src}: holds pickles and {names}; leave one set of features in the folder")

@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from torch import Tensor
 
 from leo_lightning.common.errors import InputError, one_line
 from leo_lightning.common.web_page import START, refuse_page
+from leo_lightning.data.importers.pickled_tensors import storage_of, tensor_of
 
 # Booleans, integers, floats, byte strings, text, and Python objects (which come back as a list).
 _DTYPE_CODE = re.compile(r"\?|b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")
@@ -84,6 +86,10 @@ def _ndarray(*arguments: object) -> object:
     raise _Refused("that calls 'numpy.ndarray'")  # pickles name it, but never call it
 
 
+def _list(*arguments: object) -> object:
+    raise _Refused("that calls 'list'")  # only named, by a defaultdict
+
+
 _ALLOWED: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "ndarray"): _ndarray,
     ("numpy", "dtype"): lambda code, align, copy: _DType(code),
@@ -91,6 +97,11 @@ _ALLOWED: dict[tuple[str, str], Callable[..., object]] = {
     ("_codecs", "encode"): lambda text, encoding: text.encode("latin-1"),
     ("__builtin__", "bytes"): lambda: b"",
     ("collections", "OrderedDict"): lambda pairs=(): dict(pairs),
+    ("collections", "defaultdict"): lambda factory=None: {},
+    ("builtins", "list"): _list,
+    ("__builtin__", "list"): _list,
+    ("torch.storage", "_load_from_bytes"): storage_of,
+    ("torch._utils", "_rebuild_tensor_v2"): tensor_of,
 }
 for _core in ("numpy.core", "numpy._core"):  # numpy 2 renamed the module
     _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = lambda kind, shape, code: _Array()
@@ -219,6 +230,8 @@ def _plain(value: object, done: set[int]) -> object:
     """
     if isinstance(value, _Array):
         value = value.value
+    if isinstance(value, Tensor):
+        return value
     if isinstance(value, np.ndarray):
         if value.dtype.kind != "S":
             return value

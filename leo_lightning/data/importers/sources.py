@@ -12,11 +12,9 @@ from torch import Tensor
 
 from leo_lightning.common.errors import InputError, printable, without_controls
 from leo_lightning.data.bank import check_lengths
+from leo_lightning.data.importers.classes import is_by_class, named_labels, rows_of, stacked
+from leo_lightning.data.importers.names import CLASS_NAMES, EMBEDDINGS, LABELS, NAMES
 from leo_lightning.data.labels import Labels
-
-EMBEDDINGS = ("embeddings", "features", "x", "X")
-LABELS = ("labels", "y", "targets")
-NAMES = ("image_names", "names", "keys")
 
 # Errors of reading a zip: damage, a wrong password, offsets and names that make no sense.
 # InputError is a ValueError too: catch it first.
@@ -44,22 +42,41 @@ class Source(NamedTuple):
     read: Callable[[], Arrays]
 
 
-def arrays_of(content: Mapping[Any, object], where: str, sha256: str, labelled: bool = True) -> Arrays:
-    """Take the arrays out of a dict, under any names they go by; labels are optional unless `labelled`."""
+def arrays_of(
+    content: Mapping[Any, object],
+    where: str,
+    sha256: str,
+    labelled: bool = True,
+    report: Callable[[str], None] = print,
+) -> Arrays:
+    """Take the arrays out of a dict, under any names they go by.
+
+    Args:
+        content: embeddings and labels, or the rows of each class under its name.
+        where: name of the source in messages.
+        sha256: checksum of the source.
+        labelled: whether labels are required; otherwise they are optional.
+        report: called with each remark for the user.
+    """
+    if is_by_class(content):
+        content = stacked(content, where)
     embeddings = _entry(content, EMBEDDINGS, where)
     labels = _entry(content, LABELS, where, labelled)
     names = _entry(content, NAMES, where, False)
-    if not isinstance(embeddings, Tensor | np.ndarray):
-        try:
-            embeddings = np.asarray(embeddings, np.float32)
-        except (TypeError, ValueError, OverflowError):
-            raise InputError(f"{where}: the embeddings are not rows of numbers, all of one length") from None
+    class_names = _entry(content, CLASS_NAMES, where, False)
+    embeddings = rows_of(embeddings, where)
+    if labels is not None and class_names is None and "names" in content and len(names) != len(embeddings):
+        class_names, names = names, None
     check_lengths(embeddings, labels, names, where)
     try:  # numpy finds only here that a text is damaged
         labels = labels.tolist() if isinstance(labels, np.ndarray) and labels.dtype.kind == "U" else labels
         names = names.tolist() if isinstance(names, Tensor | np.ndarray) else names
+        if isinstance(class_names, Tensor | np.ndarray):
+            class_names = class_names.tolist()
     except (SystemError, ValueError):
         raise InputError(f"{where}: holds text that is damaged; copy or make the file again") from None
+    if labels is not None and class_names is not None:
+        labels = named_labels(labels, class_names, where, report)
     if names is not None:
         names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names]
         names = list(map(without_controls, names))
@@ -68,18 +85,27 @@ def arrays_of(content: Mapping[Any, object], where: str, sha256: str, labelled: 
 
 def _entry(content: Mapping[Any, object], keys: Sequence[str], where: str, needed: bool = True) -> Any:
     """Return the array or list under one of the keys; None without one that is not needed."""
-    value = next((content[key] for key in keys if key in content), None)
-    if value is None and needed:
-        raise InputError(f"{where}: has no '{keys[0]}' (nor {' nor '.join(map(repr, keys[1:]))})")
-    if not isinstance(value, Tensor | np.ndarray | list | tuple | None):
-        raise InputError(f"{where}: '{keys[0]}' is neither an array nor a list")
+    present = [key for key in keys if content.get(key) is not None]
+    if len(present) > 1:
+        raise InputError(f"{where}: holds both '{present[0]}' and '{present[1]}'; leave one of them")
+    if not present:
+        if needed:
+            raise InputError(f"{where}: has no '{keys[0]}' (nor {' nor '.join(map(repr, keys[1:4]))})")
+        return None
+    value = content[present[0]]
+    if not isinstance(value, Tensor | np.ndarray | list | tuple):
+        raise InputError(f"{where}: '{present[0]}' is neither an array nor a list")
     return value
 
 
 def check_inflation(info: zipfile.ZipInfo, path: Path) -> None:
     """Refuse a small member that unpacks to fill the memory."""
-    if info.file_size > max(_MIN_SUSPECT, _MAX_RATIO * info.compress_size):
+    check_unpacked(info.file_size, info.compress_size, f"{path}:{printable(info.filename)}")
+
+
+def check_unpacked(size: int, packed: int, where: str) -> None:
+    """Refuse bytes that would fill the memory, unpacked from a few."""
+    if size > max(_MIN_SUSPECT, _MAX_RATIO * packed):
         raise InputError(
-            f"{path}:{printable(info.filename)}: refused to unpack {info.file_size:,} bytes from "
-            f"{info.compress_size:,}; no real data compress like that"
+            f"{where}: refused to unpack {size:,} bytes from {packed:,}; no real data compress like that"
         )

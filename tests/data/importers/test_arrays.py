@@ -53,7 +53,7 @@ def test_val_may_have_other_names(name: str, tmp_path: Path):
 
 def test_numbers_in_a_text_file_are_numbers(tmp_path: Path):
     """Catches class 10 before class 9, which the same labels in an npy file would not give."""
-    np.save(tmp_path / "train.npy", np.eye(3, 2, dtype=np.float32))
+    np.save(tmp_path / "train.npy", 1 + np.eye(3, 2, dtype=np.float32))
     (tmp_path / "train_labels.txt").write_text("10\n9\n0\n")
     banks = import_features(tmp_path, tmp_path / "out", report=lambda remark: None)
     assert banks["train"].class_names == ("0", "9", "10")

@@ -112,7 +112,7 @@ def test_one_of_several_sets_is_chosen(tmp_path: Path):
 def test_labels_that_put_classes_together(tmp_path: Path):
     """Catches superclass labels taken for classes: the authors' code takes the classes from the keys."""
     keys = ["train-n1-n1_1", "train-n2-n2_1", "train-n3-n3_1"]
-    content = python2_features(keys, ["dog", "dog", "cat"], np.eye(3, 2, dtype=np.float32))
+    content = python2_features(keys, ["dog", "dog", "cat"], 1 + np.eye(3, 2, dtype=np.float32))
     (tmp_path / "train_embeddings.pkl").write_bytes(content)
     remarks: list[str] = []
     banks = import_features(tmp_path, tmp_path / "out", report=remarks.append)
