@@ -11,7 +11,14 @@ from leo_lightning.data.bank import UNKNOWN, FeatureBank
 from leo_lightning.data.importers.arrays import folder_arrays
 from leo_lightning.data.importers.authors import authors_sets, choose_set, split_keys
 from leo_lightning.data.importers.sources import Source
-from leo_lightning.data.splits import ARRAY_ENDINGS, SPLITS, check_vacant, present_splits, save_splits, separated
+from leo_lightning.data.splits import (
+    ARRAY_ENDINGS,
+    SPLITS,
+    check_vacant,
+    present_splits,
+    save_splits,
+    separated,
+)
 
 IMPORTER = "leo-lightning importer 1"
 
