@@ -26,7 +26,7 @@ from leo_lightning.images.extraction.shards import (
     publish,
     work_folder,
 )
-from leo_lightning.images.folder import ImageSplit, OnError
+from leo_lightning.images.folder import ImageSplit, OnError, refuse_files
 
 DType = Literal["float16", "float32"]
 PACKAGES = ("torch", "timm", "pillow")
@@ -166,7 +166,9 @@ def _embed(
                 try:
                     with closing(embedder.batches(paths)) as batches:
                         for batch in batches:
-                            shards.add(_checked(batch, dtype, on_error))
+                            if batch.errors and on_error == "refuse":
+                                _refuse_unreadable(all_shards, embedder)
+                            shards.add(_checked(batch, dtype))
                             advance(shards.split, len(batch.paths))
                 finally:
                     shards.write()
@@ -177,10 +179,18 @@ def _embed(
         ) from None
 
 
-def _checked(batch: Embedded, dtype: torch.dtype, on_error: OnError) -> Embedded:
-    """Return the batch as it will be stored; refuse images that cannot be read, and non-finite embeddings."""
-    if batch.errors and on_error == "refuse":
-        raise InputError(f"{batch.errors[0]}, or leave it out: --on-error skip")
+def _refuse_unreadable(all_shards: list[Shards], embedder: Embedder) -> None:
+    """Refuse, all at once, the images that cannot be read among those that have no embedding yet."""
+    rest = [
+        shards.images.path(row) for shards in all_shards for row in range(shards.done, len(shards.images))
+    ]
+    with closing(embedder.read_ahead(rest)) as images:
+        unread = [path for path, image in zip(rest, images, strict=True) if isinstance(image, InputError)]
+    refuse_files(all_shards[0].images.folder.parent, unread, "cannot be read as images", "--on-error")
+
+
+def _checked(batch: Embedded, dtype: torch.dtype) -> Embedded:
+    """Return the batch as it will be stored; refuse embeddings that are not finite."""
     embeddings = batch.embeddings.to(dtype)
     finite = embeddings.isfinite().all(1) | batch.unread
     if not finite.all():

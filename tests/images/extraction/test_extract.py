@@ -469,14 +469,18 @@ def test_damaged_shards_are_made_again(whole: dict[str, bytes], root: Path, tmp_
 
 
 def test_a_damaged_image_stops_the_run_and_nothing_is_lost(root: Path, tmp_path: Path):
-    """Catches a night's work lost because of one file, or a file that is not named."""
+    """Catches a night's work lost because of one file, or files that are named one by one."""
     bad = root / "train" / "dog" / "1.png"
-    good = bad.read_bytes()
+    other = min((root / "test").rglob("*.png"))
+    good, also = bad.read_bytes(), other.read_bytes()
     bad.write_bytes(good[:100])
+    other.write_bytes(b"")
     run = Run(root, tmp_path / "out")
-    assert str(run.error).startswith(f"{bad}: cannot be read as an image (")
-    assert str(run.error).endswith("; replace or remove it, or leave it out: --on-error skip")
+    named = f"'train/dog/1.png', '{other.relative_to(root).as_posix()}'"
+    advice = "remove them, or leave them out: --on-error skip"
+    assert str(run.error) == f"{root}: cannot be read as images: {named}; {advice}"
     bad.write_bytes(good)
+    other.write_bytes(also)
     run = Run(root, tmp_path / "out")
     assert run.said == ["train: 4 of 7 images were done before"]
     Run(root, tmp_path / "new")
@@ -508,7 +512,7 @@ def test_on_error_may_change_between_runs(root: Path, tmp_path: Path):
     bad.write_bytes(b"")
     out = tmp_path / "out"
     assert Run(root, out, on_error="skip", stop=interrupt_at(6)).error is not None
-    assert str(Run(root, out).error).startswith(f"{bad}: cannot be read as an image")
+    assert str(Run(root, out).error).startswith(f"{bad}: cannot be read as images")
     run = Run(root, out, on_error="skip")
     Run(root, tmp_path / "new", on_error="skip")
     assert contents(out) == contents(tmp_path / "new")
