@@ -185,8 +185,12 @@ def _refuse_unreadable(all_shards: list[Shards], embedder: Embedder) -> None:
         shards.images.path(row) for shards in all_shards for row in range(shards.done, len(shards.images))
     ]
     with closing(embedder.read_ahead(rest)) as images:
-        unread = [path for path, image in zip(rest, images, strict=True) if isinstance(image, InputError)]
-    refuse_files(all_shards[0].images.folder.parent, unread, "cannot be read as images", "--on-error")
+        errors = {
+            path: image for path, image in zip(rest, images, strict=True) if isinstance(image, InputError)
+        }
+    if len(errors) == 1:  # there is room for the reason
+        raise InputError(f"{next(iter(errors.values()))}, or leave it out: --on-error skip")
+    refuse_files(all_shards[0].images.folder.parent, list(errors), "cannot be read as images", "--on-error")
 
 
 def _checked(batch: Embedded, dtype: torch.dtype) -> Embedded:

@@ -512,7 +512,7 @@ def test_on_error_may_change_between_runs(root: Path, tmp_path: Path):
     bad.write_bytes(b"")
     out = tmp_path / "out"
     assert Run(root, out, on_error="skip", stop=interrupt_at(6)).error is not None
-    assert str(Run(root, out).error).startswith(f"{bad}: cannot be read as images")
+    assert str(Run(root, out).error).startswith(f"{bad}: cannot be read as an image")
     run = Run(root, out, on_error="skip")
     Run(root, tmp_path / "new", on_error="skip")
     assert contents(out) == contents(tmp_path / "new")
