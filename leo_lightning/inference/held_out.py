@@ -19,8 +19,9 @@ from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.inference.adapted_classifier import AdaptedClassifier
 
-FOLDS = 10
-"""Most classifiers to fit to a support; a class with more examples leaves out several at once."""
+FOLDS, FEWEST, ROWS = 10, 3, 10_000
+"""Classifiers to fit to a support: at most 10, and 3 where it has thousands of examples, all of them together
+in about 10,000 rows. A class with more examples than folds leaves out several at once."""
 TASKS = 100
 """Tasks of other classes."""
 
@@ -57,7 +58,7 @@ def can_hold_out(support: FeatureBank) -> bool:
 
 
 def held_out(support: FeatureBank, fit: Callable[[FeatureBank], AdaptedClassifier]) -> HeldOut:
-    """Answer every example that can be held out, fitting at most `FOLDS` classifiers.
+    """Answer every example that can be held out.
 
     Args:
         support: in which a class has two examples at least.
@@ -120,8 +121,8 @@ def _together(parts: list[HeldOut]) -> HeldOut:
 
 
 def folds(support: FeatureBank) -> list[Bool[ndarray, " n"]]:
-    """Examples to hold out together: at most one of a class, or its share of `FOLDS`; each comes once."""
-    count = min(int(support.counts.max()), FOLDS)
+    """Examples to hold out together: one of each class, or the class's share; each comes once."""
+    count = min(int(support.counts.max()), FOLDS, max(FEWEST, ROWS // len(support)))
     place = np.arange(len(support)) - support.offsets[support.labels.numpy()]
     alone = support.counts[support.labels.numpy()] == 1
     chosen = [(place % count == fold) & ~alone for fold in range(count)]

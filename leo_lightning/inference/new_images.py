@@ -140,6 +140,8 @@ class NewImages:
         """The images as embeddings, with names and classes."""
         quiet_pillow()
         embeddings, errors = self._embeddings([images.path(row) for row in range(len(images))])
+        if len(errors) == 1 and self.on_error == "refuse":  # there is room for the reason
+            raise InputError(f"{next(iter(errors.values()))}, or leave it out: --on-error skip")
         if errors and self.on_error == "refuse":
             where = path if path.is_dir() else path.parent
             refuse_files(

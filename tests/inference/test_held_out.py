@@ -32,6 +32,11 @@ def test_folds_hold_out_each_example_once(counts: list[int]):
     assert len(asked) <= min(FOLDS, max(counts))
 
 
+def test_large_supports_are_fitted_less_often():
+    """Catches minutes of fitting where three fits tell as much."""
+    assert [len(folds(bank([count] * 20, E=2))) for count in (50, 100, 200, 1000)] == [10, 5, 3, 3]
+
+
 def test_equal_classes_lose_equally_many():
     """Catches leave-one-out, which weakens the class of the held-out example only."""
     for fold in folds(bank([4, 4, 4])):

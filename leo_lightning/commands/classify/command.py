@@ -64,6 +64,8 @@ def main(arguments: Sequence[str]) -> None:
         note(line)
     with one_thread():
         way = chosen_way(typed.method, new, say)
+        if way.name == "linear-svm":
+            note("a linear svm has no probabilities; the numbers in their place only rank the classes")
         rejected = _rejection(typed, new, way, note)
         adapted = way.fit(support)
         if typed.disagreement and not adapted.sampled:
