@@ -106,9 +106,9 @@ NEW_CLASSES = {
         files(),
     ),
     "support of another kind": Case(
-        f"{DONE} --support s.csv --query q.npz",
+        f"{DONE} --support s.xls --query q.npz",
         "is of no known kind",
-        files(text("s.csv", "a,b")),
+        files(text("s.xls", "a,b")),
     ),
     "support without labels": Case(NEW, "has no 'labels'", files(labels=None)),
     "npy without labels": Case(

@@ -29,21 +29,6 @@ def test_the_objective_is_at_its_minimum(N: int, K: int, E: int, C: float):
     assert weight.abs().max() > 0.1
 
 
-def test_few_examples_weigh_as_much_as_many():
-    """Catches a machine that gives up a class of one example beside one of five."""
-    shots, K = [1, 5, 3], 5
-    support = episode_of(3, K, E=8, B=1).support
-    valid = torch.arange(K)[None, None] < torch.tensor(shots)[None, :, None]
-    weight, bias = (part.requires_grad_() for part in LinearSVM(2.0).adapt(support, valid))
-    rows, labels = support[valid], torch.arange(3).repeat_interleave(torch.tensor(shots))
-    own = torch.eye(3)[labels]
-    weighted = own * torch.tensor([9 / (3 * count) for count in shots]) + (1 - own)
-    hinge = (1 - (2 * own - 1) * (rows @ weight[0].T + bias[0])).clamp_min(0).square()
-    objective = 2.0 * (weighted * hinge).sum() + (weight.square().sum() + bias.square().sum()) / 2
-    for gradient in torch.autograd.grad(objective, (weight, bias)):
-        assert gradient.abs().max() < 2e-4
-
-
 @pytest.mark.parametrize("C", [0.0, -1.0, math.nan, math.inf])
 def test_bad_weights_are_refused(C: float):
     """Catches a setting that fails at the first task only."""

@@ -36,21 +36,6 @@ def test_the_objective_is_at_its_minimum(N: int, K: int, E: int, C: float):
     assert by_bias.abs().max() < 1e-4 * max(1, C)
 
 
-@pytest.mark.parametrize("shots", [[1, 5, 2], [5, 1, 1], [4, 4, 4]])
-def test_classes_of_unequal_numbers_weigh_the_same(shots: list[int]):
-    """Catches a classifier that prefers the class with most examples: it cost 40 points at 1 against 10."""
-    N, K, E = 3, 5, 8
-    support = episode_of(N, K, E=E, B=1).support
-    valid = torch.arange(K)[None, None] < torch.tensor(shots)[None, :, None]
-    weight, bias = (part.requires_grad_() for part in LogisticRegression(2.0).adapt(support, valid))
-    rows, labels = support[valid], torch.arange(N).repeat_interleave(torch.tensor(shots))
-    of_class = torch.tensor([sum(shots) / (N * count) for count in shots])
-    losses = F.cross_entropy(rows @ weight[0].T + bias[0], labels, reduction="none")
-    objective = 2.0 * (of_class[labels] * losses).sum() + weight.square().sum() / 2
-    for gradient in torch.autograd.grad(objective, (weight, bias)):
-        assert gradient.abs().max() < 2e-4
-
-
 @pytest.mark.parametrize("N", [2, 4])
 def test_probabilities_are_scikit_learns(N: int):
     """Catches rows of two classes that are twice, or half, what was fitted."""
