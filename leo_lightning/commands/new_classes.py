@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 AUTO, TRAINED = "auto", "trained"
 METHODS = (AUTO, TRAINED, "logistic-regression", "cl2n", "nearest-centroid", "linear-svm")
+SLOW, LARGE = "linear-svm", 200_000
+"""A method that `auto` leaves out where classes × examples are more than this."""
 FEW = 5
 """Examples of each class below which an estimate is well below the accuracy to expect:
 docs/new-classes.md."""
@@ -124,6 +126,9 @@ def chosen_way(name: str | None, new: NewClasses, say: Callable[[str], object]) 
     best: tuple[Way, HeldOut] | None = None
     say("\nheld-out examples that a method answers correctly after learning from the others:")
     for way in every.values():
+        if way.name == SLOW and len(new.support) * new.support.num_classes > LARGE:
+            say(f"  {way.title:20} left out: takes minutes with so many examples (--method {SLOW})")
+            continue
         try:
             answers = held_out(new.support, way.fit)
         except InputError as error:
