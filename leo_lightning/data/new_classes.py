@@ -39,7 +39,7 @@ def read_images(path: Path, labelled: bool) -> Images:
     """Read embeddings.
 
     Args:
-        path: a feature file, or an npz, npy or torch file such as the importers read.
+        path: a feature file, or a file such as the importers read.
         labelled: whether labels are required; otherwise they are optional.
 
     Raises:

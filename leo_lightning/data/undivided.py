@@ -14,7 +14,7 @@ DIVIDER = "leo-lightning divider 1"
 
 
 def read_undivided(src: Path) -> FeatureBank:
-    """Read all classes of an npz, npy, torch or feature file.
+    """Read all classes of a feature file, or a file such as the importers read.
 
     Raises:
         InputError: it is missing, of another kind, damaged, or has no labels.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leo_lightning.common.errors import InputError, printable, without_controls
 from leo_lightning.data.bank import check_lengths
-from leo_lightning.data.importers.classes import is_by_class, named_labels, rows_of, stacked
+from leo_lightning.data.importers.classes import is_by_class, is_numbered, named_labels, rows_of, stacked
 from leo_lightning.data.importers.names import CLASS_NAMES, EMBEDDINGS, LABELS, NAMES
 from leo_lightning.data.labels import Labels
 
@@ -65,8 +65,14 @@ def arrays_of(
     names = _entry(content, NAMES, where, False)
     class_names = _entry(content, CLASS_NAMES, where, False)
     embeddings = rows_of(embeddings, where)
-    if labels is not None and class_names is None and "names" in content and len(names) != len(embeddings):
-        class_names, names = names, None
+    if labels is not None and class_names is None and content.get("names") is not None:
+        if len(names) != len(embeddings):
+            class_names, names = names, None
+        elif is_numbered(labels, len(names), where):
+            raise InputError(
+                f"{where}: 'names' may name the images or the classes, of which there are {len(names)} each; "
+                f"call it '{NAMES[0]}' or '{CLASS_NAMES[0]}'"
+            )
     check_lengths(embeddings, labels, names, where)
     try:  # numpy finds only here that a text is damaged
         labels = labels.tolist() if isinstance(labels, np.ndarray) and labels.dtype.kind == "U" else labels
