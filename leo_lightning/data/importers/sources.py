@@ -76,7 +76,7 @@ def arrays_of(
             class_names = class_names.tolist()
     except (SystemError, ValueError):
         raise InputError(f"{where}: holds text that is damaged; copy or make the file again") from None
-    if either and class_names is None and is_numbered(labels, len(names), where):
+    if either and labels is not None and names is not None and is_numbered(labels, len(names), where):
         raise InputError(
             f"{where}: 'names' may name the images or the classes, of which there are {len(names)} each; "
             f"call it '{NAMES[0]}' or '{CLASS_NAMES[0]}'"
