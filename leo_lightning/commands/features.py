@@ -133,7 +133,7 @@ def _divide(arguments: argparse.Namespace) -> None:
     check_least(1, {"--min-images": arguments.min_images})
     console, src, dst = _console(), arguments.src, arguments.dst
     with console.status("dividing ..."):
-        bank = read_undivided(src)
+        bank = read_undivided(src, lambda remark: _print_line(console, f"note: {remark}"))
         asked = (arguments.val, arguments.test, arguments.seed, arguments.min_images)
         division, banks = divide_features(bank, dst, *asked)
     _print_written(console, banks)

@@ -100,7 +100,7 @@ def read_support(typed: argparse.Namespace, report: Callable[[str], None]) -> Ne
         {None: default_folder(), "none": None}.get(typed.cache, Path(typed.cache or "")),
         report,
     )
-    return NewClasses(support_of(reader.read(typed.support, True)), trained, reader)
+    return NewClasses(support_of(reader.read(typed.support, True), report), trained, reader)
 
 
 def chosen_way(name: str | None, new: NewClasses, say: Callable[[str], object]) -> "Way":

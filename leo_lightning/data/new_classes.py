@@ -35,12 +35,13 @@ class Images(NamedTuple):
     """Name of each image that could not be read, and the reason, by its place among all images."""
 
 
-def read_images(path: Path, labelled: bool) -> Images:
+def read_images(path: Path, labelled: bool, report: Callable[[str], None] = print) -> Images:
     """Read embeddings.
 
     Args:
-        path: a feature file, or an npz, npy or torch file such as the importers read.
+        path: a feature file, or a file such as the importers read.
         labelled: whether labels are required; otherwise they are optional.
+        report: called with each remark for the user.
 
     Raises:
         InputError: the file is missing, of another kind, damaged or inconsistent.
@@ -49,7 +50,7 @@ def read_images(path: Path, labelled: bool) -> Images:
         bank = load_bank(path)
         bank.check_finite()
         return Images(bank, bank.class_names, bank.labels.numpy())
-    embeddings, labels, image_names, _ = read_file(path, labelled)
+    embeddings, labels, image_names, _ = read_file(path, labelled, report)
     check_lengths(embeddings, labels, image_names, str(path))
     if labels is not None and image_names is not None:
         labels, image_names, _ = split_keys(labels, image_names, str(path))

@@ -1,5 +1,6 @@
 """One file of features of all classes → feature files of train, val and test."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +14,15 @@ from leo_lightning.data.splits import check_vacant, save_splits
 DIVIDER = "leo-lightning divider 1"
 
 
-def read_undivided(src: Path) -> FeatureBank:
-    """Read all classes of an npz, npy, torch or feature file.
+def read_undivided(src: Path, report: Callable[[str], None] = print) -> FeatureBank:
+    """Read all classes of a feature file, or a file such as the importers read; remarks go to `report`.
 
     Raises:
         InputError: it is missing, of another kind, damaged, or has no labels.
     """
     if src.is_dir():
         raise InputError(f"{src}: is a folder; name one file of features (`features import` reads folders)")
-    bank = support_of(read_images(src, labelled=True))
+    bank = support_of(read_images(src, True, report), report)
     if bank.provenance:
         return bank
     with src.open("rb") as stream:

@@ -91,7 +91,7 @@ class NewImages:
             InputError: the images cannot be read, or the backbone is missing or not the training's.
         """
         if not path.is_dir() and not is_image(path):
-            return read_images(path, labelled)
+            return read_images(path, labelled, self.report)
         if not path.exists():
             raise InputError(f"{path}: no such image or folder")
         if path.is_dir() and (splits := present_splits(path)):

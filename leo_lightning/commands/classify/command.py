@@ -150,7 +150,7 @@ def _rejection(
 
     by, support = typed.reject_by, new.support
     if typed.calibrate is not None:
-        features = support_of(new.reader.read(typed.calibrate, True))
+        features = support_of(new.reader.read(typed.calibrate, True), note)
         _check_alike(features, new)
         shot = round(float(support.counts.mean()))
         answers, source = other_tasks(features, way.fit, support.num_classes, shot), features.source

@@ -1,5 +1,6 @@
 """Arrays sorted by class already, and names of classes beside their numbers."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError, printable
-from leo_lightning.data.importers.names import EMBEDDINGS, KNOWN, LABELS
+from leo_lightning.data.importers.names import EMBEDDINGS, KNOWN, LABELS, SETS
 from leo_lightning.data.labels import Labels, class_name, class_numbers
 
 
@@ -39,8 +40,17 @@ def stacked(content: Mapping[Any, Any], where: str) -> dict[str, object]:
     """Put the rows of each class below each other, and label them with its name.
 
     Raises:
-        InputError: the rows of a class are not a table of numbers, or not as long as those of another.
+        InputError: the rows of a class are not a table of numbers, or not as long as those of another; or the
+            names are not those of classes.
     """
+    keys = [class_name(key) for key in content]
+    if {*keys} <= {*SETS} or all(re.fullmatch(r"arr_\d+", key) for key in keys):
+        raise InputError(
+            f"{where}: holds {', '.join(map(repr, keys[:3]))}, which do not name embeddings, labels or "
+            f"classes; save one split per file, as '{EMBEDDINGS[0]}' and '{LABELS[0]}'"
+        )
+    if len({*keys}) != len(keys):
+        raise InputError(f"{where}: two classes have the same name; give each its own")
     tables: list[np.ndarray | Tensor] = []
     labels: list[str] = []
     for key, value in content.items():
@@ -56,6 +66,12 @@ def stacked(content: Mapping[Any, Any], where: str) -> dict[str, object]:
     if all(isinstance(table, Tensor) for table in tables):
         return {"embeddings": torch.cat([torch.as_tensor(table) for table in tables]), "labels": labels}
     return {"embeddings": np.concatenate([np.asarray(table) for table in tables]), "labels": labels}
+
+
+def is_numbered(labels: Labels, count: int, where: str) -> bool:
+    """Return whether labels are numbers of this many classes."""
+    numbered, _ = class_numbers(labels, where)
+    return len(numbered) == count and all(name.isdecimal() for name in numbered)
 
 
 def named_labels(

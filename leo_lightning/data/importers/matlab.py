@@ -33,6 +33,8 @@ def read_matlab(path: Path, report: Callable[[str], None]) -> dict[str, Any]:
     with path.open("rb") as stream:
         newer = stream.read(len(_MATLAB_7_3)) == _MATLAB_7_3
     content = read_hdf5(path, report) if newer else _read_5(path)
+    if not {*content} & {*EMBEDDINGS, *LABELS}:  # by class, nothing would tell rows from columns
+        raise InputError(f"{path}: has no '{EMBEDDINGS[1]}' and '{LABELS[0]}'; save them under these names")
     content = {name: value if name in EMBEDDINGS else _flat(value) for name, value in content.items()}
     counts = [len(value) for name, value in content.items() if name in (*LABELS, *NAMES)]
     for name in {*content} & {*EMBEDDINGS}:

@@ -198,9 +198,10 @@ def load_pickle(source: Path | io.BufferedIOBase, name: str | None = None) -> ob
             content = source.read()
         return _plain(_ArrayUnpickler(content).load(), set())
     except _Refused as refusal:
+        remedy = "; save tensors as tensor.detach().numpy()" if "'torch." in str(refusal) else ""
         raise InputError(
             f"{name}: refused to load a pickle {one_line(refusal)}; "
-            "only arrays and plain containers are accepted"
+            f"only arrays and plain containers are accepted{remedy}"
         ) from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror or error})") from None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leo_lightning.common.errors import InputError, printable, without_controls
 from leo_lightning.data.bank import check_lengths
-from leo_lightning.data.importers.classes import is_by_class, named_labels, rows_of, stacked
+from leo_lightning.data.importers.classes import is_by_class, is_numbered, named_labels, rows_of, stacked
 from leo_lightning.data.importers.names import CLASS_NAMES, EMBEDDINGS, LABELS, NAMES
 from leo_lightning.data.labels import Labels
 
@@ -65,7 +65,8 @@ def arrays_of(
     names = _entry(content, NAMES, where, False)
     class_names = _entry(content, CLASS_NAMES, where, False)
     embeddings = rows_of(embeddings, where)
-    if labels is not None and class_names is None and "names" in content and len(names) != len(embeddings):
+    either = labels is not None and class_names is None and content.get("names") is not None
+    if either and len(names) != len(embeddings):
         class_names, names = names, None
     check_lengths(embeddings, labels, names, where)
     try:  # numpy finds only here that a text is damaged
@@ -75,6 +76,11 @@ def arrays_of(
             class_names = class_names.tolist()
     except (SystemError, ValueError):
         raise InputError(f"{where}: holds text that is damaged; copy or make the file again") from None
+    if either and labels is not None and names is not None and is_numbered(labels, len(names), where):
+        raise InputError(
+            f"{where}: 'names' may name the images or the classes, of which there are {len(names)} each; "
+            f"call it '{NAMES[0]}' or '{CLASS_NAMES[0]}'"
+        )
     if labels is not None and class_names is not None:
         labels = named_labels(labels, class_names, where, report)
     if names is not None:

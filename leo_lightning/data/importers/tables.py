@@ -1,5 +1,6 @@
 """Tables of features: parquet, CSV and TSV, through pandas."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from leo_lightning.common.errors import InputError, one_line, printable, require
 from leo_lightning.common.web_page import refuse_page
+from leo_lightning.data.bank import listed
 from leo_lightning.data.importers.names import EMBEDDINGS, LABELS, NAMES
 from leo_lightning.data.importers.sources import check_unpacked
 
@@ -37,7 +39,8 @@ def read_table_file(path: Path, report: Callable[[str], None]) -> dict[str, Any]
 
             about = pyarrow.parquet.read_metadata(path)
             check_unpacked(4 * about.num_rows * about.num_columns, path.stat().st_size, str(path))
-            table = pandas.read_parquet(path, engine="pyarrow").reset_index(drop=True)
+            table = pandas.read_parquet(path, engine="pyarrow")
+            table = table.reset_index(drop=table.index.name not in (*_LABELS, *_NAMES))
         else:
             separator = "\t" if path.suffix == ".tsv" else ","
             table = pandas.read_csv(
@@ -57,7 +60,7 @@ def read_table_file(path: Path, report: Callable[[str], None]) -> dict[str, Any]
     _refuse_numbers(columns, path)
     content: dict[str, Any] = {}
     for key, names in (("labels", _LABELS), ("image_names", _NAMES)):
-        present = [column for column in table.columns if column in names]
+        present = [column for column in table.columns if column.lower() in names]
         if len(present) > 1:
             raise InputError(
                 f"{path}: has both a column '{present[0]}' and '{present[1]}'; leave one of them"
@@ -75,6 +78,7 @@ def read_table_file(path: Path, report: Callable[[str], None]) -> dict[str, Any]
     if len(table.columns) == 1 and lists and path.suffix == ".parquet":
         return content | {"embeddings": table[lists[0]].tolist()}
     numbers = {column: _numbers(table[column], f"{path}: column '{printable(column)}'") for column in table}
+    _report_others([*numbers], path, report)
     return content | {"embeddings": np.stack([*numbers.values()], axis=1)}
 
 
@@ -87,6 +91,18 @@ def _numbers(column: Any, where: str) -> np.ndarray:
         raise InputError(
             f"{where} holds something other than numbers; remove it, or call it 'label' or 'image_name'"
         ) from None
+
+
+def _report_others(columns: list[str], path: Path, report: Callable[[str], None]) -> None:
+    """Remark on a column beside numbered ones (f0, f1, …), which may be something else, such as an age."""
+    stems = Counter(column.rstrip("0123456789") for column in columns)
+    stem, count = stems.most_common(1)[0]
+    others = [column for column in columns if column.rstrip("0123456789") != stem]
+    if count > 1 and others:
+        report(
+            f"{path}: taking the columns {printable(listed(others))} for numbers of the embedding, as "
+            f"'{printable(stem)}…' ({count} columns); remove what is something else"
+        )
 
 
 def _refuse_numbers(columns: list[str], path: Path) -> None:

@@ -191,6 +191,21 @@ def bad_file(folder: Path, kind: str) -> Path:
         np.savez(path, X=rows * (np.array(labels) != "n2")[:, None], y=labels)
     elif kind == "npz large":
         np.savez(path, X=rows * 1e30, y=labels)
+    elif kind == "npz unnamed":
+        np.savez(path, rows, rows)
+    elif kind == "npz sets":
+        np.savez(path, support=rows, query=rows)
+    elif kind == "npz whose names":
+        np.savez(path, X=rows[:3], y=[0, 1, 2], names=["cat", "dog", "cow"])
+    elif kind == "mat classes":
+        with h5py.File(path, "w", userblock_size=512) as file:
+            file["cat"], file["dog"] = rows.T, rows.T
+        with path.open("r+b") as stream:
+            stream.write(b"MATLAB 7.3 MAT-file")
+    elif kind == "pkl same name":
+        path.write_bytes(pickle.dumps({0: rows, "0": rows}))
+    elif kind == "pkl parameter":
+        path.write_bytes(pickle.dumps({"X": torch.nn.Parameter(torch.ones(2, 2)), "y": [0, 1]}))
     elif kind == "csv text":
         path.write_text("label,a\nx,1\ny,blue\n")
     elif kind == "csv numbers":
@@ -225,6 +240,12 @@ def bad_file(folder: Path, kind: str) -> Path:
         ("npz ragged", r"'b' has shape \(12, 2\)"),
         ("npz zeros", "all embeddings of class 'n2' are zeros"),
         ("npz large", "numbers too large to normalise in 12 of 12 rows"),
+        ("npz unnamed", "'arr_0', 'arr_1', which do not name"),
+        ("npz sets", "'support', 'query', which do not name"),
+        ("npz whose names", "'names' may name the images or the classes"),
+        ("mat classes", "has no 'features' and 'labels'"),
+        ("pkl same name", "two classes have the same name"),
+        ("pkl parameter", r"rebuild_parameter'; .*save tensors as"),
         ("csv text", "column 'a' holds something other than numbers"),
         ("csv numbers", "begins with numbers"),
         ("csv twice", "two columns have the same name"),
@@ -253,6 +274,33 @@ def test_some_zeros_are_remarked(tmp_path: Path):
     import_features(tmp_path, tmp_path / "out", report=remarks.append)
     assert "1 of 12 embeddings are zeros" in remarks[1]
     assert "3.jpg of class n3" in remarks[1]
+
+
+def test_other_columns(tmp_path: Path):
+    """Catches a number that is not of the embedding, unnoticed, and `Label` or an index not taken."""
+    rows = embeddings_of("train")
+    table = pandas.DataFrame(rows, columns=[f"f{i}" for i in range(5)]).assign(age=3)
+    remarks: list[str] = []
+    path = tmp_path / "train.csv"
+    table.assign(Label=labels_of("train")).to_csv(path, index=False)
+    embeddings, labels, _, _ = read_file(path, True, remarks.append)
+    assert embeddings.shape == (12, 6)
+    assert labels == labels_of("train")
+    assert [remark for remark in remarks if "'age'" in remark] == remarks != []
+    files = pandas.Index([f"{i}.jpg" for i in range(12)], name="filename")
+    path = tmp_path / "train.parquet"
+    table.drop(columns="age").assign(label=labels_of("train")).set_index(files).to_parquet(path)
+    _, _, names, _ = read_file(path, True, silent)
+    assert names == [*files]
+
+
+def test_small_integers_in_pickled_tensors(tmp_path: Path):
+    """Catches labels of one byte taken for damage."""
+    labels = torch.tensor([0, 1], dtype=torch.uint8)
+    (tmp_path / "train.pkl").write_bytes(pickle.dumps({"X": torch.ones(2, 2), "y": labels}))
+    read = read_file(tmp_path / "train.pkl", True).labels
+    assert isinstance(read, torch.Tensor)
+    assert read.tolist() == [0, 1]
 
 
 def test_pickled_tensor_beyond_its_numbers(tmp_path: Path):
