@@ -259,7 +259,7 @@ def test_none_of_these(world: Path, checkpoint: Path, tmp_path: Path, capfd: pyt
     for by in ("distance", "entropy"):
         assert classify(checkpoint, tmp_path / "a.csv", support, query, *flags, f"--reject-by={by}") == 0
         said, table = capfd.readouterr().out, rows(tmp_path / "a.csv")
-        limit = float(re.search(rf"rejected: queries of {by} above ([\d.]+)", said)[1])  # pyright: ignore
+        limit = float(re.search(rf"none of these: {by} above ([\d.]+)", said)[1])  # pyright: ignore
         for line in table:
             if abs(float(line[by]) - limit) > 2e-6:
                 assert (line["status"] == "none of these") == (float(line[by]) > limit)

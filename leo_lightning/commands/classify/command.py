@@ -8,16 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from leo_lightning.commands.classify.predictions import (
-    ANSWERED,
-    NONE,
-    SHOWN,
-    UNREADABLE,
-    Prediction,
-    predictions,
-    show,
-    write,
-)
+from leo_lightning.commands.classify.predictions import SHOWN, predictions, show, write
+from leo_lightning.commands.classify.summary import counted, summarize
 from leo_lightning.commands.new_classes import NewClasses, add_flags, chosen_way, read_support
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError
@@ -56,8 +48,8 @@ def main(arguments: Sequence[str]) -> None:
     fewest, most = int(support.counts.min()), int(support.counts.max())
     shots = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     say(f"classes {support.num_classes} new classes, {shots}-shot")
-    say(f"support {support.source}: {_count(len(support), 'example', 'examples')}")
-    say(f"query   {query.source}: {_count(len(query) + len(images.unread), 'query', 'queries')}")
+    say(f"support {support.source}: {counted(len(support), 'example', 'examples')}")
+    say(f"query   {query.source}: {counted(len(query) + len(images.unread), 'query', 'queries')}")
     for line in _notes(
         support, query, None if trained is None else trained.record.provenance.get("backbone")
     ):
@@ -83,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         show(
             Console(width=None if sys.stdout.isatty() else 120), seen[:SHOWN], len(seen), support.class_names
         )
-    _summary(seen, support.class_names, say, typed.reject is not None)
+    summarize(seen, support.class_names, say, typed.reject is not None)
     if typed.out not in (None, PIPE):
         say(f"results {typed.out}")
     elif typed.out is None and len(seen) > SHOWN:
@@ -162,7 +154,7 @@ def _rejection(
             "labelled images or features of other classes with --calibrate"
         )
     limit = threshold(getattr(answers, by), typed.reject, source)
-    note(f"rejected: queries of {by} above {limit:.6f}, by {len(answers.label):,} queries of {source}")
+    note(f"none of these: {by} above {limit:.6f}, as {len(answers.label):,} held-out images of {source} tell")
     return lambda distance, entropy: (distance if by == "distance" else entropy) > limit
 
 
@@ -200,67 +192,3 @@ def _notes(support: "FeatureBank", query: "FeatureBank", trained: str | None) ->
     examples = {row.tobytes() for row in support.embeddings.float().numpy()}
     if again := sum(row.tobytes() in examples for row in query.embeddings.float().numpy()):
         yield f"{again:,} of the queries are examples of the support, too: they are easy"
-
-
-def _summary(
-    rows: Sequence[Prediction], class_names: Sequence[str], say: Callable[[str], object], rejecting: bool
-) -> None:
-    """Print what the labels of the queries tell."""
-    from leo_lightning.data.bank import listed
-
-    read = [row for row in rows if row.status != UNREADABLE]
-    if unread := len(rows) - len(read):
-        say(f"note    {_count(unread, 'query', 'queries')} could not be read")
-    rejected = [row for row in read if row.status == NONE]
-    if rejecting:
-        say(f"rejected {len(rejected):,} of {_count(len(read), 'query', 'queries')}")
-    labelled = [row for row in read if row.label is not None]
-    known = [row for row in labelled if row.label in class_names]
-    unknown = [row for row in labelled if row.label not in class_names]
-    if unknown:
-        names = sorted({row.label for row in unknown if row.label is not None})
-        done = (
-            f"rejected {sum(row.status == NONE for row in unknown):,} of them"
-            if rejecting
-            else "predicted, not counted"
-        )
-        say(
-            f"note    {_count(len(unknown), 'query', 'queries')} of classes that the support lacks "
-            f"({listed(names)}): {done}"
-        )
-        if known:
-            _say_auroc(known, unknown, say)
-    answered = [row for row in known if row.status == ANSWERED]
-    if rejecting and known:
-        say(
-            f"note    {len(known) - len(answered):,} of "
-            f"{_count(len(known), 'known query', 'known queries')} rejected"
-        )
-    if answered:
-        hits = sum(class_names[row.best] == row.label for row in answered)
-        _say_accuracy(hits, len(answered), say)
-
-
-def _say_auroc(
-    known: Sequence[Prediction], unknown: Sequence[Prediction], say: Callable[[str], object]
-) -> None:
-    from sklearn.metrics import roc_auc_score
-
-    truth = [0] * len(known) + [1] * len(unknown)
-    distance, entropy = (
-        roc_auc_score(truth, [getattr(row, score) for row in (*known, *unknown)])
-        for score in ("distance", "entropy")
-    )
-    say(f"note    distance tells these apart with an AUROC of {distance:.3f}, entropy with {entropy:.3f}")
-
-
-def _say_accuracy(hits: int, count: int, say: Callable[[str], object]) -> None:
-    from leo_lightning.common.intervals import wilson_interval
-
-    low, high = (100 * bound for bound in wilson_interval(hits, count))
-    share = f"{100 * hits / count:.2f} % of {_count(count, 'query', 'queries')}"
-    say(f"\naccuracy {share}, 95% interval {low:.2f} to {high:.2f} %")
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
