@@ -63,7 +63,6 @@ class EpisodeDataModule(TaskDataModule):
     """
 
     asks = "classes"
-    longer_test = " --data.test_query all"
 
     def __init__(
         self,
@@ -114,6 +113,7 @@ class EpisodeDataModule(TaskDataModule):
         self.train_way, self.train_shot = train_way or way, train_shot or shot
         self.test_query = query if test_query is None else test_query
         self.unknown = unknown
+        self.longer_test = " --data.test_query all" + (" --data.unknown 0" if unknown else "")
         self.normalize: Normalize = normalize
         self.renormalize = renormalize
         self.train_on_val = train_on_val
