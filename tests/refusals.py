@@ -550,6 +550,14 @@ CONFIGURATION = {
     "no shot": Case("fit --data.shot 0", "data.shot"),
     "no queries": Case("fit --data.query 0", "data.query"),
     "no test queries": Case("fit --data.test_query 0", "data.test_query"),
+    "fewer than no unknown classes": Case("fit --data.unknown -1", "data.unknown"),
+    "unknown classes and all queries": Case(
+        "fit --data.unknown 2 --data.test_query all", "set --data.test_query 10, or --data.unknown 0"
+    ),
+    "too few classes for unknown ones": Case(
+        "fit_test --data.root synthetic --data.unknown 16",
+        "20 classes are too few for 5-way tasks with 16 unknown classes; lower --data.unknown",
+    ),
     "no tasks in a batch": Case("fit --data.batch_size 0", "data.batch_size"),
     "no steps in an epoch": Case("fit --data.steps_per_epoch 0", "data.steps_per_epoch"),
     "no validation tasks": Case("fit --data.val_tasks 0", "data.val_tasks"),

@@ -148,7 +148,7 @@ class FeatureBank:
             f"images that were not embedded (the first: {first})"
         )
 
-    def check_tasks(self, way: int, shot: int, query: int | None, flag: str) -> None:
+    def check_tasks(self, way: int, shot: int, query: int | None, flag: str, unknown: int = 0) -> None:
         """Raise an InputError unless tasks of this size can be drawn.
 
         Args:
@@ -156,7 +156,13 @@ class FeatureBank:
             shot: K.
             query: Q; None for all remaining images.
             flag: the setting of Q, for the message.
+            unknown: M, classes beside the N that have queries only.
         """
+        if unknown and self.num_classes < way + unknown:
+            raise InputError(
+                f"{self.source}: {self.num_classes} classes are too few for {way}-way tasks with {unknown} "
+                "unknown classes; lower --data.unknown or --data.way"
+            )
         if self.num_classes < way:
             raise InputError(
                 f"{self.source}: {self.num_classes} classes are too few for {way}-way tasks; lower --data.way"

@@ -40,6 +40,8 @@ class EpisodeDataModule(TaskDataModule):
         train_way: N in training, if it differs.
         train_shot: K in training, if it differs.
         test_query: Q in testing, or `all` for all images that are not in the support, as in the paper.
+        unknown: M, further classes of a test task that have queries but no support, to test how well unknown
+            classes are told from known ones.
         batch_size: B, tasks per meta-batch and process.
         eval_batch_size: tasks evaluated at once; changes no result. null: 64, or 128 where all remaining
             images are queries.
@@ -61,7 +63,6 @@ class EpisodeDataModule(TaskDataModule):
     """
 
     asks = "classes"
-    longer_test = " --data.test_query all"
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class EpisodeDataModule(TaskDataModule):
         train_way: int | None = None,
         train_shot: int | None = None,
         test_query: int | Literal["all"] | None = None,
+        unknown: int = 0,
         batch_size: int = 12,
         eval_batch_size: int | None = None,
         steps_per_epoch: int = 1000,
@@ -95,6 +97,12 @@ class EpisodeDataModule(TaskDataModule):
         check_least(1, {"data.shot": shot, "data.train_shot": train_shot, "data.query": query})
         if not isinstance(test_query, str):
             check_least(1, {"data.test_query": test_query})
+        check_least(0, {"data.unknown": unknown})
+        if unknown and test_query == "all":
+            raise InputError(
+                f"data.unknown is {unknown}, and data.test_query all: unknown classes need a number of "
+                f"queries; set --data.test_query {query}, or --data.unknown 0"
+            )
         if skip_small_classes and not in_memory:
             raise InputError("data.skip_small_classes needs the features in memory: data.in_memory true")
         self.save_hyperparameters(logger=False)
@@ -104,6 +112,8 @@ class EpisodeDataModule(TaskDataModule):
         self.way, self.shot, self.query = way, shot, query
         self.train_way, self.train_shot = train_way or way, train_shot or shot
         self.test_query = query if test_query is None else test_query
+        self.unknown = unknown
+        self.longer_test = " --data.test_query all" + (" --data.unknown 0" if unknown else "")
         self.normalize: Normalize = normalize
         self.renormalize = renormalize
         self.train_on_val = train_on_val
@@ -165,7 +175,8 @@ class EpisodeDataModule(TaskDataModule):
         """Return lines about classes left out, and about what differs from the features of the training."""
         _ = self._available
         small = [described(split, names, self._needed(split)) for split, names in self._left_out.items()]
-        return small + self._differences(stage)
+        known = "predict asks for known classes only: data.unknown is for `test`"
+        return small + self._differences(stage) + [known] * (stage == "predict" and self.unknown > 0)
 
     def _differences(self, stage: str) -> list[str]:
         record = self._record
@@ -206,7 +217,7 @@ class EpisodeDataModule(TaskDataModule):
         check_splits(self._available)
         for split in self.splits(stage):
             flag = "--data.test_query" if split == "test" else "--data.query"
-            self.bank(split).check_tasks(*self._sizes(split), flag)
+            self.bank(split).check_tasks(*self._sizes(split), flag, self._unknown(stage))
             if self.in_memory and (split, self.normalize) not in self._tables:
                 self.bank(split).check_finite()
 
@@ -262,7 +273,8 @@ class EpisodeDataModule(TaskDataModule):
         episode = self.gather(batch, "train" if trainer.training else "test" if testing else "val")
         # with all remaining images as queries, another classifier would take half as long again
         if trainer.testing and episode.pool is None and self._centring is not None:
-            episode = episode._replace(centred=self.gather(batch, "test", self._centring))
+            known = batch._replace(unknown=None)
+            episode = episode._replace(centred=self.gather(known, "test", self._centring))
         return episode
 
     def gather(self, rows: EpisodeRows, split: str, normalization: Normalization | None = None) -> Episode:
@@ -281,7 +293,8 @@ class EpisodeDataModule(TaskDataModule):
                 return self._lookup(split, slice(first, first + int(bank.counts[number])), device, normalize)
 
             pool = Pool(images, torch.from_numpy(bank.offsets))
-        return Episode(embed(rows.support), embed(rows.query), rows, pool)
+        unknown = None if rows.unknown is None else embed(rows.unknown)
+        return Episode(embed(rows.support), embed(rows.query), rows, pool, unknown=unknown)
 
     def sampler(self, stage: str) -> Callable[[Sequence[int]], EpisodeRows]:
         """Return the function from task numbers to rows; it holds no embeddings, since workers get a copy."""
@@ -292,6 +305,7 @@ class EpisodeDataModule(TaskDataModule):
         return partial(
             sample_rows, seed=self.seed if split == "train" else self.eval_seed, split=split,
             offsets=bank.offsets, counts=bank.counts, way=way, shot=shot, queries=queries,
+            unknown=self._unknown(stage),
         )  # fmt: skip
 
     def usual_batch(self, stage: str) -> int:
@@ -302,7 +316,8 @@ class EpisodeDataModule(TaskDataModule):
     def title(self) -> str:
         """Describe the test tasks in a line."""
         queries, features = self.protocol()["queries"], self._name(self.bank("test"))
-        return f"{self.kind()}, queries per class: {queries}, features: {features}"
+        unknown = f", unknown classes: {self.unknown}" if self.unknown else ""
+        return f"{self.kind()}{unknown}, queries per class: {queries}, features: {features}"
 
     def kind(self) -> str:
         """Name the kind of task."""
@@ -331,6 +346,7 @@ class EpisodeDataModule(TaskDataModule):
             "way": self.way,
             "shot": self.shot,
             "queries": "all remaining" if self.test_query == "all" else self.test_query,
+            **({"unknown": self.unknown} if self.unknown else {}),
             "trained_on": "train + val" if self.train_on_val else "train",
             "normalize": self.normalize,
             **(
@@ -362,6 +378,10 @@ class EpisodeDataModule(TaskDataModule):
             return self.train_way, self.train_shot, self.query
         test_query = None if isinstance(self.test_query, str) else self.test_query
         return self.way, self.shot, self.query if split == "val" else test_query
+
+    def _unknown(self, stage: str) -> int:
+        """Return M of a stage: only a test has unknown classes."""
+        return self.unknown if stage == "test" else 0
 
     def stored(self, split: str) -> FeatureBank:
         """Return the features of a split as its file has them; `load_split` explains why one is missing."""

@@ -5,6 +5,7 @@
 | B | tasks in a meta-batch |
 | N | way: classes of a task |
 | K | shot: labelled (support) images per class |
+| M | classes of a test task that have queries only |
 | Q | query images per class |
 | E | embedding size |
 | H | latent size, `num_latents` |
@@ -35,6 +36,8 @@ class EpisodeRows(NamedTuple):
     """False where a class has fewer than Q queries; None when all have Q."""
     classes: Int64[Tensor, "B N"] | None = None
     """Number of each class within its split, on the host."""
+    unknown: Int64[Tensor, "B M Q"] | None = None
+    """Rows of queries of M more classes, which have no support; None without such classes."""
 
 
 class Pool(NamedTuple):
@@ -59,6 +62,8 @@ class Episode(NamedTuple):
     """Standard deviation of the values' noise in tasks of regression (N = 1, E = 2)."""
     centred: "Episode | None" = None
     """The same images with `normalize: center_l2`, in a test of a learner that sees them otherwise."""
+    unknown: Float[Tensor, "B M Q E"] | None = None
+    """Queries of M classes without support, in a test that has some."""
 
     def in_precision(self, dtype: torch.dtype) -> "Episode":
         """Return the tasks with embeddings in another precision (Lightning would call a `to` for devices)."""
@@ -70,7 +75,8 @@ class Episode(NamedTuple):
             pool = pool._replace(images=lambda number: images(number).to(dtype))
         support, query = self.support.to(dtype), self.query.to(dtype)
         centred = None if self.centred is None else self.centred.in_precision(dtype)
-        return self._replace(support=support, query=query, pool=pool, centred=centred)
+        unknown = None if self.unknown is None else self.unknown.to(dtype)
+        return self._replace(support=support, query=query, pool=pool, centred=centred, unknown=unknown)
 
     @property
     def valid(self) -> Bool[Tensor, "B N Q"] | None:

@@ -2,8 +2,9 @@
 
 Nothing here keeps a state, so a task is the same for any batch size and any number of workers, processes and
 restarts. Tasks are also nested: a 10-way task begins with the classes of the 5-way task of the same number, a
-5-shot support begins with the 1-shot support, and the number of queries changes no support. Comparisons over
-way, shot and protocol are therefore paired.
+5-shot support begins with the 1-shot support, and the number of queries changes no support. Unknown classes
+of a 5-way task are the next classes of the 10-way task. Comparisons over way, shot and protocol are therefore
+paired.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def sample_rows(
     way: int,
     shot: int,
     queries: int | None,
+    unknown: int = 0,
 ) -> EpisodeRows:
     """Choose classes and images of the given tasks, classes and images without replacement.
 
@@ -55,11 +57,13 @@ def sample_rows(
         way: N.
         shot: K.
         queries: Q, or None for all images of the class that are not in the support.
+        unknown: M, further classes with queries only.
     """
+    total = way + unknown
     batch = np.asarray(tasks, np.uint64)
     key = fold_tasks(batch, seed, SPLIT_KEYS[split])
-    slots = mix(key[:, None] + mix(np.arange(way + 1, dtype=np.uint64)))  # 0: the classes; n + 1: class n
-    classes = _distinct(uniform(slots[:, 0], way), np.full(len(batch), len(counts))).reshape(-1)
+    slots = mix(key[:, None] + mix(np.arange(total + 1, dtype=np.uint64)))  # 0: the classes; n + 1: class n
+    classes = _distinct(uniform(slots[:, 0], total), np.full(len(batch), len(counts))).reshape(-1)
     drawn_queries = 0 if queries is None else queries
     images = _distinct(uniform(slots[:, 1:].reshape(-1), shot + drawn_queries), counts[classes])
     first = offsets[classes][:, None]
@@ -71,14 +75,16 @@ def sample_rows(
     query = first + query
 
     def shaped(rows: ndarray) -> torch.Tensor:
-        return torch.from_numpy(rows.reshape(len(batch), way, -1))
+        return torch.from_numpy(rows.reshape(len(batch), total, -1))
 
+    asked = shaped(query)
     return EpisodeRows(
         task=torch.from_numpy(batch.astype(np.int64)),
-        support=shaped(support),
-        query=shaped(query),
-        valid=None if valid is None else shaped(valid),
-        classes=shaped(classes).squeeze(2),
+        support=shaped(support)[:, :way],
+        query=asked[:, :way],
+        valid=None if valid is None else shaped(valid)[:, :way],
+        classes=shaped(classes).squeeze(2)[:, :way],
+        unknown=asked[:, way:] if unknown else None,
     )
 
 

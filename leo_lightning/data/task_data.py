@@ -21,7 +21,7 @@ class TaskDataModule(StreamDataModule, ABC):
     """Whether training uses the validation tasks, too, so that there are none to validate on."""
     asks: ClassVar[Literal["classes", "values"]]
     """The prediction for a query: its class, or its value."""
-    longer_test: ClassVar[str] = ""
+    longer_test: str = ""
     """Flags of a test by another protocol, after a space."""
 
     def __init__(

@@ -285,6 +285,9 @@ class MetaLearner(pl.LightningModule):
         for stage, scores in self.test_scores.items():
             name = self._metric_name("test", stage)
             self.log_dict({name: scores.mean, f"{name}_ci95": scores.ci95}, rank_zero_only=True)
+        for score, scores in self.test_scores["final"].auroc.items():
+            name = f"test/auroc_{score}"
+            self.log_dict({name: scores.mean, f"{name}_ci95": scores.ci95}, rank_zero_only=True)
         extra = self.test_scores["final"].extra
         if any(math.isnan(number) for number in extra.values()):
             rank_zero_warn("the predictions are NaN because weights of the model are NaN")

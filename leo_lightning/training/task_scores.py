@@ -20,11 +20,14 @@ class TaskScores:  # not a dataclass: torchmetrics would squeeze the tensors of 
 
     Attributes:
         extra: further numbers about all tasks together, by name.
+        auroc: how well queries of unknown classes are told from others, by name of the score; {} in tasks
+            without unknown classes.
     """
 
     def __init__(self, task: Int64[Tensor, " tasks"], values: Float[Tensor, " tasks"]) -> None:
         self.task, self.values = task, values
         self.extra: dict[str, float] = {}
+        self.auroc: dict[str, TaskScores] = {}
 
     @property
     def mean(self) -> float:

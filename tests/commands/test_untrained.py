@@ -64,3 +64,23 @@ def test_samples_are_averaged_and_their_spread_is_written(tmp_path: Path):
     spreads = [float(row["spread"]) for row in predictions]
     assert 0 < max(spreads) < 0.5
     assert min(spreads) >= 0
+
+
+def test_unknown_classes_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches unknown classes among the methods, columns that are mixed up, and other accuracies."""
+    for name, unknown in (("without", 0), ("with", 5)):
+        more = ["--data.root=synthetic", f"--data.unknown={unknown}", f"--run.name={name}"]
+        assert untrained(tmp_path, "test", *more) == 0
+        assert ("AUROC of unknown classes" in capsys.readouterr().out) == bool(unknown)
+    before, after = folders(tmp_path, "without")[0], folders(tmp_path, "with")[0]
+    found = results(after)
+    assert found["stages"] == results(before)["stages"]
+    assert "unknown" not in results(before)
+    assert list(found["unknown"]) == ["distance", "entropy", "probability"]
+    tasks, columns = rows(after / "per_task.csv"), list(rows(before / "per_task.csv")[0])
+    assert list(tasks[0]) == [*columns, "auroc_distance", "auroc_entropy", "auroc_probability"]
+    assert [{name: row[name] for name in columns} for row in tasks] == rows(before / "per_task.csv")
+    for name, scores in found["unknown"].items():
+        values = [float(row[f"auroc_{name}"]) for row in tasks]
+        assert scores["auroc"] == pytest.approx(sum(values) / len(values))
+        assert 0 < scores["ci95"] < 0.1

@@ -608,3 +608,69 @@ def test_small_classes_of_arrays():
     assert data.class_names("test") == ("a", "b")
     with pytest.raises(InputError, match=r"data\.in_memory true"):
         EpisodeDataModule(skip_small_classes=True, in_memory=False)
+
+
+# Unknown classes
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_unknown_queries_are_embedded_as_the_others(in_memory: bool, root: Path):
+    """Catches rows as they are stored, another precision, and another device than that of the queries."""
+    data = prepared(
+        root, "test", way=3, unknown=2, query=4, normalize="center_l2", in_memory=in_memory, test_tasks=6
+    )
+    rows = next(iter(data.test_dataloader()))
+    assert rows.unknown is not None
+    assert rows.unknown.shape == (6, 2, 4)
+    episode = data.gather(rows, "test").in_precision(torch.float64)
+    assert episode.unknown is not None
+    assert episode.unknown.dtype == torch.float64
+    expected = normalized(root, "test", "center_l2")[rows.unknown.numpy()]
+    np.testing.assert_allclose(episode.unknown.numpy(), expected, atol=1e-6)
+    moved = data.transfer_batch_to_device(rows, torch.device("meta"), 0)
+    assert moved.unknown is not None
+    assert moved.unknown.device == moved.query.device == torch.device("meta")
+
+
+def test_unknown_classes_are_for_the_test_only(root: Path):
+    """Catches other training, validation or predictions, and a setting that changes nothing unsaid."""
+    data = prepared(root, "fit", "predict", "test", way=3, unknown=2)
+    for split in ("train", "val", "predict"):
+        assert next(iter(getattr(data, f"{split}_dataloader")())).unknown is None
+    note = "predict asks for known classes only: data.unknown is for `test`"
+    assert data.other_features("predict") == [note]
+    assert data.other_features("test") == []
+    assert data.protocol()["unknown"] == 2
+    assert "3-way 1-shot, unknown classes: 2," in data.title()
+    without = EpisodeDataModule(str(root), way=3)
+    assert "unknown" not in without.protocol()
+    assert data.validation_protocol() == without.validation_protocol()
+
+
+def test_centred_episodes_have_no_unknown_queries(root: Path):
+    """Catches time and memory for queries that no baseline is asked."""
+    model = Recorder()
+    data = EpisodeDataModule(str(root), way=3, unknown=2, test_tasks=4)
+    trainer().test(model, data, verbose=False)
+    (episode,) = model.seen["test"]
+    assert episode.unknown is not None
+    assert episode.centred is not None
+    assert episode.centred.unknown is None
+
+
+def test_too_few_classes_for_unknown_ones(root: Path):
+    """Catches a sampler that draws from classes that are not there, and advice that would not help."""
+    message = (
+        "test.safetensors: 5 classes are too few for 4-way tasks with 2 unknown classes; "
+        "lower --data.unknown or --data.way"
+    )
+    refused(root, message, "test", way=4, query=10, unknown=2)
+    prepared(root, "fit", "predict", way=4, query=10, unknown=2)
+    prepared(root, "test", way=4, query=10, unknown=1)
+
+
+def test_unknown_classes_with_all_remaining_queries():
+    """Catches a pool of the known classes' images that is tested without a word about unknown ones."""
+    with pytest.raises(InputError, match=r"is 2, and .* set --data.test_query 15, or --data.unknown 0$"):
+        EpisodeDataModule("synthetic", unknown=2, test_query="all")
+    assert EpisodeDataModule("synthetic", unknown=2).longer_test == " --data.test_query all --data.unknown 0"

@@ -28,10 +28,11 @@ def draw(
     queries: int | None = 15,
     seed: int = 0,
     split: str = "train",
+    unknown: int = 0,
 ) -> EpisodeRows:
     """Sample from classes of the given sizes."""
     counts = np.array(sizes, np.int64)
-    return sample_rows(tasks, seed, split, np.cumsum(counts) - counts, counts, way, shot, queries)
+    return sample_rows(tasks, seed, split, np.cumsum(counts) - counts, counts, way, shot, queries, unknown)
 
 
 def class_rows(sizes: tuple[int, ...]) -> list[range]:
@@ -69,6 +70,17 @@ def settings_of_tasks(draw_from: st.DrawFn) -> dict[str, object]:
 
 
 # What a task is
+
+
+@pytest.mark.parametrize("unknown", [1, 2])
+def test_unknown_classes_are_the_next_ones(unknown: int):
+    """Catches known classes, supports or queries that change, and unknown ones that are drawn otherwise."""
+    known, more, both = draw(range(20)), draw(range(20), unknown=unknown), draw(range(20), way=5 + unknown)
+    for field in ("task", "support", "query", "classes"):
+        assert torch.equal(getattr(known, field), getattr(more, field))
+    assert known.unknown is None
+    assert more.unknown is not None
+    assert torch.equal(more.unknown, both.query[:, 5:])
 
 
 @settings(max_examples=200)

@@ -119,7 +119,7 @@ def test_accumulated_gradients_train_the_same_weights(tmp_path: Path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("parallel")
-    train(root, "run", "--trainer.max_steps=100", verb="fit_test")
+    train(root, "run", "--trainer.max_steps=100", "--data.unknown=2", verb="fit_test")
     return root
 
 
@@ -132,6 +132,7 @@ def test_scores_do_not_depend_on_the_number_of_processes(processes: int, trained
     tested = folders(tmp_path, "test")[0]
     assert (tested / "per_task.csv").read_text() == (folder / "per_task.csv").read_text()
     assert results(tested)["stages"] == results(folder)["stages"]
+    assert results(tested)["unknown"] == results(folder)["unknown"]
     if processes == 2:
         for name, count in (("two", 2), ("one", 1)):
             train(tmp_path, name, checkpoint, "--data.predict_tasks=5", verb="predict", processes=count)

@@ -104,7 +104,7 @@ def _data(source: Path, data: Any, root: str | None, like: TaskDataModule | None
             return module
         settings = parsed["data"]["init_args"].as_dict() | {"train_on_val": False}
         if isinstance(like, EpisodeDataModule):
-            names = ("way", "shot", "query", "test_query", "eval_seed")
+            names = ("way", "shot", "query", "test_query", "unknown", "eval_seed")
             settings |= {name: getattr(like, name) for name in names}
             root = like.hparams["root"]
         if root is not None or like is not None:

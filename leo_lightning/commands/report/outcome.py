@@ -72,9 +72,14 @@ def warnings(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def _compared(run: RunFolder, key: str) -> Any:
-    """The part of a test that two runs must share; the normalisation is a choice of the method's."""
+    """The part of a test that two runs must share, without normalisation and unknown classes.
+
+    The normalisation is a choice of the method's, and unknown classes change no score of the others.
+    """
     value = run.results.get(key)
-    return {name: value[name] for name in value if name != "normalize"} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    return {name: value[name] for name in value if name not in ("normalize", "unknown")}
 
 
 def protocol(results: dict[str, Any]) -> str:

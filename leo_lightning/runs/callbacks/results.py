@@ -35,6 +35,11 @@ STAGE_NAMES = {
     "family_oracle": "oracle that knows the family",
     "ideal_observer": "ideal observer that does not",
 }
+UNKNOWN_NAMES = {
+    "distance": "distance to the nearest example",
+    "entropy": "entropy of the probabilities",
+    "probability": "1 - largest probability",
+}
 
 
 class ResultsReport(Callback):
@@ -65,6 +70,11 @@ class ResultsReport(Callback):
             "tasks": len(final.task),
             "protocol": data.protocol(),
             "stages": {stage: _numbers(scores, pl_module) for stage, scores in stages.items()},
+            **(
+                {"unknown": {name: _auroc(scores) for name, scores in final.auroc.items()}}
+                if final.auroc
+                else {}
+            ),
             "data": {"dataset": "unknown", **data.provenance("test")},
             "notes": data.other_features("test"),
             "eval_seed": data.eval_seed,
@@ -74,13 +84,16 @@ class ResultsReport(Callback):
             part.write_text(json.dumps(results, indent=2))
         with whole_file(self.folder / "per_task.csv") as part, part.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["task", *stages])
-            columns = (scores.values.tolist() for scores in stages.values())
-            writer.writerows(zip(final.task.tolist(), *columns, strict=True))
+            columns = stages | {f"auroc_{name}": scores for name, scores in final.auroc.items()}
+            writer.writerow(["task", *columns])
+            values = (scores.values.tolist() for scores in columns.values())
+            writer.writerows(zip(final.task.tolist(), *values, strict=True))
         step = f" at step {pl_module.steps_trained}" if pl_module.steps_trained else ""
         title = f"\n{len(final.task):,} test tasks{step}, {data.title()}"
         self.console.print(title, markup=False, highlight=False, soft_wrap=True)
         self.console.print(score_table(pl_module))
+        if final.auroc:
+            self.console.print(unknown_table(final))
 
 
 def score_table(model: MetaLearner) -> Table:
@@ -95,6 +108,17 @@ def score_table(model: MetaLearner) -> Table:
         )
         method = STAGE_NAMES[stage].format(type(model.learner).__name__)
         table.add_row(method, *cells, style="bold" if stage == "final" else "")
+    return table
+
+
+def unknown_table(final: TaskScores) -> Table:
+    """AUROC of telling queries of unknown classes from the others, by score."""
+    table = Table("AUROC of unknown classes", Column("%", justify="right"), Column("± 95%", justify="right"))
+    for name, scores in final.auroc.items():
+        cells = (
+            f"{100 * number:.2f}" if math.isfinite(number) else "" for number in (scores.mean, scores.ci95)
+        )
+        table.add_row(UNKNOWN_NAMES[name], *cells)
     return table
 
 
@@ -118,6 +142,16 @@ def circumstances(trainer: pl.Trainer, model: MetaLearner, seconds: float) -> di
 
 
 def _numbers(scores: TaskScores, model: MetaLearner) -> dict[str, float | None]:
-    """Mean, interval and all further numbers by name; None where a number is not finite."""
+    """Mean, interval and all further numbers by name."""
     numbers = {model.evaluation.score: scores.mean, "ci95": scores.ci95, **scores.extra}
+    return _finite(numbers)
+
+
+def _auroc(scores: TaskScores) -> dict[str, float | None]:
+    """Mean and interval of an AUROC."""
+    return _finite({"auroc": scores.mean, "ci95": scores.ci95})
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    """The numbers, None where one is not finite."""
     return {name: number if math.isfinite(number) else None for name, number in numbers.items()}

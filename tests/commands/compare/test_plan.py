@@ -58,6 +58,7 @@ def test_digest_changes_with_what_matters(tmp_path: Path):
     assert _digest(tmp_path, methods={"LEO": tiny_leo(seed_everything=1)}) != first
     other = {"steps": 50, "tasks": 70, "shots": [1, 2], "methods": {"LEO": tiny_leo()}, "out": "elsewhere"}
     assert _digest(tmp_path, **other) == first
+    assert _digest(tmp_path, methods={"LEO": tiny_leo(**{"data.unknown": 2})}) == first
     copied = tmp_path / "copied.yaml"
     copied.write_text(Path(QUICKSTART).read_text())
     assert _digest(tmp_path, methods={"LEO": tiny_leo() | {"config": str(copied)}}) == first

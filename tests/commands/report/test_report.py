@@ -194,6 +194,16 @@ def test_two_normalisations_are_one_protocol(tmp_path: Path):
         for kind in ("l2", "center_l2")
     ]
     assert not warnings(read_runs(runs))
+
+
+def test_unknown_classes_are_no_other_protocol(tmp_path: Path):
+    """Catches two runs with the same accuracies on the same tasks that are said not to be comparable."""
+    facts = {"without": {"way": 5}, "with": {"way": 5, "unknown": 5}}
+    runs = [
+        make_run(tmp_path / name, [0.5], tasks=[0.5, 0.75], results={"protocol": protocol})
+        for name, protocol in facts.items()
+    ]
+    assert not warnings(read_runs(runs))
     assert outcomes(read_runs(runs))[1].difference
 
 
