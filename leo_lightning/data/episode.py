@@ -56,7 +56,7 @@ class Episode(NamedTuple):
     pool: Pool | None = None
     """Source of the queries if these are all remaining images; Q is then 0."""
     noise: float = 0.0
-    """Standard deviation of the values' noise in tasks of regression (N = 1; E: the inputs, and the value)."""
+    """Standard deviation of the values' noise in tasks of regression (N = 1, E: inputs and value)."""
     offset: float = 0.0
     """Number that was subtracted from the values of regression before they were divided by `scale`."""
     scale: float = 1.0

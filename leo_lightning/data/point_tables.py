@@ -66,8 +66,8 @@ def read_tasks(
         header, lines = _table(path)
         if folder and task in header:
             raise InputError(
-                f"{path}: has a column '{printable(task)}', and a file of a folder is one task; name the file "
-                "itself with data.root, or remove the column"
+                f"{path}: has a column '{printable(task)}', and a file of a folder is one task; name "
+                "the file itself with data.root, or remove the column"
             )
         if columns is None:
             columns = (*(name for name in header if name not in (task, SPLIT, target)), target)
@@ -97,7 +97,7 @@ def read_tasks(
             rows.setdefault(name, []).append(numbers)
     assert columns is not None
     if "" in (given := {*splits.values()}) and len(given) > 1:
-        raise InputError(f"{root}: some files have a column '{SPLIT}', others do not; give it to all or none")
+        raise InputError(f"{root}: only some files have a column '{SPLIT}'; give it to all of them or none")
     points = {name: torch.tensor(rows[name], dtype=torch.float64) for name in sorted(rows)}
     if "" not in given:
         by_split = {split: sorted(n for n in splits if splits[n] == split) for split in SPLIT_KEYS}

@@ -302,7 +302,12 @@ class TableDataModule(TaskDataModule):
 
     def provenance(self, split: str) -> dict[str, str]:
         """Return where the tasks come from."""
-        return {"dataset": self.root.stem, "split": split, "source": str(self.root), "points": self._sum(split)}
+        return {
+            "dataset": self.root.stem,
+            "split": split,
+            "source": str(self.root),
+            "points": self._sum(split),
+        }
 
 
 def _sample(

@@ -23,10 +23,10 @@ ORACLES = ("family_oracle", "ideal_observer")
 class Regression(Evaluation):
     """Squared error of regressors, which is the loss, too.
 
-    A test adds the mean of the predictive distribution where that is a mixture. For sines and lines it adds two
-    observers that know how the tasks are made, one of them also the task's family; for other functions the mean
-    of the support and a linear fit. For the observers' and the learner's distributions it reports the
-    negative log-likelihood and the coverage of intervals. All numbers are in units of the user's values.
+    A test adds the mean of the predictive distribution where that is a mixture. For sines and lines it adds
+    two observers that know how the tasks are made, one of them also the task's family; for other functions
+    the mean of the support and a linear fit. For the observers' and the learner's distributions it reports
+    the negative log-likelihood and the coverage of intervals. All numbers are in units of the user's values.
     """
 
     score = "mse"
@@ -69,9 +69,7 @@ class Regression(Evaluation):
                         extra |= _uncertainty(name, observer, values, episode.scale)
                 else:
                     means |= {name: fit(episode) for name, fit in SIMPLE.items()}
-        errors = {
-            name: (mean - values).square().mean(1) * episode.scale**2 for name, mean in means.items()
-        }
+        errors = {name: (mean - values).square().mean(1) * episode.scale**2 for name, mean in means.items()}
         columns = errors | extra
         self.table.update(columns, torch.stack(list(columns.values()), dim=1), episode.rows.task)
         return errors["final"] / episode.scale**2  # in the units of the training loss

@@ -88,9 +88,7 @@ class ResultsReport(Callback):
 def score_table(model: MetaLearner) -> Table:
     """Scores of the last test by stage of adaptation and by baseline, to print or to show in a notebook."""
     known = {name for scores in model.test_scores.values() for name in _numbers(scores, model)}
-    columns = {
-        heading: column for heading, column in model.evaluation.columns.items() if column[0] in known
-    }
+    columns = {heading: column for heading, column in model.evaluation.columns.items() if column[0] in known}
     table = Table("method", *(Column(heading, justify="right") for heading in columns))
     for stage, scores in model.test_scores.items():
         numbers = _numbers(scores, model)

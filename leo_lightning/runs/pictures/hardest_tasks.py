@@ -58,4 +58,6 @@ def _images(view: View, episode: Episode) -> list[str]:
 def _points(episode: Episode) -> list[str]:
     """The support as points."""
     points = episode.support[:, 0].double().cpu().tolist()
-    return ["; ".join(f"({', '.join(f'{number:.2f}' for number in point)})" for point in task) for task in points]
+    return [
+        "; ".join(f"({', '.join(f'{number:.2f}' for number in point)})" for point in task) for task in points
+    ]
