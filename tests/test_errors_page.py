@@ -24,7 +24,7 @@ MISTAKES = {command: re.findall("`([^`]+)`", names) for command, names in ROW.fi
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that the page speaks of: data/mine, data/nan, photos, arrays and the run runs/leo/DATE."""
+    """The files that the page speaks of: data/mine, data/nan, photos, arrays, points.csv, runs/leo/DATE."""
     root = tmp_path_factory.mktemp("world")
     assert tiny(root / "runs", name="leo") == 0
     folders(root / "runs", "leo")[0].rename(root / "runs" / "leo" / "DATE")
@@ -41,6 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             photo = root / "photos" / split / f"{split}-{name}" / "1.png"
             photo.parent.mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(photo)
+    (root / "points.csv").write_text("task,x,height\na,1,2\n")
     return root
 
 

@@ -13,9 +13,9 @@ from leo_lightning.common.files import check_place
 from leo_lightning.common.program import called
 from leo_lightning.common.shipped import CONFIGS
 from leo_lightning.data.datamodule import EpisodeDataModule
-from leo_lightning.data.feature_record import RECORD
 from leo_lightning.data.function_data import FunctionDataModule
 from leo_lightning.data.roots import OMNIGLOT
+from leo_lightning.data.table_data import TableDataModule
 from leo_lightning.data.task_data import SPLITS, TaskDataModule
 from leo_lightning.learners.leo import LEO
 from leo_lightning.runs.callbacks.checkpoints import stopped_early
@@ -65,7 +65,8 @@ def _completed(config: dict[str, Any] | None, checkpoint: dict[str, Any]) -> dic
         settings = checkpoint.get("datamodule_hyper_parameters")
         if not isinstance(settings, dict):
             return None
-        data = EpisodeDataModule if RECORD in checkpoint else FunctionDataModule
+        recorded = (kind for kind in (EpisodeDataModule, TableDataModule) if kind.__name__ in checkpoint)
+        data = next(recorded, FunctionDataModule)
         config = {"data": {"class_path": f"{data.__module__}.{data.__name__}", "init_args": settings}}
     model, data = config.get("model"), config.get("data")
     if isinstance(data, dict) and isinstance(arguments := data.get("init_args"), dict):
@@ -128,8 +129,8 @@ def main(arguments: list[str]) -> None:
     trainer = run.make_trainer(measure, _callbacks(run, measure, out))
     if command.checkpoint is not None:
         model.check_fits(command.checkpoint)
-        if isinstance(data, EpisodeDataModule) and RECORD in command.checkpoint:
-            data.load_state_dict(command.checkpoint[RECORD])
+        if (record := type(data).__name__) in command.checkpoint:  # Lightning's key
+            data.load_state_dict(command.checkpoint[record])
     for stage in dict.fromkeys((command.stage, verb.replace("fit_test", "test"))):
         data.setup(stage)
     model.check_trainer(trainer)

@@ -59,7 +59,13 @@ class Episode(NamedTuple):
     pool: Pool | None = None
     """Source of the queries if these are all remaining images; Q is then 0."""
     noise: float = 0.0
-    """Standard deviation of the values' noise in tasks of regression (N = 1, E = 2)."""
+    """Standard deviation of the values' noise in tasks of regression (N = 1, E: inputs and value)."""
+    offset: float = 0.0
+    """Number that was subtracted from the values of regression before they were divided by `scale`."""
+    scale: float = 1.0
+    """Units of the values as the user gave them in one of the episode's."""
+    known_families: bool = False
+    """Whether a task's class is its function's family in `data/functions.py`, so that oracles can predict."""
     centred: "Episode | None" = None
     """The same images with `normalize: center_l2`, in a test of a learner that sees them otherwise."""
     unknown: Float[Tensor, "B M Q E"] | None = None

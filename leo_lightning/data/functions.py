@@ -77,7 +77,7 @@ def sample_points(
     none = torch.zeros(len(tasks), 1, 0, dtype=torch.int64)
     number = torch.from_numpy(np.asarray(tasks, np.int64))
     rows = EpisodeRows(task=number, support=none, query=none, classes=functions.family[:, None])
-    return Episode(points(1, shot), points(2, queries), rows, noise=noise)
+    return Episode(points(1, shot), points(2, queries), rows, noise=noise, known_families=True)
 
 
 def _slot(tasks: Sequence[int] | ndarray, seed: int, split: str, slot: int) -> UInt64[ndarray, " B"]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from leo_lightning.common.errors import check_least
 from leo_lightning.data.episode import Episode
@@ -21,6 +23,8 @@ class TaskDataModule(StreamDataModule, ABC):
     """Whether training uses the validation tasks, too, so that there are none to validate on."""
     asks: ClassVar[Literal["classes", "values"]]
     """The prediction for a query: its class, or its value."""
+    columns: tuple[str, ...] = ("x", "value")
+    """Names of the inputs and of the value, in tasks of regression."""
     longer_test: str = ""
     """Flags of a test by another protocol, after a space."""
 
@@ -94,6 +98,10 @@ class TaskDataModule(StreamDataModule, ABC):
     def class_names(self, split: str) -> tuple[str, ...]:
         """Return the names of a split's classes, by their numbers in episodes; none if they have no names."""
         return ()
+
+    def query_points(self, episode: Episode) -> Float[Tensor, "B Q E"]:
+        """Return the queries of test tasks of regression in the user's units."""
+        return episode.query[:, 0].cpu()
 
     def episode(self, tasks: Sequence[int], stage: str, device: torch.device) -> Episode:
         """Return the tasks with the given numbers, as they are in a stage, on a device."""

@@ -19,19 +19,20 @@ class MLPRegressor(BaseLearner):
     An example is a point: its inputs, then the number that is to be predicted from them.
 
     Args:
-        inputs: numbers that a prediction is made from.
+        inputs: numbers that a prediction is made from; null: taken from the data.
         hidden_sizes: sizes of the hidden layers: with one input, 40 and 40 make 1,761 parameters.
     """
 
     predicts = "values"
 
-    def __init__(self, inputs: int = 1, hidden_sizes: Sequence[int] = (40, 40)) -> None:
+    def __init__(self, inputs: int | None = None, hidden_sizes: Sequence[int] = (40, 40)) -> None:
         check_least(1, {"inputs": inputs, "hidden_sizes": min(hidden_sizes, default=None)})
         self.inputs = inputs
         self.hidden_sizes = list(hidden_sizes)
 
     def initial(self, embedding_size: int) -> Float[Tensor, " D"]:
         """Glorot-uniform weights, biases of zero; D = Σ (inputs + 1) · outputs."""
+        self.inputs = self.inputs or embedding_size - 1
         if embedding_size != self.inputs + 1:
             raise InputError(
                 f"inputs is {self.inputs}, and a point of the data has {embedding_size - 1} and its value; "
@@ -62,6 +63,7 @@ class MLPRegressor(BaseLearner):
 
     def _shapes(self) -> list[tuple[int, int]]:
         """Inputs and outputs of each layer."""
+        assert self.inputs is not None
         return list(pairwise([self.inputs, *self.hidden_sizes, 1]))
 
     def _layers(self, theta: Float[Tensor, "B 1 D"]) -> list[Layer]:

@@ -70,8 +70,8 @@ def _panels(subject: Subject, tasks: int, samples: int, x: Tensor) -> Iterator[_
     learner, data = subject.learner, subject.data
     if not isinstance(learner, GeneralLEO) or not isinstance(data, FunctionDataModule):
         raise InputError(
-            f"{subject.name}: holds a {type(learner).__name__}; this figure is about LEO for functions: name "
-            "a checkpoint of configs/regression.yaml"
+            f"{subject.name}: holds a {type(learner).__name__} for the tasks of {type(data).__name__}; this "
+            "figure is about LEO for functions, sines and lines: name a checkpoint of configs/regression.yaml"
         )
     functions = sample_functions(range(tasks), data.eval_seed, "test")
     values = functions(x.expand(tasks, -1))

@@ -12,7 +12,6 @@ from leo_lightning.commands.train import DATA_PATH, PROGRAM
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
-from leo_lightning.data.feature_record import RECORD
 from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
@@ -56,8 +55,8 @@ class Subject:
                 f"{path}: was trained on embeddings of size {size}, the data has size {data.embedding_size}; "
                 "use features of the same kind (--data.root)"
             )
-        if isinstance(data, EpisodeDataModule) and RECORD in checkpoint:
-            data.load_state_dict(checkpoint[RECORD])
+        if (record := type(data).__name__) in checkpoint:
+            data.load_state_dict(checkpoint[record])
         return cls(str(path), learner, data)
 
     @classmethod

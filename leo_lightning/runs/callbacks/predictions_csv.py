@@ -3,7 +3,7 @@
 import csv
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,8 @@ from leo_lightning.common.files import whole_file
 from leo_lightning.common.spreadsheet import csv_cell
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
+from leo_lightning.data.table_data import TableDataModule
+from leo_lightning.data.task_data import TaskDataModule
 from leo_lightning.learners.learner import check_predictions
 from leo_lightning.learners.parts.normal_mixture import Predictive
 
@@ -28,9 +30,6 @@ class PredictionsCSV(Callback, ABC):
         path: the file.
     """
 
-    names: ClassVar[tuple[str, ...]]
-    """Names of the columns; the last may be absent."""
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self._batches: list[list[Tensor]] = []
@@ -38,6 +37,10 @@ class PredictionsCSV(Callback, ABC):
     @abstractmethod
     def columns(self, trainer: pl.Trainer, outputs: Any, batch: Any) -> list[Tensor]:
         """Numbers of a meta-batch's queries, column by column; the first is the number of the task."""
+
+    @abstractmethod
+    def names(self, trainer: pl.Trainer) -> tuple[str, ...]:
+        """Names of the columns; the last may be absent."""
 
     @abstractmethod
     def row(self, trainer: pl.Trainer, numbers: list[Any]) -> list[Any]:
@@ -74,7 +77,7 @@ class PredictionsCSV(Callback, ABC):
         order = columns[0].argsort(stable=True)
         with whole_file(self.path) as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(self.names[: len(columns)])
+            writer.writerow(map(csv_cell, self.names(trainer)[: len(columns)]))
             for part in zip(*(column[order].split(ROWS) for column in columns), strict=True):
                 for numbers in zip(*(column.tolist() for column in part), strict=True):
                     writer.writerow(map(csv_cell, self.row(trainer, list(numbers))))
@@ -83,7 +86,9 @@ class PredictionsCSV(Callback, ABC):
 class ClassesCSV(PredictionsCSV):
     """Task, image, true and predicted class, probability; if the learner samples, its spread as well."""
 
-    names = ("task", "image", "class", "predicted", "probability", "spread")
+    def names(self, trainer: pl.Trainer) -> tuple[str, ...]:
+        """Names of the columns."""
+        return ("task", "image", "class", "predicted", "probability", "spread")
 
     def columns(self, trainer: pl.Trainer, outputs: Any, batch: Episode) -> list[Tensor]:
         """Task, row of the image, number of the true and predicted class, probability, spread."""
@@ -109,20 +114,44 @@ class ClassesCSV(PredictionsCSV):
 
 
 class ValuesCSV(PredictionsCSV):
-    """Task, x, the value at x, its predicted mean and standard deviation."""
+    """Task, inputs, value, its predicted mean and standard deviation, in the user's units."""
 
-    names = ("task", "x", "value", "predicted", "std")
+    def names(self, trainer: pl.Trainer) -> tuple[str, ...]:
+        """Names of the columns; the name of a function comes after the number of the task drawn from it."""
+        data = _tasks(trainer)
+        function = ("function",) if _named(data) else ()
+        return ("task", *function, *data.columns, "predicted", "std")
 
     def columns(self, trainer: pl.Trainer, outputs: Predictive, batch: Episode) -> list[Tensor]:
-        """Task, x, value, mean, standard deviation."""
+        """Task, number of the function, inputs, value, mean, standard deviation."""
         assert batch.rows is not None
-        x, value = batch.query[:, 0].cpu().unbind(-1)
-        mean, std = outputs.average().cpu(), outputs.spread().cpu()
-        return [c.flatten() for c in (batch.rows.task[:, None].expand_as(x), x, value, mean, std)]
+        data = _tasks(trainer)
+        points = data.query_points(batch)
+        mean = outputs.average().double().cpu() * batch.scale + batch.offset
+        std = outputs.spread().double().cpu() * batch.scale
+        numbers = [batch.rows.task[:, None]]
+        if _named(data):
+            assert batch.rows.classes is not None
+            numbers.append(batch.rows.classes)
+        numbers = [part.cpu().expand_as(mean) for part in numbers]
+        return [column.flatten() for column in (*numbers, *points.unbind(-1), mean, std)]
 
     def row(self, trainer: pl.Trainer, numbers: list[Any]) -> list[Any]:
-        """Numbers to six digits."""
-        return [numbers[0], *(f"{number:.6f}" for number in numbers[1:])]
+        """Points as they were given, predictions to seven digits, and the name of the function."""
+        data, (task, *rest) = _tasks(trainer), numbers
+        function = [data.class_names("test")[rest.pop(0)]] if _named(data) else []
+        points, predictions = rest[:-2], rest[-2:]
+        cells = [*(f"{number:.10g}" for number in points), *(f"{number:.7g}" for number in predictions)]
+        return [task, *function, *cells]
+
+
+def _named(data: TaskDataModule) -> bool:
+    """Whether the functions have names: those of sines and lines are their families, which is no answer."""
+    return isinstance(data, TableDataModule)
+
+
+def _tasks(trainer: pl.Trainer) -> TaskDataModule:
+    return trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _data(trainer: pl.Trainer) -> EpisodeDataModule:

@@ -176,10 +176,15 @@ class RunProgress(ProgressBar):
     def _numbers(self) -> list[str]:
         metrics = self.trainer.callback_metrics
         keys = {"loss": "train/loss", self.score: f"train/{self.score}", "val": f"val/{self.score}"}
-        numbers = [f"{name} {metrics[key].item():.3f}" for name, key in keys.items() if key in metrics]
+        numbers = [f"{name} {_shown(metrics[key].item())}" for name, key in keys.items() if key in metrics]
         if self._best is not None:
-            numbers.append(f"best {self._best:.3f}")
+            numbers.append(f"best {_shown(self._best)}")
         rate = metrics.get(f"throughput/{self.counted}_per_second")
         if rate is not None:
             numbers.append(f"{rate.item():,.{0 if rate >= 10 else 1}f} {self.counted}/s")
         return numbers
+
+
+def _shown(number: float) -> str:
+    """Three decimals; three digits for errors of values in units so large that decimals say nothing."""
+    return f"{number:.3f}" if abs(number) >= 0.01 or not number else f"{number:.3g}"

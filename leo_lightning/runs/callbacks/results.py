@@ -32,6 +32,8 @@ STAGE_NAMES = {
     "nearest_centroid": "nearest centroid",
     "nearest_centroid_cl2n": "nearest centroid, centred (CL2N)",
     "predictive_mean": "{}, mean over its samples",
+    "support_mean": "mean of the support",
+    "linear_fit": "ridge regression on the support",
     "family_oracle": "oracle that knows the family",
     "ideal_observer": "ideal observer that does not",
 }
@@ -98,7 +100,8 @@ class ResultsReport(Callback):
 
 def score_table(model: MetaLearner) -> Table:
     """Scores of the last test by stage of adaptation and by baseline, to print or to show in a notebook."""
-    columns = model.evaluation.columns
+    known = {name for scores in model.test_scores.values() for name in _numbers(scores, model)}
+    columns = {heading: column for heading, column in model.evaluation.columns.items() if column[0] in known}
     table = Table("method", *(Column(heading, justify="right") for heading in columns))
     for stage, scores in model.test_scores.items():
         numbers = _numbers(scores, model)

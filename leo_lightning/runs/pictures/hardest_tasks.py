@@ -23,7 +23,7 @@ def draw(view: View) -> Picture | None:
     split = view.data.class_names("val")
     names = [[split[number] for number in task] for task in episode.rows.classes.tolist()]
     if errors:
-        header = ["rank", "task", "family", "mean_squared_error", "support"]
+        header = ["rank", "task", "function", "mean_squared_error", "support"]
         columns = [[family for (family,) in names], scores, _points(episode)]
     else:
         header = ["rank", "task", "classes", "accuracy", "most_confused", "support"]
@@ -58,4 +58,6 @@ def _images(view: View, episode: Episode) -> list[str]:
 def _points(episode: Episode) -> list[str]:
     """The support as points."""
     points = episode.support[:, 0].double().cpu().tolist()
-    return ["; ".join(f"({x:.2f}, {y:.2f})" for x, y in task) for task in points]
+    return [
+        "; ".join(f"({', '.join(f'{number:.2f}' for number in point)})" for point in task) for task in points
+    ]

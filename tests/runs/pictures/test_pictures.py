@@ -243,7 +243,7 @@ def test_hardest_functions_have_the_largest_errors():
     table = records(drawn(hardest_tasks, seen).rows)
     assert seen.scores is not None
     assert table[0]["mean_squared_error"] == seen.scores.values.max().item()
-    assert {row["family"] for row in table} <= set(FAMILIES)
+    assert {row["function"] for row in table} <= set(FAMILIES)
     assert table[0]["support"].count("(") == 4
 
 
