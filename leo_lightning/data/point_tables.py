@@ -97,7 +97,7 @@ def read_tasks(
             rows.setdefault(name, []).append(numbers)
     assert columns is not None
     if "" in (given := {*splits.values()}) and len(given) > 1:
-        raise InputError(f"{root}: only some files have a column '{SPLIT}'; give it to all of them or none")
+        raise InputError(f"{root}: only some files have a column '{SPLIT}'; give it to all or none")
     points = {name: torch.tensor(rows[name], dtype=torch.float64) for name in sorted(rows)}
     if "" not in given:
         by_split = {split: sorted(n for n in splits if splits[n] == split) for split in SPLIT_KEYS}

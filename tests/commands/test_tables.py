@@ -111,7 +111,7 @@ def test_predictions_have_the_users_names_and_units(run: Path, table: Path, tmp_
     mean, std = (float(part[-1]) for part in data.standard[1:3])
     np.testing.assert_allclose(
         [float(row["predicted"]) for row in found],
-        predictive.average().double().flatten().numpy() * std + mean,
+        predictive.average().detach().double().flatten().numpy() * std + mean,
         rtol=1e-5,
     )
 
