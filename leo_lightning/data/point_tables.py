@@ -108,8 +108,8 @@ def read_tasks(
         division = divide(counts, f"{100 * val_share:.6f}%", f"{100 * test_share:.6f}%", seed, 0, str(root))
     except InputError:
         raise InputError(
-            f"{root}: {len(points)} tasks are too few to divide into train, val and test; add tasks, or lower "
-            "data.val_share and data.test_share"
+            f"{root}: {len(points)} tasks are too few to divide into train, val and test; add tasks, or "
+            "lower data.val_share and data.test_share"
         ) from None
     how = f"by chance, {val_share:g} and {test_share:g} of all for val and test, seed {seed}"
     return PointTasks(columns, points, division.splits, how)
