@@ -1,6 +1,7 @@
 """README, ARCHITECTURE and docs/: files, links and commands that they name exist."""
 
 import importlib
+import inspect
 import io
 import re
 import shlex
@@ -13,6 +14,7 @@ import nbformat
 import pytest
 
 from leo_lightning.__main__ import VERBS, run
+from leo_lightning.data.table_data import TableDataModule
 from tests.places import ROOT
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
@@ -110,6 +112,8 @@ def test_commands_are_understood(text: str):
         assert verb in VERBS, verb
         nested = verb in ("features", "images", "pretrain", "figures") and words and words[0].islower()
         known = help_of(verb, words[0]) if nested else help_of(verb)
+        if "configs/regression_table.yaml" in words:
+            known += " ".join(f"--data.{name}" for name in inspect.signature(TableDataModule).parameters)
         for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
             if flag.startswith("--model.learner.") and not flag.endswith(".help"):  # of any method
                 assert re.search(rf"\b{flag.rpartition('.')[2]}\b", source_of_learners()), flag
