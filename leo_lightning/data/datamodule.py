@@ -2,31 +2,25 @@
 
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.arrays import ROOT, Arrays, array_splits
-from leo_lightning.data.bank import UNKNOWN, FeatureBank
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
-from leo_lightning.data.feature_record import RECORD, FeatureRecord
-from leo_lightning.data.normalization import Normalization, Normalize, mean_of
-from leo_lightning.data.roots import features_folder, open_splits
-from leo_lightning.data.row_file import RowFile
+from leo_lightning.data.feature_data import FeatureDataModule
+from leo_lightning.data.normalization import Normalization, Normalize
 from leo_lightning.data.sampler import sample_rows
-from leo_lightning.data.small_classes import described, without_small
-from leo_lightning.data.splits import check_splits, load_split, union
-from leo_lightning.data.table import Table
-from leo_lightning.data.task_data import SPLITS, TaskDataModule
+from leo_lightning.data.small_classes import described
+from leo_lightning.data.splits import check_splits
+from leo_lightning.data.task_data import SPLITS
 
 
-class EpisodeDataModule(TaskDataModule):
+class EpisodeDataModule(FeatureDataModule):
     """Episodes of a train, a val and a test split that share no class.
 
     Args:
@@ -90,8 +84,9 @@ class EpisodeDataModule(TaskDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__(
-            batch_size, eval_batch_size, steps_per_epoch, val_tasks, test_tasks, predict_tasks, num_workers,
-            eval_seed, seed,
+            root, normalize, renormalize, train_on_val, skip_small_classes, in_memory, batch_size,
+            eval_batch_size, steps_per_epoch, val_tasks, test_tasks, predict_tasks, num_workers, eval_seed,
+            seed,
         )  # fmt: skip
         check_least(2, {"data.way": way, "data.train_way": train_way})
         check_least(1, {"data.shot": shot, "data.train_shot": train_shot, "data.query": query})
@@ -103,10 +98,7 @@ class EpisodeDataModule(TaskDataModule):
                 f"data.unknown is {unknown}, and data.test_query all: unknown classes need a number of "
                 f"queries; set --data.test_query {query}, or --data.unknown 0"
             )
-        if skip_small_classes and not in_memory:
-            raise InputError("data.skip_small_classes needs the features in memory: data.in_memory true")
         self.save_hyperparameters(logger=False)
-        self.root = features_folder(root)
         if isinstance(root, Path):  # a checkpoint holds plain values only
             self.hparams["root"] = os.path.join(os.curdir, root)
         self.way, self.shot, self.query = way, shot, query
@@ -114,15 +106,6 @@ class EpisodeDataModule(TaskDataModule):
         self.test_query = query if test_query is None else test_query
         self.unknown = unknown
         self.longer_test = " --data.test_query all" + (" --data.unknown 0" if unknown else "")
-        self.normalize: Normalize = normalize
-        self.renormalize = renormalize
-        self.train_on_val = train_on_val
-        self.skip_small_classes = skip_small_classes
-        self.in_memory = in_memory
-        self._left_out: dict[str, list[str]] = {}
-        self._tables: dict[tuple[str, Normalize], Table] = {}
-        self._files: dict[str, RowFile] = {}
-        self._record: FeatureRecord | None = None
 
     @classmethod
     def from_arrays(
@@ -158,19 +141,6 @@ class EpisodeDataModule(TaskDataModule):
         data._available = data._large_enough(banks)
         return data
 
-    @property
-    def embedding_size(self) -> int:
-        """E, read from the first feature file there is."""
-        return next(iter(self._available.values())).embedding_size
-
-    def bank(self, split: str) -> FeatureBank:
-        """Return the features of a split; for `train` with `train_on_val`, of train and val together."""
-        return self._both if split == "train" and self.train_on_val else self.stored(split)
-
-    @cached_property
-    def _both(self) -> FeatureBank:
-        return union(self.stored("train"), self.stored("val"))
-
     def other_features(self, stage: str) -> list[str]:
         """Return lines about classes left out, and about what differs from the features of the training."""
         _ = self._available
@@ -178,35 +148,10 @@ class EpisodeDataModule(TaskDataModule):
         known = "predict asks for known classes only: data.unknown is for `test`"
         return small + self._differences(stage) + [known] * (stage == "predict" and self.unknown > 0)
 
-    def _differences(self, stage: str) -> list[str]:
-        record = self._record
-        if record is None:
-            return []
-        splits = self.splits(stage)
-        notes = [record.notes(split, self.stored(split), self.normalize) for split in splits]
-        return list(dict.fromkeys(note for lines in notes for note in lines))
-
-    def class_names(self, split: str) -> tuple[str, ...]:
-        """Return the names of a split's classes."""
-        return self.bank(split).class_names
-
     def episode(self, tasks: Sequence[int], stage: str, device: torch.device) -> Episode:
         """Return the tasks with the given numbers, as they are in a stage. Call `setup` first."""
         rows = self.transfer_batch_to_device(self.sampler(stage)(tasks), device, 0)
         return self.gather(rows, SPLITS[stage])
-
-    @cached_property
-    def normalization(self) -> Normalization:
-        """The way from embeddings to rows; a mean is that of train (without val, whatever is trained on)."""
-        mean = mean_of(self.stored("train").embeddings) if self.normalize == "center_l2" else None
-        return Normalization(self.normalize, mean)
-
-    @cached_property
-    def _centring(self) -> Normalization | None:
-        """The way to the rows of the baseline CL2N; None where they are the learner's, or lack a mean."""
-        if self.normalize == "center_l2" or not self.in_memory or "train" not in self._available:
-            return None
-        return Normalization("center_l2", mean_of(self.stored("train").embeddings))
 
     # Lightning's hooks
 
@@ -224,37 +169,6 @@ class EpisodeDataModule(TaskDataModule):
     def splits(self, stage: str) -> list[str]:
         """Return the splits that a stage goes through."""
         return ["train", "val"] if stage == "fit" and not self.train_on_val else [SPLITS[stage]]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return a checkpoint's record, under this class's name, of how its embeddings were made."""
-        fingerprints = {split: bank.fingerprint for split, bank in self._available.items()}
-        classes = self.bank("train").class_names
-        return FeatureRecord(self.normalization, self.provenance("train"), fingerprints, classes).state()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Normalise as in the training of a checkpoint, by its mean.
-
-        Raises:
-            InputError: the record is damaged, or `normalize` is another one, without `renormalize`.
-        """
-        before, record = self._record, FeatureRecord.of({RECORD: state_dict}, self.embedding_size)
-        assert record is not None
-        self._record = record
-        # without a Trainer at work it is a command, which says so itself
-        work = None if self.trainer is None else self.trainer.state.fn
-        if work is not None and (before is None or before.fingerprints != record.fingerprints):
-            for note in self._differences(work.value):
-                rank_zero_warn(note)
-        kind = record.normalization.kind
-        if kind != self.normalize:
-            if not self.renormalize:
-                raise InputError(
-                    f"data.normalize is {self.normalize}, and the checkpoint was trained with {kind}: its "
-                    "scores would mean little; leave it out, or add --data.renormalize true to go on"
-                )
-            return
-        self.normalization = record.normalization
-        self._tables.clear()
 
     def transfer_batch_to_device(
         self, batch: EpisodeRows, device: torch.device, dataloader_idx: int
@@ -331,11 +245,6 @@ class EpisodeDataModule(TaskDataModule):
         without = f", {small} small classes of all splits left out" if small else ""
         return f"{name}: {bank.summary}, normalize {self.normalize}{without}"
 
-    def _name(self, bank: FeatureBank) -> str:
-        """Name features by their data set, else by their folder."""
-        dataset = bank.provenance.get("dataset", UNKNOWN)
-        return dataset if dataset != UNKNOWN else str(self.hparams["root"])
-
     def __str__(self) -> str:
         """Describe the tasks; Lightning's description would walk through them."""
         return f"{type(self).__name__}({self.kind()}, root={self.hparams['root']!r})"
@@ -368,10 +277,6 @@ class EpisodeDataModule(TaskDataModule):
             "features": self.stored("val").fingerprint,
         }
 
-    def provenance(self, split: str) -> dict[str, str]:
-        """Return where the features of a split come from."""
-        return self.bank(split).provenance
-
     def _sizes(self, split: str) -> tuple[int, int, int | None]:
         """Return N, K and Q of a split; Q is None for all remaining images."""
         if split == "train":
@@ -383,38 +288,7 @@ class EpisodeDataModule(TaskDataModule):
         """Return M of a stage: only a test has unknown classes."""
         return self.unknown if stage == "test" else 0
 
-    def stored(self, split: str) -> FeatureBank:
-        """Return the features of a split as its file has them; `load_split` explains why one is missing."""
-        if split in self._available:
-            return self._available[split]
-        if self.root is not None:
-            return load_split(self.root, split)
-        raise InputError(f"the arrays have no '{split}' split; give from_arrays {split}=(x, y), too")
-
-    @cached_property
-    def _available(self) -> dict[str, FeatureBank]:
-        """The features of all splits, as in their files, which are opened once and together."""
-        banks, self._files = open_splits(self.root, self.in_memory)
-        return self._large_enough(banks)
-
-    def _large_enough(self, banks: dict[str, FeatureBank]) -> dict[str, FeatureBank]:
-        """Leave out small classes if asked to."""
-        if self.skip_small_classes:
-            banks, self._left_out = without_small(banks, {split: self._needed(split) for split in banks})
-        return banks
-
     def _needed(self, split: str) -> int:
         """Return how many images of a class a task of a split takes."""
         _, shot, query = self._sizes("train" if split == "val" and self.train_on_val else split)
         return shot + (1 if query is None else query)
-
-    def _lookup(
-        self, split: str, rows: Tensor | slice, device: torch.device, normalize: Normalization
-    ) -> Float[Tensor, "n E"]:
-        """Return normalised embeddings, on the device."""
-        key = (split, normalize.kind)
-        if key not in self._tables:
-            # the union of two files lies in memory
-            file = None if split == "train" and self.train_on_val else self._files.get(split)
-            self._tables[key] = Table(self.bank(split).embeddings, normalize, self.in_memory, file)
-        return self._tables[key].rows(rows, device)

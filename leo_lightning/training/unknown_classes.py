@@ -34,14 +34,18 @@ def unknown_aurocs(final: Classifier, episode: Episode) -> dict[str, Float64[Ten
     would make ties of different scores.
     """
     assert episode.unknown is not None
-    query = torch.cat([episode.query.flatten(1, 2), episode.unknown.flatten(1, 2)], dim=1)
+    unknown, known = (_scores(final, episode.support, part) for part in (episode.unknown, episode.query))
+    return {name: auroc(unknown[name], known[name]) for name in SCORES}
+
+
+def _scores(
+    final: Classifier, support: Float[Tensor, "B N K E"], query: Float[Tensor, "B C Q E"]
+) -> dict[str, Float[Tensor, "B queries"]]:
+    """Each of `SCORES` of the queries of some classes."""
     probability = final(query).double().softmax(-1)
     scores = (
-        nearest_distance(episode.support, query),
+        nearest_distance(support, query),
         torch.special.entr(probability).sum(-1),
         1 - probability.amax(-1),
     )
-    known = episode.query.shape[1:3].numel()
-    return {
-        name: auroc(score[:, known:], score[:, :known]) for name, score in zip(SCORES, scores, strict=True)
-    }
+    return {name: score.flatten(1) for name, score in zip(SCORES, scores, strict=True)}
