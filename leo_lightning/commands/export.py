@@ -22,12 +22,16 @@ def main(arguments: Sequence[str]) -> None:
     check_place(typed.out)
     new = read_support(typed, lambda line: print(f"note    {line}"))
     support = new.support
+    network = new.reader.embedder.backbone if typed.pixels else None
     with one_thread():
         way = chosen_way(typed.method, new, print)
         adapted = way.fit(support)
         trained = new.trained if way.name == TRAINED else None
-        if typed.pixels:
-            network = new.reader.embedder.backbone
+        if way.name == "linear-svm":
+            print(
+                "note    a linear SVM has no probabilities; the numbers in their place only rank the classes"
+            )
+        if network is not None:
             export_pixels(adapted, support.class_names, trained, network, typed.out)
             print(f"images: {network.recipe.preparation}, as Pillow does it: all inside the model")
         else:

@@ -72,8 +72,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def read_support(typed: argparse.Namespace, report: Callable[[str], None]) -> NewClasses:
+def read_support(
+    typed: argparse.Namespace, report: Callable[[str], None], query: Path | None = None
+) -> NewClasses:
     """Load the trained model, if there is one, and read the support.
+
+    Args:
+        typed: the flags.
+        report: called with each note.
+        query: the queries that will be read next: a mistake in their place is told before the work begins.
 
     Raises:
         InputError: says which of them is at fault.
@@ -100,6 +107,9 @@ def read_support(typed: argparse.Namespace, report: Callable[[str], None]) -> Ne
         {None: default_folder(), "none": None}.get(typed.cache, Path(typed.cache or "")),
         report,
     )
+    reader.check(typed.support, True)
+    if query is not None:
+        reader.check(query, False)
     return NewClasses(support_of(reader.read(typed.support, True), report), trained, reader)
 
 
@@ -112,6 +122,7 @@ def chosen_way(name: str | None, new: NewClasses, say: Callable[[str], object]) 
         say: prints a line.
     """
     from leo_lightning.common.intervals import wilson_interval
+    from leo_lightning.data.bank import listed
     from leo_lightning.inference.held_out import can_hold_out, held_out
     from leo_lightning.inference.ways import ways
 
@@ -142,9 +153,19 @@ def chosen_way(name: str | None, new: NewClasses, say: Callable[[str], object]) 
             best = way, answers
     chosen = first if best is None else best[0]
     say(f"method  {chosen.title}")
-    if new.support.counts.min() < FEW:
+    alone = int((new.support.counts == 1).sum())
+    if alone:
+        say(f"note    {alone} classes have one example, so these numbers say nothing about them")
+    elif new.support.counts.min() < FEW:
         say(
-            f"note    classes have fewer than {FEW} examples, so holding one out costs much: expect more "
-            "than these estimates"
+            f"note    with fewer than {FEW} examples of a class, these numbers are usually too low: each "
+            "method had one less to learn from"
         )
+    if new.trained is not None and (seen := set(new.trained.record.classes) & set(new.support.class_names)):
+        names = [name for name in sorted(seen) if not name.isdecimal()]
+        if names:
+            say(
+                f"note    {every[TRAINED].title} was trained on classes called {listed(names)}: for new "
+                "classes its number would be lower"
+            )
     return chosen

@@ -12,10 +12,31 @@ SUFFIXES = frozenset(
     + [".avif"] * READS_AVIF
 )
 
+OTHER_PHOTOS = {
+    ".arw",
+    ".avif",
+    ".cr2",
+    ".cr3",
+    ".dng",
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".nef",
+    ".orf",
+    ".raf",
+    ".rw2",
+} - SUFFIXES
+"""Endings of photos that Pillow cannot read, or not everywhere."""
+
 
 def is_image(path: Path) -> bool:
     """Tell by its name whether a file is an image."""
     return path.suffix.lower() in SUFFIXES
+
+
+def is_other_photo(path: Path) -> bool:
+    """Tell by its name whether a file is a photo that this Pillow cannot read."""
+    return path.suffix.lower() in OTHER_PHOTOS
 
 
 def class_folders(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from jaxtyping import Int64
 from leo_lightning.common.errors import InputError, check_utf8, printable
 from leo_lightning.common.program import program
 from leo_lightning.data.bank import listed
-from leo_lightning.data.image_names import SUFFIXES, class_folders, is_image
+from leo_lightning.data.image_names import OTHER_PHOTOS, SUFFIXES, class_folders, is_image
 from leo_lightning.data.splits import SPLIT_NAMES, check_disjoint
 from leo_lightning.images.tables import located, table_rows
 
@@ -32,10 +32,6 @@ OnBadFiles = Callable[[Path, Sequence[Path], str], None]
 """Called with a folder or table, its files that cannot be used, and the reason: see `refuse_files`."""
 
 _MISSING = "missing"
-_OTHER_PHOTOS = frozenset(
-    [".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".orf", ".raf", ".rw2"]
-)
-"""Endings of photos that Pillow cannot read, or not everywhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +104,7 @@ def _instead(files: Sequence[Path]) -> str:
     """Say what files there are by their endings, and which of these to convert."""
     endings = Counter(printable(path.suffix.lower() or "without an ending") for path in files)
     kinds = "".join(f", {count:,} {ending}" for ending, count in endings.most_common(10)).removeprefix(", ")
-    photos = ", ".join(sorted(endings.keys() & _OTHER_PHOTOS))
+    photos = ", ".join(sorted(endings.keys() & OTHER_PHOTOS))
     return (f": {kinds}" if kinds else "") + (f"; save {photos} as JPEG to use them" if photos else "")
 
 
@@ -182,8 +178,9 @@ def find_classes(folder: Path, on_bad_files: OnBadFiles = refuse_files) -> Image
             raise InputError(
                 f"{path}: holds no images{_instead(files)} ({', '.join(sorted(SUFFIXES))}); remove the folder"
             )
-    if strays:
-        on_bad_files(folder, strays, "not images")
+    for reason, images_too in (("not images", False), ("in no class folder", True)):
+        if files := [path for path in strays if is_image(path) == images_too]:
+            on_bad_files(folder, files, reason)
     return ImageSplit.of(folder, images)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from leo_lightning.common.errors import InputError, printable
 from leo_lightning.data.bank import FeatureBank, listed
 from leo_lightning.data.feature_record import RECORD
+from leo_lightning.data.image_names import is_image, is_other_photo
 from leo_lightning.data.labels import class_name
 from leo_lightning.data.new_classes import Images, read_images
 from leo_lightning.data.roots import SHIPPED, features_folder
@@ -32,7 +33,6 @@ from leo_lightning.images.folder import (
     find_classes,
     find_images,
     ignore_files,
-    is_image,
     refuse_files,
 )
 from leo_lightning.inference.embedding_cache import EmbeddingCache, content_digest
@@ -90,13 +90,53 @@ class NewImages:
         Raises:
             InputError: the images cannot be read, or the backbone is missing or not the training's.
         """
-        if not path.is_dir() and not is_image(path):
+        if not self.check(path, labelled):
             return read_images(path, labelled, self.report)
+        return self._embedded(path, self._found(path, labelled))
+
+    def check(self, path: Path, labelled: bool) -> bool:
+        """Tell whether `path` is of images, and refuse what needs no work to be seen as a mistake.
+
+        Raises:
+            InputError: says what it is, or that images need a network.
+        """
+        if not path.is_dir() and not is_image(path):
+            if path.exists() and is_other_photo(path):
+                raise InputError(f"{path}: is a photo that Pillow does not read; save it as JPEG")
+            return False
         if not path.exists():
             raise InputError(f"{path}: no such image or folder")
-        if path.is_dir() and (splits := present_splits(path)):
+        if not path.is_dir():
+            if labelled:
+                raise InputError(
+                    f"{path}: is one image; name a folder with a folder of images for each class"
+                )
+        elif splits := present_splits(path):
             raise InputError(f"{path}: holds features; name one of its files, {split_path(path, splits[-1])}")
-        return self._embedded(path, self._found(path, labelled))
+        elif not labelled and not any(file.is_dir() for file in path.iterdir()):
+            find_images(path, _silent)
+        elif labelled or not _has_images(path):
+            _check_classes(path)
+            find_classes(path, _silent)
+        self._check_weights()
+        return True
+
+    def _check_weights(self) -> None:
+        if self.weights is not None:
+            return
+        if self.made:
+            raise InputError(
+                "the backbone of the training is not known, or no longer there, and images need it; name the "
+                f"{BACKBONE_FILE} beside its features with --weights"
+            )
+        if self.backbone is not None:
+            raise InputError(
+                f"--backbone {self.backbone} needs weights: --weights FILE, or --weights pretrained"
+            )
+        raise InputError(
+            "images need a network that embeds them; name it: --weights FILE, or --backbone NAME --weights "
+            "pretrained"
+        )
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -105,23 +145,15 @@ class NewImages:
         Raises:
             InputError: no backbone is named, it cannot be had, or it is not that of the training.
         """
-        if self.weights is None:
-            if self.made:
-                raise InputError(
-                    "the backbone of the training is not known, and images need it; name the "
-                    f"{BACKBONE_FILE} beside its features with --weights"
-                )
-            raise InputError(
-                "images need a network that embeds them; name it: --weights FILE, or --backbone NAME "
-                "--weights pretrained"
-            )
+        self._check_weights()
+        assert self.weights is not None
         recipe = known_recipe(self.backbone, self.weights)
         network = load_backbone(recipe, self.weights, self.report)
         for key, value in (("weights_sha256", digest(network)), ("recipe", network.recipe.dumps())):
             if self.made.get(key, value) != value:
                 raise InputError(
-                    f"{self.weights}: is not the backbone that the model was trained with (its "
-                    f"{key.split('_')[0]} differs); name the {BACKBONE_FILE} beside the features of the "
+                    f"{self.weights}: is not the backbone that the model was trained with (other "
+                    f"{key.split('_')[0]}); name the {BACKBONE_FILE} beside the features of the "
                     "training"
                 )
         return Embedder(network)
@@ -131,9 +163,10 @@ class NewImages:
         ignore = partial(ignore_files, report=self.report)
         if not path.is_dir():
             return ImageSplit(path.parent, (path.name,), np.zeros(0, np.int64), ())
-        if not labelled and any(is_image(file) for file in path.iterdir()):
+        if not labelled and _has_images(path):
+            if any(file.is_dir() for file in path.iterdir()):
+                self.report(f"{path}: holds images beside folders, so its folders are not taken for classes")
             return ImageSplit(path, find_images(path, ignore), np.zeros(0, np.int64), ())
-        _check_classes(path)
         return find_classes(path, ignore)
 
     def _embedded(self, path: Path, images: ImageSplit) -> Images:
@@ -149,7 +182,7 @@ class NewImages:
             )
         read = [row for row in range(len(images)) if row not in errors]
         if not read:
-            raise InputError(f"{path}: none of its images can be read; replace them")
+            raise InputError(f"{path}: no image can be read; {next(iter(errors.values()))}")
         if errors:
             names = [images.names[row] for row in errors]
             self.report(f"{path}: cannot be read and left out: {printable(listed(names, 20))}")
@@ -191,8 +224,10 @@ class NewImages:
         rows = {row: kept[digest] for row, digest in enumerate(digests) if digest in kept}
         missing = [row for row in range(len(paths)) if row not in rows]
         errors: dict[int, str] = {}
+        if not missing:
+            return rows, errors
         with (
-            image_progress(self.console, len(paths), len(rows)) as advance,
+            image_progress(self.console, len(missing), 0) as advance,
             closing(self.embedder.batches([paths[row] for row in missing])) as batches,
         ):
             for batch in batches:
@@ -207,6 +242,10 @@ class NewImages:
                 self._kept.add([digests[some[place]] for place in good], embeddings)
                 advance("images", len(some))
         return rows, errors
+
+
+def _silent(where: Path, files: Sequence[Path], reason: str) -> None:
+    """Leave it to the second look to report these files."""
 
 
 def _check_classes(folder: Path) -> None:

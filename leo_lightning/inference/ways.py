@@ -28,6 +28,9 @@ C = 3: with 18 photos of each class it answered 1 % more than C = 1, and with 1 
 numbers that differ, 1 % less.
 """
 
+TITLES = {"cl2n": "CL2N", "linear-svm": "linear SVM"}
+"""Titles that are more than the name."""
+
 
 class Way(NamedTuple):
     """A method, ready to learn new classes from a support."""
@@ -48,7 +51,9 @@ def ways(trained: TrainedModel | None) -> dict[str, Way]:
     found = {}
     if trained is not None:
         found[TRAINED] = Way(TRAINED, type(trained.learner).__name__, trained.adapt)
-    return found | {name: Way(name, name.replace("-", " "), _untrained(name)) for name in UNTRAINED}
+    return found | {
+        name: Way(name, TITLES.get(name, name.replace("-", " ")), _untrained(name)) for name in UNTRAINED
+    }
 
 
 def _untrained(name: str) -> Callable[[FeatureBank], AdaptedClassifier]:

@@ -217,6 +217,24 @@ NEW_CLASSES = {
         "images need a network that embeds them",
         files(lambda world: save(world.folder / "images" / "a" / "1.png")),
     ),
+    "one photo as the support": Case(
+        f"{DONE} --support images/a/1.png --query q.npz --weights w",
+        "images/a/1.png: is one image; name a folder with a folder of images for each class",
+        files(lambda world: save(world.folder / "images" / "a" / "1.png")),
+    ),
+    "photo of another kind": Case(
+        f"{DONE} --support s.npz --query q.heic",
+        "q.heic: is a photo that Pillow does not read; save it as JPEG",
+        files(text("q.heic", "ftyp")),
+    ),
+    "empty folder of queries": Case(
+        f"{DONE} --support s.npz --query a", "a: holds no images", files(folder("a"))
+    ),
+    "backbone without weights": Case(
+        "classify --support images --query q.npz --backbone resnet18",
+        "--backbone resnet18 needs weights: --weights FILE",
+        files(lambda world: save(world.folder / "images" / "a" / "1.png")),
+    ),
     "support of splits": Case(
         f"{DONE} --support images --query q.npz",
         "has the folders test, train, which are splits rather than classes",

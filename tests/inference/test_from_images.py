@@ -107,7 +107,7 @@ def test_the_backbone_must_be_that_of_the_training(
     torch.save(content, alone)
     assert classify(alone, tmp_path / "a.csv", support, query) == 2
     assert (
-        "the backbone of the training is not known, and images need it; name the backbone.safetensors"
+        "the backbone of the training is not known, or no longer there, and images need it"
         in capfd.readouterr().err
     )
     backbone = world / "features" / "backbone.safetensors"
@@ -175,10 +175,16 @@ def test_auto_says_what_it_chose_from(
     said = capfd.readouterr().out
     estimates = [line.split("  ")[1] for line in said.splitlines() if "95% interval" in line and "  " in line]
     assert [name for name in estimates if name] == [
-        "LEO", "logistic regression", "cl2n", "nearest centroid", "linear svm",
+        "LEO", "logistic regression", "CL2N", "nearest centroid", "linear SVM",
     ]  # fmt: skip
     assert " % of 14, 95% interval" in said  # 2 + 3 + 4 + 5; the class with one example is not asked
-    assert "expect more than these estimates" in said
+    assert "1 classes have one example, so these numbers say nothing about them" in said
+    for path in sorted((support / "test0").iterdir())[:1]:
+        shutil.copy(path, path.with_name("again.png"))
+    assert classify(checkpoint, tmp_path / "a.csv", support, query, "--method=auto") == 0
+    assert (
+        "with fewer than 5 examples of a class, these numbers are usually too low" in capfd.readouterr().out
+    )
     for folder in support.iterdir():
         for path in sorted(folder.iterdir())[1:]:
             path.unlink()
@@ -293,4 +299,7 @@ def test_export_from_pixels(world: Path, checkpoint: Path, tmp_path: Path, capfd
     np.savez(tmp_path / "s.npz", embeddings=np.eye(4, dtype=np.float32), labels=np.array(list("abcd")))
     words[1] = str(tmp_path / "s.npz")
     assert main(["export", "--ckpt_path", str(tmp_path / "alone.ckpt"), *words]) == 2
-    assert "the backbone of the training is not known, and images need it" in capfd.readouterr().err
+    assert (
+        "the backbone of the training is not known, or no longer there, and images need it"
+        in capfd.readouterr().err
+    )

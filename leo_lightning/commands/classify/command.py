@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from leo_lightning.commands.classify.predictions import SHOWN, predictions, show, write
 from leo_lightning.commands.classify.summary import counted, summarize
-from leo_lightning.commands.new_classes import NewClasses, add_flags, chosen_way, read_support
+from leo_lightning.commands.new_classes import TRAINED, NewClasses, add_flags, chosen_way, read_support
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.program import called
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from leo_lightning.inference.ways import Way
 
 PIPE = "-"
+ENOUGH = 3
+"""Held-out images beyond the threshold of --reject below which it is a matter of luck."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     def note(line: str) -> None:
         say(f"note    {line}")
 
-    new = read_support(typed, note)
+    new = read_support(typed, note, typed.query)
     support, trained = new.support, new.trained
     images = new.reader.read(typed.query, False)
     query = images.bank
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     with one_thread():
         way = chosen_way(typed.method, new, say)
         if way.name == "linear-svm":
-            note("a linear svm has no probabilities; the numbers in their place only rank the classes")
+            note("a linear SVM has no probabilities; the numbers in their place only rank the classes")
         rejected = _rejection(typed, new, way, note)
         adapted = way.fit(support)
         if typed.disagreement and not adapted.sampled:
@@ -102,14 +104,15 @@ def _parser() -> ArgumentParser:
         "classes that this may lose",
     )  # fmt: skip
     add(
-        "--reject-by", choices=("distance", "entropy"), default="distance",
-        help="what tells them apart: the distance to the nearest example, or the entropy of the "
-        "probabilities",
+        "--reject-by", choices=("distance", "entropy"),
+        help="what tells them apart: distance to the nearest example, or entropy of the probabilities "
+        "(default: distance for a trained model, else entropy)",
     )  # fmt: skip
     add(
         "--calibrate", type=Path, metavar="PATH",
-        help="labelled images or embeddings of other classes that set the threshold of --reject (default: "
-        "examples of the support that are held out)",
+        help="labelled images or embeddings of still other classes, such as those of a validation, that "
+        "set the threshold of --reject in tasks drawn from them (default: examples of the support that are "
+        "held out)",
     )  # fmt: skip
     add(
         "--disagreement", action="store_true",
@@ -140,7 +143,9 @@ def _rejection(
     from leo_lightning.inference.held_out import can_hold_out, held_out, other_tasks
     from leo_lightning.inference.rejection import threshold
 
-    by, support = typed.reject_by, new.support
+    support = new.support
+    # the probabilities of a trained model are nearly 0 or 1 for other classes, too: docs/new-classes.md
+    by = typed.reject_by or ("distance" if way.name == TRAINED else "entropy")
     if typed.calibrate is not None:
         features = support_of(new.reader.read(typed.calibrate, True), note)
         _check_alike(features, new)
@@ -154,7 +159,13 @@ def _rejection(
             "labelled images or features of other classes with --calibrate"
         )
     limit = threshold(getattr(answers, by), typed.reject, source)
-    note(f"none of these: {by} above {limit:.6f}, as {len(answers.label):,} held-out images of {source} tell")
+    count = len(answers.label)
+    note(f"none of these: {by} above {limit:.6f}, which {count:,} held-out images of {source} set")
+    if count * typed.reject < ENOUGH:
+        note(
+            "with so few, the farthest ones set it: most queries of other classes will pass; a larger "
+            f"share than {100 * typed.reject:g}% rejects more"
+        )
     return lambda distance, entropy: (distance if by == "distance" else entropy) > limit
 
 

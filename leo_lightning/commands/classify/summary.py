@@ -41,7 +41,7 @@ def summarize(
         )
     if answered:
         hits = sum(class_names[row.best] == row.label for row in answered)
-        _say_accuracy(hits, len(answered), say)
+        _say_accuracy(hits, len(answered), rejecting, say)
 
 
 def _say_auroc(
@@ -57,11 +57,12 @@ def _say_auroc(
     say(f"note    distance tells these apart with an AUROC of {distance:.3f}, entropy with {entropy:.3f}")
 
 
-def _say_accuracy(hits: int, count: int, say: Callable[[str], object]) -> None:
+def _say_accuracy(hits: int, count: int, rejecting: bool, say: Callable[[str], object]) -> None:
     from leo_lightning.common.intervals import wilson_interval
 
     low, high = (100 * bound for bound in wilson_interval(hits, count))
-    share = f"{100 * hits / count:.2f} % of {counted(count, 'query', 'queries')}"
+    answered = "answered " if rejecting else ""
+    share = f"{100 * hits / count:.2f} % of {counted(count, f'{answered}query', f'{answered}queries')}"
     say(f"\naccuracy {share}, 95% interval {low:.2f} to {high:.2f} %")
 
 
