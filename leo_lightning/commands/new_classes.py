@@ -155,7 +155,8 @@ def chosen_way(name: str | None, new: NewClasses, say: Callable[[str], object]) 
     say(f"method  {chosen.title}")
     alone = int((new.support.counts == 1).sum())
     if alone:
-        say(f"note    {alone} classes have one example, so these numbers say nothing about them")
+        have = "1 class has" if alone == 1 else f"{alone:,} classes have"
+        say(f"note    {have} one example only, which cannot be held out: the numbers leave it out")
     elif new.support.counts.min() < FEW:
         say(
             f"note    with fewer than {FEW} examples of a class, these numbers are usually too low: each "
