@@ -33,7 +33,7 @@ class HeldOut(NamedTuple):
     """Class of each example."""
     probability: Float64[Tensor, "m N"]
     distance: Float64[Tensor, " m"]
-    """See `AdaptedClassifier.distance`."""
+    """To the nearest example; see `AdaptedClassifier.distance`."""
 
     @property
     def entropy(self) -> Float64[Tensor, " m"]:

@@ -24,7 +24,7 @@ class _Match(NamedTuple):
     weights: dict[str, Tensor]
     """The tensors that have the network's names, by these."""
     surplus: list[str]
-    """What else has this prefix."""
+    """Other tensors with this prefix."""
 
 
 def sections(content: Mapping[Any, Any], name: str = "", depth: int = _DEPTH) -> dict[str, dict[str, Tensor]]:
