@@ -27,10 +27,6 @@ def main(arguments: Sequence[str]) -> None:
         way = chosen_way(typed.method, new, print)
         adapted = way.fit(support)
         trained = new.trained if way.name == TRAINED else None
-        if way.name == "linear-svm":
-            print(
-                "note    a linear SVM has no probabilities; the numbers in their place only rank the classes"
-            )
         if network is not None:
             export_pixels(adapted, support.class_names, trained, network, typed.out)
             print(f"images: {network.recipe.preparation}, as Pillow does it: all inside the model")

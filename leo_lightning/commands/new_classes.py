@@ -114,22 +114,29 @@ def read_support(
 
 
 def chosen_way(name: str | None, new: NewClasses, say: Callable[[str], object]) -> "Way":
-    """Return the method that is named or, for `auto`, the one that answers most held-out examples.
+    """Return the method that is named or, for `auto`, the best one; see `_best`.
 
     Args:
         name: as typed.
         new: the support and the trained model.
         say: prints a line.
     """
-    from leo_lightning.common.intervals import wilson_interval
-    from leo_lightning.data.bank import listed
-    from leo_lightning.inference.held_out import can_hold_out, held_out
     from leo_lightning.inference.ways import ways
 
     every = ways(new.trained)
     name = name or (AUTO if new.trained is None else TRAINED)
-    if name != AUTO:
-        return every[name]
+    way = _best(every, new, say) if name == AUTO else every[name]
+    if way.name == "linear-svm":
+        say("note    a linear SVM has no probabilities; the numbers in their place only rank the classes")
+    return way
+
+
+def _best(every: "dict[str, Way]", new: NewClasses, say: Callable[[str], object]) -> "Way":
+    """Return the method that answers most held-out examples, and print what each of them answers."""
+    from leo_lightning.common.intervals import wilson_interval
+    from leo_lightning.data.bank import listed
+    from leo_lightning.inference.held_out import can_hold_out, held_out
+
     first = next(iter(every.values()))
     if not can_hold_out(new.support):
         say(f"method  {first.title}; with one example of each class there is nothing to choose by (--method)")

@@ -77,6 +77,11 @@ class AdaptedClassifier:
             return []
         return [LinearClassifier(weight, drawn.bias) for weight in drawn.weight.unbind(1)]
 
+    @cached_property
+    def _examples(self) -> tuple[Float[Tensor, "1 N K E"], Bool[Tensor, "1 N K"] | None]:
+        """The support, normalised; see `_by_class`."""
+        return _by_class(self._rows(self.support.embeddings), self.support.counts.tolist())
+
     @torch.no_grad()
     def answer(self, query: Float[Tensor, "M E"], disagreement: bool = False) -> Answer:
         """Classify some queries at once.
@@ -107,7 +112,7 @@ class AdaptedClassifier:
 
         Large for queries that are of none of the classes.
         """
-        support, valid = _by_class(self._rows(self.support.embeddings), self.support.counts.tolist())
+        support, valid = self._examples
         parts = query.split(queries_at_once(self.support))
         distances = [nearest_distance(support, self._rows(rows)[None], valid)[0] for rows in parts]
         return torch.cat(distances).double()
@@ -131,7 +136,7 @@ class AdaptedClassifier:
 
     @torch.no_grad()
     def _adapt(self, learner: Learner) -> Classifier:
-        support, valid = _by_class(self._rows(self.support.embeddings), self.support.counts.tolist())
+        support, valid = self._examples
         if valid is None:
             return learner.adapt(support)
         return learner.adapt(support, valid)

@@ -10,6 +10,7 @@ import yaml
 from numpy import ndarray
 from scipy.stats import binomtest
 
+from leo_lightning.commands.new_classes import AUTO, METHODS, TRAINED
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.intervals import wilson_interval
 from leo_lightning.data import new_classes
@@ -19,6 +20,7 @@ from leo_lightning.data.feature_file import save_bank
 from leo_lightning.data.feature_record import FeatureRecord
 from leo_lightning.data.normalization import Normalization
 from leo_lightning.data.synthetic import synthesize
+from leo_lightning.inference import ways
 from leo_lightning.inference.adapted_classifier import AdaptedClassifier
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.learner import Learner
@@ -364,3 +366,9 @@ def test_doubtful_features_are_noted(run: Path, capsys: pytest.CaptureFixture[st
     assert f"note    {N * K} of the queries are examples of the support, too" in said
     classify(best(run))
     assert "note" not in capsys.readouterr().out
+
+
+def test_help_names_the_methods_that_there_are():
+    """Catches a method that the flag lacks; the help does not import them, since that takes seconds."""
+    assert (AUTO, TRAINED, *ways.UNTRAINED) == METHODS
+    assert TRAINED == ways.TRAINED

@@ -62,8 +62,8 @@ def test_a_damaged_cache_is_reported_once(damage: str, tmp_path: Path):
 
 def test_the_default_folder_is_that_of_caches(monkeypatch: pytest.MonkeyPatch):
     """Catches files in the home folder itself, and a variable that is not heeded."""
-    monkeypatch.setenv("XDG_CACHE_HOME", "/tmp/caches")
-    assert default_folder() == Path("/tmp/caches/leo-lightning")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert default_folder() == Path("/caches/leo-lightning")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert default_folder() == Path("/home/me/.cache/leo-lightning")

@@ -58,8 +58,6 @@ def main(arguments: Sequence[str]) -> None:
         note(line)
     with one_thread():
         way = chosen_way(typed.method, new, say)
-        if way.name == "linear-svm":
-            note("a linear SVM has no probabilities; the numbers in their place only rank the classes")
         rejected = _rejection(typed, new, way, note)
         adapted = way.fit(support)
         if typed.disagreement and not adapted.sampled:
@@ -160,7 +158,8 @@ def _rejection(
         )
     limit = threshold(getattr(answers, by), typed.reject, source)
     count = len(answers.label)
-    note(f"none of these: {by} above {limit:.6f}, which {count:,} held-out images of {source} set")
+    drawn = "held-out examples" if typed.calibrate is None else "queries of tasks"
+    note(f"none of these: {by} above {limit:.6f}, which {count:,} {drawn} of {source} set")
     if count * typed.reject < ENOUGH:
         note(
             "with so few, the farthest ones set it: most queries of other classes will pass; a larger "

@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
     best: int = -1
     """Number of the most probable class; -1 if the image cannot be read."""
     probability: tuple[float, ...] = ()
-    """Of each class of the support; empty if the image cannot be read."""
+    """Probability of each class of the support; empty if the image cannot be read."""
     entropy: float = 0.0
     distance: float = 0.0
     disagreement: float | None = None
