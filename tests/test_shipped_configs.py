@@ -55,7 +55,7 @@ def test_a_centroid_leo_keeps_the_settings_below_it(shot: int, tmp_path: Path):
     base, overlay = CONFIGS / f"miniimagenet_5way_{shot}shot.yaml", CONFIGS / f"leo_centroid_{shot}shot.yaml"
     (tmp_path / "plan.yaml").write_text(f"root: null\nmethods: {{method: [{base}, {overlay}]}}\n")
     plan = read_plan(tmp_path / "plan.yaml", out=tmp_path)
-    built = enter(plan.methods[0], plan, "features").learner
+    built = enter(plan.methods[0], plan, "features")[0].learner
     arguments = [
         yaml.safe_load(path.read_text())["model"]["learner"]["init_args"] for path in (base, overlay)
     ]
@@ -68,7 +68,7 @@ def test_a_centroid_leo_keeps_the_settings_below_it(shot: int, tmp_path: Path):
 def test_every_method_of_a_plan_can_be_made(path: Path):
     """Catches a misspelt field, a file that was renamed, and a row whose overlay changes nothing."""
     plan = replace(read_plan(path), root=None)  # synthetic features, which need no download
-    entrants = [enter(method, plan, "features") for method in plan.methods]
+    entrants = [enter(method, plan, "features")[0] for method in plan.methods]
     assert len({entrant.digest for entrant in entrants}) == len(entrants)
 
 
@@ -113,7 +113,7 @@ def test_an_ablation_changes_what_it_names_and_nothing_else(path: Path, base: Pa
     text = f"root: null\nmethods: {{base: {base}, ablation: [{base}, {path}]}}\n"
     (tmp_path / "plan.yaml").write_text(text)
     plan = read_plan(tmp_path / "plan.yaml", out=tmp_path)
-    before, after = (enter(method, plan, "").learner for method in plan.methods)
+    before, after = (enter(method, plan, "")[0].learner for method in plan.methods)
     assert isinstance(after, LEO)
     changed = {name: value for name, value in after.init_args().items() if before.init_args()[name] != value}
     assert changed == EXPECTED[path.stem]

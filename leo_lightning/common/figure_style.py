@@ -1,6 +1,6 @@
 """The look of all figures: legible in a column, distinct without colour vision, the same bytes each time."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,29 +56,6 @@ def figure_style() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
         yield
-
-
-def line_styles(groups: Sequence[str], reference: int | None = None) -> list[dict[str, Any]]:
-    """Styles of lines: colour and dashes repeat after 24 lines at the earliest, markers after 10.
-
-    Args:
-        groups: the group of each line; lines of one group share a colour and differ in dashes and marker.
-        reference: index of the line that the others are compared with: black, thick, and behind them.
-    """
-    colours: dict[str, str] = {}
-    drawn: dict[str, int] = {}
-    styles = []
-    for number, group in enumerate(groups):
-        style: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)]}
-        if number == reference:
-            style |= {"color": REFERENCE, "linestyle": "-", "linewidth": 2.4, "markersize": 6, "zorder": 2.5}
-        else:
-            colour = colours.setdefault(group, COLOURS[len(colours) % len(COLOURS)])
-            dash = DASHES[drawn.get(colour, 0) % len(DASHES)]
-            drawn[colour] = drawn.get(colour, 0) + 1
-            style |= {"color": colour, "linestyle": dash, "zorder": 3.0}
-        styles.append(style)
-    return styles
 
 
 def class_colours(count: int) -> list[Any]:

@@ -111,6 +111,8 @@ class Learner(nn.Module, ABC):
     """Arguments that only set where training starts; a checkpoint has learned its own values."""
     unequal_shots: ClassVar[bool] = False
     """Whether `stages` takes `shots`: classes of unequal numbers of images."""
+    transductive: ClassVar[bool] = False
+    """Whether the answer to a query depends on the other queries of its task."""
     compilable: ClassVar[bool] = True
     """False for a method that torch.compile cannot trace."""
     dropout: float = 0.0

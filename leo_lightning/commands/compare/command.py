@@ -17,13 +17,23 @@ def main(argv: Sequence[str]) -> int:
     from leo_lightning.commands.compare.comparison import compare
     from leo_lightning.commands.compare.plan import read_plan
 
-    flags = {name: getattr(arguments, name) for name in ("steps", "tasks", "root", "out", "reference")}
+    flags = {
+        name: getattr(arguments, name)
+        for name in ("steps", "patience", "seeds", "tasks", "root", "out", "reference")
+    }
     plan = read_plan(arguments.config, **flags)
     try:
         with sigterm_interrupts():
             return 0 if compare(plan, arguments.only, draw=not arguments.no_plot) else 1
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command continues from here") from None
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+_numbers.__name__ = "list of numbers"  # argparse names it where a text is not one
 
 
 def _parser() -> ArgumentParser:
@@ -34,7 +44,14 @@ def _parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--config", type=Path, required=True, metavar="FILE", help="the plan: configs/compare has examples")
-    add("--steps", type=int, metavar="N", help="training steps of each method (default: the plan's)")
+    add("--steps", type=int, metavar="N", help="the most training steps of a method (default: the plan's)")
+    add(
+        "--patience",
+        type=int,
+        metavar="V",
+        help="end a training after V validations without a better score (default: the plan's)",
+    )
+    add("--seeds", type=_numbers, metavar="S,...", help="seeds of the trainings (default: the plan's)")
     add("--tasks", type=int, metavar="N", help="test tasks (default: the plan's)")
     add("--root", metavar="DIR", help="folder of the features (default: the plan's)")
     add("--out", type=Path, metavar="DIR", help="folder of everything that is written (default: the plan's)")

@@ -5,19 +5,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 
 from leo_lightning.commands.compare import plot, tables
 from leo_lightning.commands.compare.entrants import Entrant, digest_of, enter, load_banks
-from leo_lightning.commands.compare.evaluation import Examiner, Protocol
+from leo_lightning.commands.compare.evaluation import Examiner, Protocol, Result
 from leo_lightning.commands.compare.plan import Plan
-from leo_lightning.commands.compare.tables import Entry, duration
+from leo_lightning.commands.compare.tables import Entry, Trial, duration
 from leo_lightning.commands.compare.training import Run, finished_run, replaces, train
 from leo_lightning.common.errors import check_known, one_line
 from leo_lightning.common.file_lock import file_lock
-from leo_lightning.common.intervals import half_width
+from leo_lightning.common.intervals import crossed_half_width, half_width
 from leo_lightning.data.datamodule import EpisodeDataModule
+from leo_lightning.learners.leo import LEO
 
 
 def compare(plan: Plan, only: Sequence[str] | None = None, draw: bool = True) -> bool:
@@ -35,7 +37,7 @@ def compare(plan: Plan, only: Sequence[str] | None = None, draw: bool = True) ->
         comparison.write_table()
         if draw and plan.points:
             comparison.write_figure()
-    return not any(entry.failed for entry in comparison.entries)
+    return not any(entry.failures for entry in comparison.entries)
 
 
 class _Comparison:
@@ -46,11 +48,12 @@ class _Comparison:
         self.console = console
         banks = load_banks(plan)
         self.features, self.provenance = digest_of(banks), banks["test"].provenance
-        self.entrants = [enter(method, plan, self.features) for method in plan.methods]
+        self.entrants = [one for method in plan.methods for one in enter(method, plan, self.features)]
         self.chosen = [entrant for entrant in self.entrants if not only or entrant.method.label in only]
         self._check_sizes()
         self.entries: list[Entry] = []
         self.examiners: dict[str, Examiner] = {}
+        """By the name of the entrant."""
 
     def _check_sizes(self) -> None:
         """Check that the features have enough classes and images for all tasks."""
@@ -62,52 +65,77 @@ class _Comparison:
 
     def evaluate(self) -> None:
         """Train and evaluate all methods; a method that fails leaves the others alone."""
-        for entrant in self.entrants:
-            label = entrant.method.label
-            try:
-                entry = self._evaluate(entrant)
-            except OSError:
-                raise  # a full disk is not the method's fault
-            except Exception as error:
-                entry = Entry(label, note=f"failed: {one_line(error)}", failed=True)
-                self._say(f"{label}: {entry.note}")
+        for method in self.plan.methods:
+            entry = Entry(method.label)
+            for entrant in self.entrants:
+                if entrant.method is method:
+                    entry.transductive = entrant.learner.transductive
+                    self._add(entrant, entry)
             self.entries.append(entry)
 
-    def _evaluate(self, entrant: Entrant) -> Entry:
-        label, run = entrant.method.label, None
+    def _add(self, entrant: Entrant, entry: Entry) -> None:
+        """Add the trial of a seed to its method's entry, or why there is none."""
+        try:
+            trial = self._evaluate(entrant)
+        except OSError:
+            raise  # a full disk is not the method's fault
+        except Exception as error:
+            entry.failures.append(f"{entrant.title}: failed: {one_line(error)}")
+            self._say(entry.failures[-1])
+        else:
+            if isinstance(trial, Trial):
+                entry.trials.append(trial)
+            else:
+                entry.missing.append(f"{entrant.title}: {trial}")
+
+    def _evaluate(self, entrant: Entrant) -> Trial | str:
+        """Train and evaluate a method with a seed, or say what is left to do."""
+        run = None
         if entrant.learner.trained:
             run = finished_run(entrant, self.plan) or self._train(entrant)
             if run is None:
-                return Entry(label, note="not trained yet")
-        examiner = self.examiners[label] = Examiner(entrant, run, self.plan)
+                return "not trained yet"
+        examiner = self.examiners[entrant.name] = Examiner(entrant, run, self.plan)
         protocol = Protocol(self.plan.way, self.plan.shot, self.plan.tasks)
-        result = examiner.kept(protocol)
+        result = self._result(examiner, protocol)
+        unequal = None
+        if result is not None and self.plan.dirichlet:
+            unequal = self._result(examiner, protocol._replace(dirichlet=self.plan.dirichlet))
+        return "not evaluated yet" if result is None else Trial(entrant.seed, result, run, unequal)
+
+    def _result(self, examiner: Examiner, protocol: Protocol) -> Result | None:
+        """Return what is known, or evaluate a method that is chosen."""
+        result, entrant = examiner.kept(protocol), examiner.entrant
         if result is None and entrant in self.chosen:
-            with self._working(entrant, "evaluating") as show:
+            queries = ", unequal queries" if protocol.dirichlet else ""
+            with self._working(entrant, f"evaluating{queries}") as show:
                 result = examiner.examine(protocol, show)
             mean, half = 100 * result.accuracy.mean(), 100 * half_width(result.accuracy)
-            self._say(f"{self._place(entrant)}: {mean:.2f} ± {half:.2f} %")
-        return Entry(label, result, run, "" if result else "not evaluated yet")
+            self._say(f"{self._place(entrant)}: {mean:.2f} ± {half:.2f} %{queries}")
+        return result
 
     def _train(self, entrant: Entrant) -> Run | None:
         """Train a method if it is chosen."""
         if entrant not in self.chosen:
             return None
         if replaces(entrant, self.plan):
-            label = entrant.method.label
-            self._say(f"{label}: its configuration or the features have changed, so it is trained anew")
+            self._say(
+                f"{entrant.title}: its configuration or the features have changed, so it is trained anew"
+            )
         started = time.monotonic()
         with self._working(entrant, "training") as show:
             train(entrant, self.plan, show)
         took = duration(time.monotonic() - started)
-        self._say(f"{self._place(entrant)}: trained to step {self.plan.steps:,} ({took})")
-        return finished_run(entrant, self.plan)
+        run = finished_run(entrant, self.plan)
+        if run is not None:
+            self._say(f"{self._place(entrant)}: trained to step {run.steps:,} ({took})")
+        return run
 
     def write_table(self) -> None:
         """Write and print the table of all methods that were evaluated or failed."""
         plan = self.plan
-        shown = [entry for entry in self.entries if entry.result or entry.failed]
-        machines = dict.fromkeys(entry.result.machine for entry in shown if entry.result)
+        shown = [entry for entry in self.entries if entry.trials or entry.failures]
+        machines = dict.fromkeys(trial.result.machine for entry in shown for trial in entry.trials)
         source = [self.provenance.get(key, "unknown") for key in ("dataset", "backbone", "crop")]
         source = ", ".join(part for part in source if part not in ("", "unknown")) or "unknown"
         header = (
@@ -119,43 +147,50 @@ class _Comparison:
         files = tables.write(table, header, plan.reference, plan.out)
         self._say(f"\n{header}")
         self.console.print(tables.terminal(table, plan.reference, self.console))
-        left_out = [f"{e.label} ({e.note})" for e in self.entries if not (e.result or e.failed)]
-        notes = tables.footnotes(table) + ([f"left out: {', '.join(left_out)}"] if left_out else [])
+        left_out = [line for entry in self.entries if entry not in shown for line in entry.missing]
+        notes = tables.footnotes(table) + ([f"left out: {'; '.join(left_out)}"] if left_out else [])
         for line in [*notes, *(f"written  {path}" for path in files)]:
             self._say(line)
 
     def write_figure(self) -> None:
         """Evaluate every chosen method at every point of the figure, and draw what is known."""
         points = []
-        for entrant in self.entrants:
-            if (examiner := self.examiners.get(entrant.method.label)) is not None:
-                points += self._points(entrant, examiner)
+        for entry in self.entries:
+            entrants = [one for one in self.entrants if one.method.label == entry.label]
+            if entry.trials and not entry.transductive:  # they are not ranked with the others
+                points += self._points(entry.label, [one for one in entrants if one.name in self.examiners])
+        if any(entry.transductive for entry in self.entries):
+            self._say("figure  without the transductive methods, which see all queries of a task together")
         if points:
-            for path in plot.write(points, self.plan):
+            variants = [one.method.label for one in self.entrants if isinstance(one.learner, LEO)]
+            for path in plot.write(points, self.plan, set(variants)):
                 self._say(f"written  {path}")
 
-    def _points(self, entrant: Entrant, examiner: Examiner) -> Iterator[plot.Point]:
-        label = entrant.method.label
-        with self._working(entrant, "points of the figure") as show:
-            for way, shot in self.plan.points:
-                protocol = Protocol(way, shot, self.plan.plot_tasks)
-                try:
-                    result = examiner.kept(protocol)
-                    if result is None and entrant in self.chosen:
-                        result = examiner.examine(protocol, show)
-                except OSError:
-                    raise
-                except Exception as error:  # such as a method made for one number of classes
-                    note = tables.without_folders(one_line(error))
-                    self._say(f"{label}: no point at {way}-way {shot}-shot ({note})")
-                    yield plot.Point(label, way, shot, note=note)
-                else:
+    def _points(self, label: str, entrants: list[Entrant]) -> Iterator[plot.Point]:
+        """Means over the seeds of a method, at each point."""
+        for way, shot in self.plan.points:
+            protocol, accuracies = Protocol(way, shot, self.plan.plot_tasks), []
+            try:
+                for entrant in entrants:
+                    examiner = self.examiners[entrant.name]
+                    if (result := examiner.kept(protocol)) is None and entrant in self.chosen:
+                        with self._working(entrant, f"figure, {way}-way {shot}-shot") as show:
+                            result = examiner.examine(protocol, show)
                     if result is not None:
-                        mean, half = result.accuracy.mean().item(), half_width(result.accuracy)
-                        yield plot.Point(label, way, shot, mean, half)
+                        accuracies.append(result.accuracy)
+            except OSError:
+                raise
+            except Exception as error:  # such as a method made for one number of classes
+                note = tables.without_folders(one_line(error))
+                self._say(f"{label}: no point at {way}-way {shot}-shot ({note})")
+                yield plot.Point(label, way, shot, note=note)
+            else:
+                if accuracies:
+                    values = torch.stack(accuracies).numpy()
+                    yield plot.Point(label, way, shot, values.mean().item(), crossed_half_width(values))
 
     def _place(self, entrant: Entrant) -> str:
-        return f"[{self.entrants.index(entrant) + 1}/{len(self.entrants)}] {entrant.method.label}"
+        return f"[{self.entrants.index(entrant) + 1}/{len(self.entrants)}] {entrant.title}"
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

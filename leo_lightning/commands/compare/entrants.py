@@ -20,8 +20,8 @@ from leo_lightning.learners.learner import Learner
 
 _IRRELEVANT = {
     "data": (
-        "root", "test_query", "unknown", "test_tasks", "predict_tasks", "eval_batch_size", "num_workers",
-        "in_memory",
+        "root", "test_query", "unknown", "query_dirichlet", "test_tasks", "predict_tasks", "eval_batch_size",
+        "num_workers", "in_memory",
     ),
     "trainer": ("max_steps", "logger", "log_every_n_steps", "enable_progress_bar", "default_root_dir"),
 }  # fmt: skip
@@ -30,9 +30,11 @@ _IRRELEVANT = {
 
 @dataclass(frozen=True)
 class Entrant:
-    """A method, ready to be trained and evaluated."""
+    """A method with a seed, ready to be trained and evaluated."""
 
     method: Method
+    seed: int | None
+    """Seed of the training; None for a method without one."""
     flags: list[str]
     """Arguments of `train.py fit`."""
     config: dict[str, Any]
@@ -42,24 +44,43 @@ class Entrant:
     features: str
     """Digest of the features."""
     digest: str
-    """Digest of everything that training depends on, except for its length."""
+    """Digest of everything that training depends on, except for its seed and the most steps."""
+
+    @property
+    def recipe(self) -> str:
+        """Name of its training runs, without the seed: it changes with configuration and features."""
+        return f"{self.method.slug}.{self.digest[:12]}"
 
     @property
     def run_name(self) -> str:
-        """Name of its training runs: another configuration, or other features, make another run."""
-        return f"{self.method.slug}.{self.digest[:12]}"
+        """Name of its training runs."""
+        return f"{self.recipe}.seed{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Name of files about it."""
+        return self.method.slug if self.seed is None else f"{self.method.slug}.seed{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        return self.method.label if self.seed is None else f"{self.method.label}, seed {self.seed}"
 
 
-def enter(method: Method, plan: Plan, features: str) -> Entrant:
-    """Parse the configuration of a plan's method, for features with this digest.
+def enter(method: Method, plan: Plan, features: str) -> list[Entrant]:
+    """Parse the configuration of a plan's method, for features with this digest, once for each seed.
 
     Raises:
         InputError: train.py does not take a field or its value.
     """
-    values = {**method.changes, **{field: getattr(plan, name) for field, name in SHARED.items()}}
+    shared = {field: getattr(plan, name) for field, name in SHARED.items() if name != "seeds"}
+    values = {**method.changes, **shared}
     texts = {name: str(v) if isinstance(v, str | Path) else json.dumps(v) for name, v in values.items()}
     flags = [f"--config={path}" for path in method.configs]
     flags += [f"--{name}={text}" for name, text in texts.items()]
+    if plan.patience is not None:
+        stops = {"": "EarlyStopping", ".monitor": "val/accuracy", ".mode": "max", ".patience": plan.patience}
+        flags += [f"--trainer.callbacks{'+' * (not name)}{name}={value}" for name, value in stops.items()]
     parser = train_parser()
     try:
         parsed = parser.parse_args(flags)
@@ -74,9 +95,14 @@ def enter(method: Method, plan: Plan, features: str) -> Entrant:
         section: {k: v for k, v in config[section].items() if k not in _IRRELEVANT.get(section, ())}
         for section in ("model", "data", "trainer")
     }
-    relevant["seed_everything"] = config["seed_everything"]
     content = json.dumps([relevant, features], sort_keys=True, default=str)
-    return Entrant(method, flags, config, learner, features, hashlib.sha256(content.encode()).hexdigest())
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    if not learner.trained:
+        return [Entrant(method, None, flags, config, learner, features, digest)]
+    return [
+        Entrant(method, seed, [*flags, f"--seed_everything={seed}"], config, learner, features, digest)
+        for seed in plan.seeds
+    ]
 
 
 def load_banks(plan: Plan) -> dict[str, FeatureBank]:

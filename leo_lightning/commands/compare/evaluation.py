@@ -39,6 +39,8 @@ class Protocol(NamedTuple):
     way: int
     shot: int
     tasks: int
+    dirichlet: int = 0
+    """Concentration of the division of queries among classes; 0: equal numbers."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Examiner:
         """Evaluate the method and keep the result; `show` is called with the progress."""
         tasks = {"way": protocol.way, "shot": protocol.shot, "test_tasks": protocol.tasks}
         tasks |= {"test_query": None, "unknown": 0}
+        if protocol.dirichlet:
+            tasks["query_dirichlet"] = protocol.dirichlet
         data = EpisodeDataModule(**(self.entrant.config["data"] | tasks))
         data.setup("test")
         on_gpu = self.entrant.config["trainer"]["accelerator"] in ("auto", "gpu", "cuda")
@@ -138,7 +142,8 @@ class Examiner:
             "eval_seed": self.plan.eval_seed,
         }
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
-        name = f"{protocol.way}way-{protocol.shot}shot-{protocol.tasks}tasks.{key}.json"
+        unequal = f"-dirichlet{protocol.dirichlet}" if protocol.dirichlet else ""
+        name = f"{protocol.way}way-{protocol.shot}shot-{protocol.tasks}tasks{unequal}.{key}.json"
         return self.plan.out / "results" / self.entrant.method.slug / name
 
 

@@ -17,13 +17,15 @@ from leo_lightning.data.roots import OMNIGLOT
 Plain = int | float | str | bool | None
 SHARED = {
     "data.root": "root", "data.way": "way", "data.shot": "shot", "data.query": "query",
-    "data.eval_seed": "eval_seed", "trainer.max_steps": "steps",
+    "data.eval_seed": "eval_seed", "trainer.max_steps": "steps", "seed_everything": "seeds",
 }  # fmt: skip
 """Fields of train.py that are the same for all methods, and their names in the plan."""
 LEAST = {
     "way": 2, "shot": 1, "query": 1, "steps": 1, "tasks": 2, "eval_seed": 0, "plot_tasks": 2, "shots": 1,
-    "ways": 2,
+    "ways": 2, "seeds": 0, "patience": 1, "dirichlet": 0,
 }  # fmt: skip
+SEVERAL = ("shots", "ways", "seeds")
+"""Fields that hold several numbers."""
 FOR_ALL = "set"
 """Field of the file that changes all methods."""
 
@@ -60,10 +62,17 @@ class Plan:
     shot: int = 1
     query: int = 15
     steps: int = 20_000
+    """The most training steps of a method."""
+    patience: int | None = None
+    """Validations without a better score after which training ends; None: it takes all steps."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the trainings: each method is trained once with each."""
     tasks: int = 10_000
     """Test tasks of the table."""
     eval_seed: int = 0
     """Seed of the validation and test tasks."""
+    dirichlet: int = 0
+    """Evaluate a second time with the queries divided unequally, `data.query_dirichlet`; 0: do not."""
     shots: tuple[int, ...] = ()
     """Shots of the figure, at the table's way."""
     ways: tuple[int, ...] = ()
@@ -102,13 +111,15 @@ def _plan(table: dict[str, Any], name: str) -> Plan:
         check_known("field", field, [*(field.name for field in fields(Plan)), FOR_ALL])
     values: dict[str, Any] = {}
     for field in LEAST.keys() & table.keys():
-        is_axis = field in ("shots", "ways")
+        several = field in SEVERAL
         try:
-            numbers = [operator.index(value) for value in (table[field] if is_axis else [table[field]])]
+            numbers = [operator.index(value) for value in (table[field] if several else [table[field]])]
         except TypeError as error:
             raise InputError(f"{field}: {error}") from None
         check_least(LEAST[field], {field: min(numbers, default=None)})
-        values[field] = tuple(sorted(set(numbers))) if is_axis else numbers[0]
+        values[field] = tuple(sorted(set(numbers))) if several else numbers[0]
+    if values.get("seeds") == ():
+        raise InputError("seeds: expected one number at least")
     methods = _methods(table.get("methods"), _changes(FOR_ALL, table.get(FOR_ALL)))
     reference = table.get("reference", methods[0].label)
     check_known("reference:", reference, [method.label for method in methods])

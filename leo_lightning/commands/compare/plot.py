@@ -1,20 +1,32 @@
 """The figure: accuracy over shots and over ways, all methods on the same tasks."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leo_lightning.commands.compare.plan import Plan
 from leo_lightning.commands.compare.tables import write_csv
-from leo_lightning.common.figure_style import WIDTH, figure_style, line_styles, save_figure
+from leo_lightning.common.figure_style import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    REFERENCE,
+    as_written,
+    figure_style,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEIGHT = 2.8
-LEGEND_LINE = 0.17
-"""Height of a method in the legend, in inches."""
+COLUMN, HEIGHT = 3.5, 2.5
+"""Width of the figure, a column of a page, and height of a panel, in inches."""
+NAME_LINE, NAME_WIDTH = 0.155, 20
+"""Height in inches and width in letters of a line of a name."""
+STRONGEST = 3
+GREY: dict[str, Any] = {"color": "#c4c4c4", "linewidth": 0.8, "zorder": 2}
 
 
 @dataclass(frozen=True)
@@ -29,43 +41,105 @@ class Point:
     note: str = ""
 
 
-def write(points: Sequence[Point], plan: Plan) -> list[Path]:
-    """Draw the figure and write the numbers behind it; return the files."""
+def write(points: Sequence[Point], plan: Plan, variants: Collection[str]) -> list[Path]:
+    """Draw the figure and write the numbers behind it; return the files.
+
+    Args:
+        points: of all methods, without the transductive ones.
+        plan: the comparison.
+        variants: labels of LEO and its variants.
+    """
     from matplotlib.figure import Figure
 
     files = [plan.out / f"plot.{suffix}" for suffix in ("csv", "png", "svg")]
     write_csv(files[0], [field.name for field in fields(Point)], [vars(point) for point in points])
+    panels = [panel for panel in ("shots", "ways") if getattr(plan, panel)]
+    styles = _styles(points, plan, variants)
     with figure_style():
-        figure = Figure(figsize=(WIDTH, max(HEIGHT, LEGEND_LINE * (len(plan.methods) + 2))))
-        panels = [panel for panel in ("shots", "ways") if getattr(plan, panel)]
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for panel, ax in zip(panels, axes, strict=True):
-            _draw(ax, panel, points, plan)
-        axes[0].set_ylabel("accuracy, %")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", handlelength=3.2)
+        figure = Figure(figsize=(COLUMN, HEIGHT * len(panels)))
+        for panel, ax in zip(panels, figure.subplots(len(panels), 1, squeeze=False)[:, 0], strict=True):
+            _draw(ax, panel, points, plan, styles)
         for path in files[1:]:
             save_figure(figure, path)
     return files
 
 
-def _draw(ax: "Axes", panel: str, points: Sequence[Point], plan: Plan) -> None:
-    """Draw one panel. Variants of a method share its configuration, and therefore their colour."""
-    labels = [method.label for method in plan.methods]
-    styles = line_styles([str(method.configs[0]) for method in plan.methods], labels.index(plan.reference))
-    ticks = getattr(plan, panel)
-    for method, style in zip(plan.methods, styles, strict=True):
+def prominent(points: Sequence[Point], plan: Plan, variants: Collection[str]) -> list[str]:
+    """Labels of the reference, the best other variant of LEO, and the three best of the rest."""
+    accuracies: dict[str, list[float]] = {}
+    for point in points:
+        if point.accuracy is not None:
+            accuracies.setdefault(point.method, []).append(point.accuracy)
+    most = max(map(len, accuracies.values()), default=0)
+    complete = [label for label, values in accuracies.items() if len(values) == most]
+    ranked = sorted(complete, key=lambda label: -sum(accuracies[label]))
+    others = [label for label in ranked if label != plan.reference]
+    best_variant = [label for label in others if label in variants][:1]
+    strongest = [label for label in others if label not in variants][:STRONGEST]
+    return [label for label in (plan.reference, *best_variant, *strongest) if label in accuracies]
+
+
+def _styles(points: Sequence[Point], plan: Plan, variants: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Styles of the lines that stand out. They differ in dashes and markers as well: no colour is needed."""
+    styles: dict[str, dict[str, Any]] = {}
+    colours = iter(COLOURS)
+    for number, label in enumerate(prominent(points, plan, variants)):
+        is_reference = label == plan.reference
+        styles[label] = {
+            "color": REFERENCE if is_reference else next(colours),
+            "linestyle": DASHES[number % len(DASHES)],
+            "marker": MARKERS[number],
+            "linewidth": 2.0 if is_reference else 1.2,
+            "zorder": 3 if is_reference else 4,
+        }
+    return styles
+
+
+def _draw(
+    ax: "Axes", panel: str, points: Sequence[Point], plan: Plan, styles: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Draw one panel: some lines with their names at the end, all others in grey."""
+    ticks, ends, others = getattr(plan, panel), {}, 0
+    for method in plan.methods:
         curve = curve_of(points, method.label, panel, plan)
         if not curve:
             continue
         x, accuracy, half = zip(*curve, strict=True)
-        ax.plot(x, accuracy, label=method.label, gid=f"{panel}-{method.slug}", **style)
-        ax.errorbar(x, accuracy, half, fmt="none", ecolor=style["color"], elinewidth=0.8)
+        style = styles.get(method.label, GREY)
+        ax.plot(x, accuracy, gid=f"{panel}-{method.slug}", **style)
+        if method.label in styles:
+            ax.errorbar(x, accuracy, half, fmt="none", ecolor=style["color"], elinewidth=0.8)
+            ends[method.label] = (float(x[-1]), accuracy[-1])
+        else:
+            others += 1
     ax.set_xscale("log")
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()
     fixed = f"{plan.way}-way" if panel == "shots" else f"{plan.shot}-shot"
     ax.set_xlabel(f"{panel} ({fixed})")
+    ax.set_ylabel("accuracy, %")
+    _name_ends(ax, ends, styles)
+    if others:
+        ax.text(0.98, 0.03, f"grey: {others} others", transform=ax.transAxes, ha="right", color="#666666")
+
+
+def _name_ends(
+    ax: "Axes", ends: Mapping[str, tuple[float, float]], styles: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write names to the right of the lines' ends, from above, each at least a line below the one before."""
+    low, high = ax.get_ylim()
+    line = (high - low) * NAME_LINE / HEIGHT
+    place = high
+    for label in sorted(ends, key=lambda label: -ends[label][1]):
+        name = textwrap.fill(as_written(label), NAME_WIDTH)
+        lines = name.count("\n") + 1
+        place = min(place - line * lines / 2, ends[label][1])
+        ax.annotate(
+            name, ends[label], xytext=(1.06, (place - low) / (high - low)), textcoords="axes fraction",
+            va="center", color=styles[label]["color"], annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": styles[label]["color"], "lw": 0.5, "shrinkB": 3},
+        )  # fmt: skip
+        place -= line * lines / 2
 
 
 def curve_of(points: Sequence[Point], label: str, panel: str, plan: Plan) -> list[tuple[int, float, float]]:

@@ -11,6 +11,7 @@ from leo_lightning.commands.compare.entrants import Entrant
 from leo_lightning.commands.compare.plan import Plan
 from leo_lightning.common.files import checksum_of
 from leo_lightning.common.program import called
+from leo_lightning.runs.callbacks.checkpoints import STOPPED_BY
 from leo_lightning.runs.folder import newest_checkpoint, tested_checkpoint
 from leo_lightning.training.checkpoint import read_checkpoint
 
@@ -33,24 +34,27 @@ class Run:
 
 
 def finished_run(entrant: Entrant, plan: Plan) -> Run | None:
-    """Return the run of a method that has reached the plan's last step; None if there is none."""
+    """Return the run of a method that has reached the plan's last step, or has stopped improving.
+
+    None if there is none.
+    """
     name = _run_name(entrant, plan)
     last = newest_checkpoint(plan.runs, name, "last")
     content = {} if last is None else read_checkpoint(last)
-    if last is None or content["global_step"] != plan.steps:
+    if last is None or not (content["global_step"] == plan.steps or content.get(STOPPED_BY)):
         return None
     seconds = content["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train")
-    return Run(tested_checkpoint(last.parents[1]) or last, plan.steps, seconds)
+    return Run(tested_checkpoint(last.parents[1]) or last, content["global_step"], seconds)
 
 
 def replaces(entrant: Entrant, plan: Plan) -> bool:
     """Whether this method was trained before, but only with another configuration or other features."""
     names = [folder.name for folder in plan.runs.glob(f"{entrant.method.slug}.*")]
-    return bool(names) and not any(name.startswith(entrant.run_name) for name in names)
+    return bool(names) and not any(name.startswith(entrant.recipe) for name in names)
 
 
 def train(entrant: Entrant, plan: Plan, show: Callable[[str], None]) -> None:
-    """Train a method up to the plan's last step, from where it stands.
+    """Train a method up to the plan's last step, or until it stops improving, from where it stands.
 
     Args:
         entrant: the method.
@@ -61,7 +65,7 @@ def train(entrant: Entrant, plan: Plan, show: Callable[[str], None]) -> None:
         RuntimeError: the child failed.
     """
     name = _run_name(entrant, plan)
-    log = plan.out / "logs" / f"{entrant.method.slug}.log"
+    log = plan.out / "logs" / f"{entrant.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     words = ["fit", *entrant.flags, f"--run.root={plan.runs}", f"--run.name={name}", "--resume=auto"]
     # the time is in the checkpoints then

@@ -63,7 +63,7 @@ def test_table_and_figure(done: Path):
     table = {row["method"]: row for row in rows(out / "table.csv")}
     assert list(table) == list(METHODS)
     assert "gradient_clip_val" in table["broken & co"]["note"]
-    assert "failed: logs/broken-co.log: " in table["broken & co"]["note"]
+    assert "broken & co, seed 0: failed: logs/broken-co.seed0.log: " in table["broken & co"]["note"]
     assert (table["LEO"]["steps"], table["LEO"]["parameters"]) != ("", "0")
     [last] = out.glob("runs/leo.*/*/checkpoints/last.ckpt")
     assert float(table["LEO"]["training_seconds"]) == timed(last) > 0
@@ -113,7 +113,7 @@ def test_only_shows_what_is_known(
     no_work(monkeypatch)
     assert main(["compare", "--config", str(plan_of(done)), "--only", "nearest centroid", "--no-plot"]) == 0
     assert [row["method"] for row in rows(done / "out" / "table.csv")] == ["LEO", "nearest centroid"]
-    assert "left out: broken & co (not trained yet)" in capsys.readouterr().out
+    assert "left out: broken & co, seed 0: not trained yet" in capsys.readouterr().out
 
 
 def test_another_reference(done: Path, monkeypatch: pytest.MonkeyPatch):
@@ -134,7 +134,8 @@ def test_a_damaged_result_is_computed_again(done: Path):
     plan = read_plan(plan_of(done))
     features = digest_of(load_banks(plan))
     protocol = Protocol(5, 1, 60)
-    examiner = Examiner(enter(plan.methods[2], plan, features), None, plan)
+    [entrant] = enter(plan.methods[2], plan, features)
+    examiner = Examiner(entrant, None, plan)
     kept = examiner.kept(protocol)
     path = examiner._path(protocol)
     whole = path.read_text()
@@ -144,7 +145,8 @@ def test_a_damaged_result_is_computed_again(done: Path):
     assert kept is not None
     assert torch.equal(kept.accuracy, result.accuracy)
     assert torch.equal(kept.reliability, result.reliability)
-    assert Examiner(enter(plan.methods[2], plan, "other features"), None, plan).kept(protocol) is None
+    [other] = enter(plan.methods[2], plan, "other features")
+    assert Examiner(other, None, plan).kept(protocol) is None
 
 
 def test_changed_configuration_is_trained_anew(done: Path, capsys: pytest.CaptureFixture[str]):
@@ -153,7 +155,7 @@ def test_changed_configuration_is_trained_anew(done: Path, capsys: pytest.Captur
     path = plan_of(done, methods=changed, steps=10)
     assert main(["compare", "--config", str(path), "--no-plot"]) == 0
     assert (
-        "LEO: its configuration or the features have changed, so it is trained anew"
+        "LEO, seed 0: its configuration or the features have changed, so it is trained anew"
         in capsys.readouterr().out
     )
     assert len(list((done / "out" / "runs").glob("leo.*"))) == 2
@@ -164,12 +166,32 @@ def long_run(folder: Path) -> Plan:
     return read_plan(plan_of(folder, methods={"LEO": tiny_leo()}, steps=300))
 
 
+def test_seeds_and_patience(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Catches seeds that train alike, a training that goes on after its best, and one that is begun again.
+
+    The learning rate makes every validation worse than the first.
+    """
+    bad = tiny_leo(**{"model.learning_rate": 3.0, "data.steps_per_epoch": 5})
+    path = plan_of(tmp_path, methods={"LEO": bad}, patience=2, seeds=[0], shots=[], ways=[])
+    assert main(["compare", "--config", str(path), "--seeds", "0,1", "--steps", "500"]) == 0
+    [row] = rows(tmp_path / "out" / "table.csv")
+    best, steps = ([int(number) for number in row[name].split()] for name in ("best_step", "steps"))
+    assert [step - 10 for step in steps] == best
+    assert max(steps) < 500
+    assert (row["seeds"], float(row["seed_std"]) > 0) == ("2", True)
+    capsys.readouterr()
+    assert main(["compare", "--config", str(path), "--seeds", "0,1,2", "--steps", "500"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("trained to step") == 1
+    assert "trained anew" not in said
+
+
 @pytest.mark.slow
 def test_signal_is_passed_on_and_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches a child that goes on alone, one that saves nothing, and a resumed run that begins anew."""
     monkeypatch.setattr(child_runs, "LOOK", 0.01)
     plan = long_run(tmp_path)
-    entrant = enter(plan.methods[0], plan, "features")
+    [entrant] = enter(plan.methods[0], plan, "features")
     sent = []
 
     def stop(line: str) -> None:
@@ -181,7 +203,7 @@ def test_signal_is_passed_on_and_training_resumes(tmp_path: Path, monkeypatch: p
         train(entrant, plan, stop)
     assert caught.value.signal == signal.SIGTERM
     assert finished_run(entrant, plan) is None
-    assert "SIGTERM: stopped; saved at step" in (plan.out / "logs" / "leo.log").read_text()
+    assert "SIGTERM: stopped; saved at step" in (plan.out / "logs" / "leo.seed0.log").read_text()
     [last] = plan.runs.glob("*/*/checkpoints/last.ckpt")
     first = timed(last)
     train(entrant, plan, lambda line: None)
@@ -209,7 +231,7 @@ def test_killed_comparison_is_continued(tmp_path: Path, capsys: pytest.CaptureFi
     parent.kill()
     parent.wait()
     assert main(["compare", *arguments]) == 0
-    assert "resumed" in (plan.out / "logs" / "leo.log").read_text()
+    assert "resumed" in (plan.out / "logs" / "leo.seed0.log").read_text()
     assert len(list(plan.runs.glob("*/*/checkpoints"))) == 1
 
 
@@ -222,8 +244,9 @@ def test_child_without_an_error_line_has_failed(
     """Catches a method that counts as trained because nothing was said, as where memory is short."""
     plan = long_run(tmp_path)
     monkeypatch.setattr(training, "run_child", lambda *args: code)
-    with pytest.raises(RuntimeError, match=rf"^logs/leo\.log: {line}$"):
-        train(enter(plan.methods[0], plan, "features"), plan, lambda line: None)
+    [entrant] = enter(plan.methods[0], plan, "features")
+    with pytest.raises(RuntimeError, match=rf"^logs/leo\.seed0\.log: {line}$"):
+        train(entrant, plan, lambda line: None)
 
 
 def test_a_folder_in_which_nothing_began_is_removed(tmp_path: Path):

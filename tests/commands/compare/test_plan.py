@@ -32,7 +32,7 @@ def test_a_method_by_its_short_name(tmp_path: Path):
     """Catches a plan that needs the path of a class."""
     changes = {"model.learner": "ANIL", "model.learner.steps": 3}
     plan = read_plan(write_plan(tmp_path, methods={"a": {"config": QUICKSTART, "set": changes}}))
-    assert enter(plan.methods[0], plan, "").config["model"]["learner"]["class_path"].endswith(".anil.ANIL")
+    assert enter(plan.methods[0], plan, "")[0].config["model"]["learner"]["class_path"].endswith(".anil.ANIL")
 
 
 def test_points_are_unique(tmp_path: Path):
@@ -44,7 +44,7 @@ def test_points_are_unique(tmp_path: Path):
 def _digest(folder: Path, features: str = "f", **fields: Any) -> str:
     folder.mkdir(exist_ok=True)
     plan = read_plan(write_plan(folder, **fields))
-    return enter(plan.methods[0], plan, features).digest
+    return enter(plan.methods[0], plan, features)[0].digest
 
 
 def test_digest_changes_with_what_matters(tmp_path: Path):
@@ -55,8 +55,15 @@ def test_digest_changes_with_what_matters(tmp_path: Path):
     assert _digest(tmp_path, shot=2) != first
     assert _digest(tmp_path, eval_seed=1) != first
     assert _digest(tmp_path, methods={"LEO": tiny_leo(**{"model.learner.kl_weight": 0.5})}) != first
-    assert _digest(tmp_path, methods={"LEO": tiny_leo(seed_everything=1)}) != first
-    other = {"steps": 50, "tasks": 70, "shots": [1, 2], "methods": {"LEO": tiny_leo()}, "out": "elsewhere"}
+    assert _digest(tmp_path, patience=3) != first
+    other = {
+        "steps": 50,
+        "tasks": 70,
+        "shots": [1, 2],
+        "methods": {"LEO": tiny_leo()},
+        "out": "elsewhere",
+        "seeds": [3],
+    }
     assert _digest(tmp_path, **other) == first
     assert _digest(tmp_path, methods={"LEO": tiny_leo(**{"data.unknown": 2})}) == first
     copied = tmp_path / "copied.yaml"

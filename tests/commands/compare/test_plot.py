@@ -1,12 +1,10 @@
 """The figure."""
 
 import re
-from itertools import pairwise
 from pathlib import Path
 
 from leo_lightning.commands.compare.plan import Method, Plan
-from leo_lightning.commands.compare.plot import Point, curve_of, write
-from leo_lightning.common.figure_style import line_styles
+from leo_lightning.commands.compare.plot import Point, _styles, curve_of, prominent, write
 from tests.tiny_run import rows
 
 
@@ -21,13 +19,13 @@ def arranged(out: Path) -> tuple[Plan, list[Point]]:
 def test_files(tmp_path: Path):
     """Catches a point or line too few or too many, and bytes that change."""
     plan, points = arranged(tmp_path)
-    files = write(points, plan)
+    files = write(points, plan, {"a"})
     assert [path.name for path in files] == ["plot.csv", "plot.png", "plot.svg"]
     svg = (tmp_path / "plot.svg").read_text()
     assert sorted(re.findall(r'id="((?:shots|ways)-\w+)"', svg)) == ["shots-a", "shots-b", "ways-a", "ways-b"]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     before = {path: path.read_bytes() for path in files}
-    write(points, plan)
+    write(points, plan, {"a"})
     assert before == {path: path.read_bytes() for path in files}
     assert str(tmp_path) not in svg
     table = rows(files[0])
@@ -44,11 +42,13 @@ def test_curves():
     assert [x for x, *_ in curve_of(points, "b", "ways", plan)] == [5]
 
 
-def test_twenty_lines_are_told_apart():
-    """Catches two lines that look alike, the reference's look on another line, and a group of two colours."""
-    styles = line_styles(["leo", "leo", "leo", *(f"m{i}" for i in range(17))], reference=0)
-    looks = [(style["color"], str(style["linestyle"])) for style in styles]
-    assert len(set(looks)) == 20
-    assert all(a["marker"] != b["marker"] for a, b in pairwise(styles))
-    assert [style["color"] for style in styles].count("#000000") == 1
-    assert styles[1]["color"] == styles[2]["color"]
+def test_lines_that_stand_out():
+    """Catches a strongest method in grey, a variant of LEO that takes a place of the others, and ties."""
+    methods = tuple(Method(name, (Path("x.yaml"),), {}) for name in "abcdefg")
+    plan = Plan(methods, "a", Path("out"), shots=(1, 5))
+    heights = {"a": 5, "b": 9, "c": 8, "d": 1, "e": 7, "f": 6, "g": 5.5}
+    points = [Point(name, 5, shot, height / 10, 0.01) for name, height in heights.items() for shot in (1, 5)]
+    assert prominent(points, plan, {"a", "d", "e"}) == ["a", "e", "b", "c", "f"]
+    styles = _styles(points, plan, {"a", "d", "e"})
+    looks = {(str(style["linestyle"]), style["marker"]) for style in styles.values()}
+    assert len(looks) == 5  # also without colour

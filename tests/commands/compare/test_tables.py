@@ -4,6 +4,7 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -14,6 +15,7 @@ from leo_lightning.commands.compare.tables import (
     COLUMNS,
     Entry,
     Row,
+    Trial,
     duration,
     latex,
     leaders,
@@ -23,6 +25,7 @@ from leo_lightning.commands.compare.tables import (
     without_folders,
     write_csv,
 )
+from leo_lightning.common.intervals import crossed_half_width
 from tests.tiny_run import rows as read_rows
 
 HEADER = "5-way 1-shot"
@@ -35,12 +38,19 @@ def result(*accuracy: float) -> Result:
     return Result(values, reliability, adaptation_ms=0.5, parameters=1234, best_step=20, machine="CPU")
 
 
+def entry(label: str, *results: Result, transductive: bool = False) -> Entry:
+    """A method with seeds 0, 1, …; untrained if there is one result."""
+    seeds = range(len(results)) if len(results) > 1 else [None]
+    trials = [Trial(seed, result) for seed, result in zip(seeds, results, strict=True)]
+    return Entry(label, trials, transductive=transductive)
+
+
 @pytest.fixture(scope="module")
 def table() -> list[Row]:
     entries = [
-        Entry("LEO_1 & 50%", result(0.5, 0.6, 0.7)),
-        Entry("a|b", result(0.1, 0.3, 0.2)),
-        Entry("broken", note="failed: /home/me/data/x.safetensors: is cut short"),
+        entry("LEO_1 & 50%", result(0.5, 0.6, 0.7)),
+        entry("a|b", result(0.1, 0.3, 0.2)),
+        Entry("broken", failures=["broken: failed: /home/me/data/x.safetensors: is cut short"]),
     ]
     return rows(entries, "LEO_1 & 50%")
 
@@ -55,7 +65,7 @@ def test_differences_are_to_the_reference(table: list[Row]):
 
 def test_table_without_its_reference():
     """Catches a crash where the reference has no result, as after `--only`."""
-    assert rows([Entry("b", result(0.1, 0.2))], "a")[0]["difference"] is None
+    assert rows([entry("b", result(0.1, 0.2))], "a")[0]["difference"] is None
 
 
 def test_a_difference_is_paired():
@@ -63,12 +73,13 @@ def test_a_difference_is_paired():
     generator = torch.Generator().manual_seed(2)
     tasks = 0.6 + 0.1 * torch.randn(100, dtype=torch.float64, generator=generator)
     other = tasks + 0.01 + 0.001 * torch.randn(100, dtype=torch.float64, generator=generator)
-    row = rows([Entry("a", result(*tasks.tolist())), Entry("b", result(*other.tolist()))], "a")[1]
+    row = rows([entry("a", result(*tasks.tolist())), entry("b", result(*other.tolist()))], "a")[1]
     low, high = scipy.stats.norm.interval(0.95, (other - tasks).mean(), scipy.stats.sem(other - tasks))
     assert row["difference"] == pytest.approx((low + high) / 2, rel=1e-4)
     assert row["difference_ci95"] == pytest.approx((high - low) / 2, rel=1e-4)
-    assert leaders({"a": tasks, "b": other}) == {"b"}
-    assert leaders({"a": tasks, "b": other, "c": other - 1e-4 * tasks.sub(0.6).sign()}) == {"b", "c"}
+    near = other - 1e-4 * tasks.sub(0.6).sign()
+    assert leaders({"a": {None: tasks}, "b": {None: other}}) == {"b"}
+    assert leaders({"a": {None: tasks}, "b": {0: other}, "c": {0: near}}) == {"b", "c"}
     assert leaders({}) == set()
 
 
@@ -79,9 +90,9 @@ def test_csv_reads_back(table: list[Row], tmp_path: Path):
     assert [line["method"] for line in lines] == ["LEO_1 & 50%", "a|b", "broken"]
     assert float(lines[1]["difference"]) == pytest.approx(-0.4)
     assert float(lines[1]["accuracy"]) == table[1]["accuracy"]
-    assert (lines[0]["parameters"], lines[0]["best_step"], lines[0]["leads"]) == ("1234", "20", "1")
+    assert (lines[0]["parameters"], lines[0]["best_step"], lines[0]["leads"]) == ("1234", "", "1")
     assert lines[0]["steps"] == lines[0]["training_seconds"] == lines[2]["accuracy"] == ""
-    assert lines[2]["note"] == "failed: x.safetensors: is cut short"
+    assert lines[2]["note"] == "broken: failed: x.safetensors: is cut short"
 
 
 def test_latex_is_escaped(table: list[Row]):
@@ -111,8 +122,8 @@ HOSTILE = "[*a\n\\input{secret} \x1b[31m`<b>`|b"
 
 def test_a_label_stays_in_its_cell(tmp_path: Path):
     r"""Catches \input in LaTeX, HTML and new columns in Markdown, and a label's ends of lines and escapes."""
-    failed = Entry("=1+1", note="failed:\n\\input{secret}", failed=True)
-    table = rows([Entry(HOSTILE, result(0.5, 0.7)), failed], HOSTILE)
+    failed = Entry("=1+1", failures=["failed:\n\\input{secret}"])
+    table = rows([entry(HOSTILE, result(0.5, 0.7)), failed], HOSTILE)
     tex, md = latex(table, HEADER, HOSTILE), markdown(table, HEADER, HOSTILE)
     assert r"\textbf{{[}{*}a \textbackslash{}input\{secret\} ?{[}31m`<b>`|b}" in tex
     assert all(line.startswith("%") for line in tex.splitlines() if r"\input" in line)
@@ -126,7 +137,7 @@ def test_a_label_stays_in_its_cell(tmp_path: Path):
     assert names == [HOSTILE.replace("\n", "?").replace("\x1b", "?"), "'=1+1"]
 
 
-@pytest.mark.parametrize(("width", "columns"), [(80, 5), (160, 10)])
+@pytest.mark.parametrize(("width", "columns"), [(80, 4), (180, 10)])
 def test_terminal_is_wide_enough(table: list[Row], width: int, columns: int):
     """Catches numbers that are cut where the terminal is narrow, and columns left out without a word."""
     console = Console(width=width, record=True, file=io.StringIO())
@@ -135,7 +146,7 @@ def test_terminal_is_wide_enough(table: list[Row], width: int, columns: int):
     assert len(shown.columns) == columns
     said = console.export_text()
     assert "−40.00 ± " in said
-    assert ("table.md" in said) == (columns == 5)
+    assert ("table.md" in said) == (columns == 4)
 
 
 def test_folders_are_left_out():
@@ -150,3 +161,59 @@ def test_folders_are_left_out():
 def test_duration(seconds: float, text: str):
     """Catches 60 seconds, and days that are lost."""
     assert duration(seconds) == text
+
+
+def seeded(label: str, shift: float, seed: int) -> Entry:
+    """A method with three seeds on 50 tasks; seeds differ by 0.01, tasks by 0.1."""
+    generator = np.random.default_rng(seed)
+    tasks = 0.6 + 0.1 * np.random.default_rng(0).standard_normal(50)
+    seeds = shift + 0.01 * generator.standard_normal(3)
+    values = tasks + seeds[:, None] + 0.02 * generator.standard_normal((3, 50))
+    return entry(label, *(result(*row) for row in values.tolist()))
+
+
+def test_means_over_seeds():
+    """Catches an interval that is only over tasks, or a spread of tasks that is taken for one of seeds."""
+    one, other = seeded("a", 0.0, 1), seeded("b", 0.05, 2)
+    table = rows([one, other], "a")
+    by_seed = [trial.result.accuracy.mean().item() for trial in other.trials]
+    assert table[1]["accuracy"] == pytest.approx(np.mean(by_seed))
+    assert table[1]["seed_std"] == pytest.approx(np.std(by_seed, ddof=1))
+    pairs = zip(other.trials, one.trials, strict=True)
+    differences = np.stack([(b.result.accuracy - a.result.accuracy).numpy() for b, a in pairs])
+    assert table[1]["difference"] == pytest.approx(differences.mean())
+    assert table[1]["difference_ci95"] == pytest.approx(crossed_half_width(differences))
+    assert "std, seeds" in markdown(table, HEADER, "a")
+
+
+def test_a_method_without_training_is_compared_with_every_seed():
+    """Catches a difference to one seed only."""
+    three, none = seeded("a", 0.0, 1), entry("b", result(*[0.5] * 50))
+    difference = rows([three, none], "a")[1]["difference"]
+    assert difference == pytest.approx(0.5 - rows([three, none], "a")[0]["accuracy"])
+
+
+def test_seeds_that_both_have_are_compared():
+    """Catches seed 1 of a method compared with seed 0 of another."""
+    first, second = seeded("a", 0.0, 1), seeded("b", 0.1, 2)
+    del first.trials[0]
+    del second.trials[2]
+    row = rows([first, second], "a")[1]
+    [alone] = [trial for trial in second.trials if trial.seed == 1]
+    assert row["difference"] == pytest.approx(
+        (alone.result.accuracy - first.trials[0].result.accuracy).mean().item()
+    )
+
+
+def test_transductive_methods_are_ranked_by_themselves():
+    """Catches a transductive method that is called the best of all, or one that stands among the others."""
+    entries = [
+        entry("t", result(0.9, 0.8), transductive=True),
+        entry("a", result(0.5, 0.6)),
+        entry("u", result(0.5, 0.4), transductive=True),
+    ]
+    table = rows(entries, "a")
+    assert [(row["method"], row["leads"]) for row in table] == [("a", 1), ("t", 1), ("u", 0)]
+    lines = markdown(table, HEADER, "a").splitlines()
+    assert [line for line in lines if line.startswith("| *transductive")] == [lines[5]]
+    assert r"\multicolumn" in latex(table, HEADER, "a")
