@@ -56,7 +56,6 @@ def read_matlab(path: Path, report: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _read_5(path: Path) -> dict[str, Any]:
-    require("scipy", f"{path}: reading MATLAB files")
     import scipy.io
 
     try:
