@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leo_lightning.common.errors import InputError, one_line, require
+from leo_lightning.common.errors import InputError, one_line
 from leo_lightning.common.web_page import refuse_page
 from leo_lightning.data.importers.hdf5 import read_hdf5
 from leo_lightning.data.importers.names import EMBEDDINGS, KNOWN, LABELS, NAMES
