@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from leo_lightning.learners.anil import ANIL
     from leo_lightning.learners.centroid import NearestCentroid
     from leo_lightning.learners.centroid_leo import CentroidLEO
+    from leo_lightning.learners.feat import FEAT
     from leo_lightning.learners.gaussian_process import GaussianProcess
     from leo_lightning.learners.general_leo import GeneralLEO
     from leo_lightning.learners.knn import NearestNeighbors
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
     from leo_lightning.learners.reptile import Reptile
 
 __all__ = [
-    "ANIL", "LEO", "MAML", "CentroidLEO", "GaussianProcess", "GeneralLEO", "Learn2LearnMAML",
+    "ANIL", "FEAT", "LEO", "MAML", "CentroidLEO", "GaussianProcess", "GeneralLEO", "Learn2LearnMAML",
     "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression", "MatchingNetworks",
     "MetaLSTM", "MetaSGD", "NearestCentroid", "NearestNeighbors", "PrototypicalNetworks", "ReferenceLEO",
     "RelationNetworks", "Reptile",
 ]  # fmt: skip
 _MODULES = {
-    "ANIL": "anil", "LEO": "leo", "MAML": "maml", "CentroidLEO": "centroid_leo",
+    "ANIL": "anil", "FEAT": "feat", "LEO": "leo", "MAML": "maml", "CentroidLEO": "centroid_leo",
     "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
     "Learn2LearnMAML": "learn2learn_methods", "Learn2LearnMetaSGD": "learn2learn_methods",
     "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",

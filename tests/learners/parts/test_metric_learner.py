@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode, EpisodeRows
+from leo_lightning.learners.feat import FEAT
 from leo_lightning.learners.matching import MatchingNetworks
 from leo_lightning.learners.parts.metric_learner import MetricLearner
 from leo_lightning.learners.parts.noise import Masks
@@ -25,6 +26,7 @@ METHODS: dict[str, Callable[..., MetricLearner]] = {
     "full context": partial(MatchingNetworks, hidden=4, temperature=0.5, full_context=True),
     "relation": partial(RelationNetworks, relation_size=8),
     "relation by cross-entropy": partial(RelationNetworks, hidden=4, relation_size=8, loss="cross_entropy"),
+    "FEAT": partial(FEAT, hidden=4, temperature=0.5),
 }
 each_method = pytest.mark.parametrize("method", METHODS)
 

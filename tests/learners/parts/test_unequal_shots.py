@@ -17,6 +17,7 @@ from leo_lightning import learners
 from leo_lightning.common.errors import InputError
 from leo_lightning.learners.anil import ANIL
 from leo_lightning.learners.centroid import NearestCentroid
+from leo_lightning.learners.feat import FEAT
 from leo_lightning.learners.gaussian_process import GaussianProcess
 from leo_lightning.learners.general_leo import GeneralLEO
 from leo_lightning.learners.knn import NearestNeighbors
@@ -114,6 +115,7 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "matching": partial(method_of, MatchingNetworks, 6, hidden=4),
     "full context": partial(method_of, MatchingNetworks, 6, hidden=4, full_context=True),
     "relation": partial(method_of, RelationNetworks, 6, hidden=4, relation_size=8),
+    "FEAT": partial(method_of, FEAT, 6, hidden=4),
     "MAML": partial(method_of, MAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
