@@ -51,15 +51,15 @@ class SetAttention(nn.Module):
 class FEAT(MetricLearner):
     """Few-shot embedding adaptation with a transformer: distances to prototypes that see each other.
 
-    p(n | x) = softmax over n of -‖f(x) - c'_n‖² / τ: the prototypes c' of a task are its class means after one
-    block of self-attention among them. The queries are not adapted. In training a second cross-entropy teaches
-    the block ("Contrastive Learning of Set-to-Set Functions" in the paper): it adapts the set of all images of
-    a class, support and query, and every image f(x) is classified by its distance to the means of the adapted
-    sets.
+    p(n | x) = softmax over n of -‖f(x) - c'_n‖² / τ: the prototypes c' of a task are its class means after
+    one block of self-attention among them. The queries are not adapted. In training a second cross-entropy
+    teaches the block ("Contrastive Learning of Set-to-Set Functions" in the paper): it adapts the set of
+    all images of a class, support and query, and every image f(x) is classified by its distance to the
+    means of the adapted sets.
 
-    The paper pre-trains a network and trains it on together with the block; here the embedding f, which begins
-    as the identity, stands for that. The dropout is that of the embeddings, in place of the authors' within
-    the block. log τ is learned; the authors search τ, and a second one for the contrastive term.
+    The paper pre-trains a network and trains it on together with the block; here the embedding f, which
+    begins as the identity, stands for that. The dropout is that of the embeddings, in place of the authors'
+    within the block. log τ is learned; the authors search τ, and a second one for the contrastive term.
 
     Args:
         temperature: initial value of τ, by which distances are divided before the softmax; it is learned.

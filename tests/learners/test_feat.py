@@ -37,7 +37,7 @@ def log_probabilities(images: Tensor, prototypes: Tensor, temperature: Tensor) -
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(("K", "size", "hidden"), [(1, None, 0), (3, 4, 5)])
 def test_it_is_easyfsls(K: int, size: int | None, hidden: int, padded: bool):
-    """Catches keys for queries, a lost residual, scale or norm, a set of the wrong images, padding in a set."""
+    """Catches keys for queries, a lost residual, scale or norm, the wrong set, padding in a set."""
     learner = moved(FEAT(6, size, hidden, temperature=0.5, contrastive_weight=0.7)).eval()
     module, episode = theirs(learner.attention), episode_of(N=3, K=K, Q=4)
     valid = torch.ones(2, 3, 4, dtype=torch.bool)
@@ -69,7 +69,7 @@ def test_it_is_easyfsls(K: int, size: int | None, hidden: int, padded: bool):
 
 
 def test_training_starts_from_centred_prototypes():
-    """Catches a random adaptation that throws away what the features know, and prototypes of another length."""
+    """Catches a random adaptation that throws away what the features know."""
     learner, episode = FEAT(6, temperature=0.25).double(), episode_of(E=6, K=3)
     centred = episode.support.mean(2)
     centred = F.normalize(centred - centred.mean(-1, keepdim=True), dim=-1)

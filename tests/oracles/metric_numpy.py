@@ -113,3 +113,32 @@ def relation_loss(scores: np.ndarray) -> float:
     for n, q, m in np.ndindex(scores.shape):
         errors.append((scores[n, q, m] - (1 if m == n else 0)) ** 2)
     return float(np.mean(errors))
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.sqrt(x @ x)
+
+
+def dynamic_few_shot(weights: Weights, support: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Probabilities (N,) of a query's classes (Gidaris and Komodakis): cosines to generated weights."""
+    logits = []
+    for images in support:
+        z = [unit(embed(weights, image)) for image in images]
+        recalled = np.zeros_like(z[0])
+        for image in z:
+            asked = weights["generator.query.weight"] @ image + weights["generator.query.bias"]
+            cosines = np.array([cosine(asked, key) for key in weights["generator.keys"]])
+            attention = softmax(weights["generator.sharpness"] * cosines)
+            for a, base in zip(attention, weights["generator.weights"], strict=True):
+                recalled = recalled + a * unit(base) / len(z)
+        average = sum(z) / len(z)
+        made = weights["generator.average_scale"] * average + weights["generator.attention_scale"] * recalled
+        logits.append(cosine(embed(weights, query), made) / np.exp(weights["log_temperature"]))
+    return softmax(np.array(logits))
+
+
+def predicted_parameters(weights: Weights, statistics: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Probabilities (N,) of a query's classes (Qiao et al.), with one statistic (E,) of each class."""
+    mapped = {name.replace("predictor", "embedding"): value for name, value in weights.items()}
+    logits = [unit(embed(mapped, unit(statistic))) @ query for statistic in statistics]
+    return softmax(np.array(logits) / np.exp(weights["log_temperature"]))

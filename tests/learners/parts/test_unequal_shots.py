@@ -17,6 +17,7 @@ from leo_lightning import learners
 from leo_lightning.common.errors import InputError
 from leo_lightning.learners.anil import ANIL
 from leo_lightning.learners.centroid import NearestCentroid
+from leo_lightning.learners.dynamic_few_shot import DynamicFewShot
 from leo_lightning.learners.feat import FEAT
 from leo_lightning.learners.gaussian_process import GaussianProcess
 from leo_lightning.learners.general_leo import GeneralLEO
@@ -34,6 +35,7 @@ from leo_lightning.learners.meta_lstm import MetaLSTM
 from leo_lightning.learners.meta_sgd import MetaSGD
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.learners.parts.unequal_shots import packed
+from leo_lightning.learners.predicted_parameters import PredictedParameters
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.learners.relation import RelationNetworks
 from leo_lightning.learners.reptile import Reptile
@@ -116,6 +118,8 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "full context": partial(method_of, MatchingNetworks, 6, hidden=4, full_context=True),
     "relation": partial(method_of, RelationNetworks, 6, hidden=4, relation_size=8),
     "FEAT": partial(method_of, FEAT, 6, hidden=4),
+    "dynamic few-shot": partial(method_of, DynamicFewShot, 6, hidden=4, bases=5),
+    "predicted parameters": partial(method_of, PredictedParameters, 6, hidden=4),
     "MAML": partial(method_of, MAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
@@ -330,6 +334,10 @@ def metric(learner: Learner, task: Task, image: np.ndarray) -> np.ndarray:
     if isinstance(learner, MatchingNetworks):
         steps = PROCESSING_STEPS if learner.full_context else None
         return metric_numpy.matching(weights, images, image, steps)
+    if isinstance(learner, DynamicFewShot):
+        return metric_numpy.dynamic_few_shot(weights, images, image)
+    if isinstance(learner, PredictedParameters):
+        return metric_numpy.predicted_parameters(weights, [x.mean(0) for x in images], image)
     scores = metric_numpy.relation(weights, images, image)
     return scores / (1 - scores) / (scores / (1 - scores)).sum()
 
@@ -370,6 +378,7 @@ PLAIN = {
     "one neighbour": votes,
     "neighbours": votes,
     **dict.fromkeys(["euclidean", "cosine", "matching", "full context", "relation"], metric),
+    **dict.fromkeys(["dynamic few-shot", "predicted parameters"], metric),
     **dict.fromkeys(["MAML", "ANIL", "Meta-SGD", "Reptile", "Meta-LSTM"], network),
     **dict.fromkeys(["learn2learn's MAML", "learn2learn's Meta-SGD"], network),
 }
