@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from leo_lightning.learners.reference.leo import ReferenceLEO
     from leo_lightning.learners.relation import RelationNetworks
     from leo_lightning.learners.reptile import Reptile
+    from leo_lightning.learners.siamese import SiameseNetworks
 
 __all__ = [
     "ANIL", "FEAT", "LEO", "MAML", "CentroidLEO", "DynamicFewShot", "GaussianProcess", "GeneralLEO",
     "Learn2LearnMAML", "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression",
     "MatchingNetworks", "MetaLSTM", "MetaSGD", "NearestCentroid", "NearestNeighbors", "PredictedParameters",
-    "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks", "Reptile",
+    "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks", "Reptile", "SiameseNetworks",
 ]  # fmt: skip
 _MODULES = {
     "ANIL": "anil", "FEAT": "feat", "LEO": "leo", "MAML": "maml", "CentroidLEO": "centroid_leo",
@@ -46,6 +47,7 @@ _MODULES = {
     "MetaSGD": "meta_sgd", "NearestCentroid": "centroid", "NearestNeighbors": "knn",
     "PredictedParameters": "predicted_parameters", "PrototypicalNetworks": "prototypical",
     "ReferenceLEO": "reference.leo", "RelationNetworks": "relation", "Reptile": "reptile",
+    "SiameseNetworks": "siamese",
 }  # fmt: skip
 
 

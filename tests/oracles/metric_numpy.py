@@ -115,6 +115,31 @@ def relation_loss(scores: np.ndarray) -> float:
     return float(np.mean(errors))
 
 
+def siamese_pairs(weights: Weights, support: np.ndarray, query: np.ndarray) -> list[np.ndarray]:
+    """Log-odds of a query with each image of each class (Koch et al.): weighted L1 distance of a pair."""
+    scale = np.sqrt(len(weights["similarity.weight"])) * np.exp(weights["similarity.log_temperature"])
+    alpha = -weights["similarity.weight"] / scale
+    bias = weights["similarity.threshold"] / np.exp(weights["similarity.log_temperature"])
+    f = embed(weights, query)
+    return [
+        np.array([bias + np.sum(alpha * np.abs(f - embed(weights, image))) for image in images])
+        for images in support
+    ]
+
+
+def siamese(weights: Weights, support: np.ndarray, query: np.ndarray, pooling: str) -> np.ndarray:
+    """Log-odds (N,) of a query's classes: mean over the images of a class, or the largest."""
+    pairs = siamese_pairs(weights, support, query)
+    return np.array([np.mean(row) if pooling == "mean" else max(row) for row in pairs])
+
+
+def siamese_loss(pairs: list[np.ndarray], own: int) -> float:
+    """Binary cross-entropy of a query's pairs, those of its own class and the others by halves."""
+    same = np.mean([-np.log(sigmoid(x)) for x in pairs[own]])
+    other = np.mean([-np.log(1 - sigmoid(x)) for n, row in enumerate(pairs) if n != own for x in row])
+    return float(same + other) / 2
+
+
 def unit(x: np.ndarray) -> np.ndarray:
     return x / np.sqrt(x @ x)
 

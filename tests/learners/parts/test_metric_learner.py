@@ -19,6 +19,7 @@ from leo_lightning.learners.parts.noise import Masks
 from leo_lightning.learners.predicted_parameters import PredictedParameters
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.learners.relation import RelationNetworks
+from leo_lightning.learners.siamese import SiameseNetworks
 from tests.learners.tasks import episode_of, moved
 
 METHODS: dict[str, Callable[..., Learner]] = {
@@ -32,6 +33,8 @@ METHODS: dict[str, Callable[..., Learner]] = {
     "FEAT": partial(FEAT, hidden=4, temperature=0.5),
     "dynamic few-shot": partial(DynamicFewShot, hidden=4, bases=5, temperature=0.5),
     "predicted parameters": partial(PredictedParameters, hidden=4, temperature=0.5, mean_probability=1.0),
+    "siamese": partial(SiameseNetworks, hidden=4, temperature=0.5),
+    "siamese, the nearest": partial(SiameseNetworks, temperature=0.5, pooling="max"),
 }
 each_method = pytest.mark.parametrize("method", METHODS)
 

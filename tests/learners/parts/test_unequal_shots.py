@@ -39,6 +39,7 @@ from leo_lightning.learners.predicted_parameters import PredictedParameters
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.learners.relation import RelationNetworks
 from leo_lightning.learners.reptile import Reptile
+from leo_lightning.learners.siamese import SiameseNetworks
 from tests.learners.leos import CENTROIDS, VARIANTS, small_leo, variant
 from tests.learners.tasks import moved
 from tests.oracles import leo_ragged, meta_lstm_numpy, metric_numpy, mlp_numpy
@@ -120,6 +121,8 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "FEAT": partial(method_of, FEAT, 6, hidden=4),
     "dynamic few-shot": partial(method_of, DynamicFewShot, 6, hidden=4, bases=5),
     "predicted parameters": partial(method_of, PredictedParameters, 6, hidden=4),
+    "siamese": partial(method_of, SiameseNetworks, 6, hidden=4),
+    "siamese, the nearest": partial(method_of, SiameseNetworks, 6, pooling="max"),
     "MAML": partial(method_of, MAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
@@ -338,6 +341,8 @@ def metric(learner: Learner, task: Task, image: np.ndarray) -> np.ndarray:
         return metric_numpy.dynamic_few_shot(weights, images, image)
     if isinstance(learner, PredictedParameters):
         return metric_numpy.predicted_parameters(weights, [x.mean(0) for x in images], image)
+    if isinstance(learner, SiameseNetworks):
+        return metric_numpy.softmax(metric_numpy.siamese(weights, images, image, learner.pooling))
     scores = metric_numpy.relation(weights, images, image)
     return scores / (1 - scores) / (scores / (1 - scores)).sum()
 
@@ -378,7 +383,7 @@ PLAIN = {
     "one neighbour": votes,
     "neighbours": votes,
     **dict.fromkeys(["euclidean", "cosine", "matching", "full context", "relation"], metric),
-    **dict.fromkeys(["dynamic few-shot", "predicted parameters"], metric),
+    **dict.fromkeys(["dynamic few-shot", "predicted parameters", "siamese", "siamese, the nearest"], metric),
     **dict.fromkeys(["MAML", "ANIL", "Meta-SGD", "Reptile", "Meta-LSTM"], network),
     **dict.fromkeys(["learn2learn's MAML", "learn2learn's Meta-SGD"], network),
 }
