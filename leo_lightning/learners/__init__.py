@@ -31,16 +31,18 @@ if TYPE_CHECKING:
     from leo_lightning.learners.relation import RelationNetworks
     from leo_lightning.learners.reptile import Reptile
     from leo_lightning.learners.siamese import SiameseNetworks
+    from leo_lightning.learners.snail import SNAIL
 
 __all__ = [
-    "ANIL", "FEAT", "LEO", "MAML", "CentroidLEO", "DynamicFewShot", "GaussianProcess", "GeneralLEO",
+    "ANIL", "FEAT", "LEO", "MAML", "SNAIL", "CentroidLEO", "DynamicFewShot", "GaussianProcess", "GeneralLEO",
     "Learn2LearnMAML", "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression",
     "MatchingNetworks", "MetaLSTM", "MetaSGD", "NearestCentroid", "NearestNeighbors", "PredictedParameters",
     "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks", "Reptile", "SiameseNetworks",
 ]  # fmt: skip
 _MODULES = {
-    "ANIL": "anil", "FEAT": "feat", "LEO": "leo", "MAML": "maml", "CentroidLEO": "centroid_leo",
-    "DynamicFewShot": "dynamic_few_shot", "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
+    "ANIL": "anil", "FEAT": "feat", "LEO": "leo", "MAML": "maml", "SNAIL": "snail",
+    "CentroidLEO": "centroid_leo", "DynamicFewShot": "dynamic_few_shot",
+    "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
     "Learn2LearnMAML": "learn2learn_methods", "Learn2LearnMetaSGD": "learn2learn_methods",
     "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",
     "MAMLRegression": "maml_regression", "MatchingNetworks": "matching", "MetaLSTM": "meta_lstm",

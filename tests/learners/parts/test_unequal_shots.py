@@ -40,6 +40,7 @@ from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.learners.relation import RelationNetworks
 from leo_lightning.learners.reptile import Reptile
 from leo_lightning.learners.siamese import SiameseNetworks
+from leo_lightning.learners.snail import SNAIL
 from tests.learners.leos import CENTROIDS, VARIANTS, small_leo, variant
 from tests.learners.tasks import moved
 from tests.oracles import leo_ragged, meta_lstm_numpy, metric_numpy, mlp_numpy
@@ -136,6 +137,7 @@ REFUSED: dict[str, Callable[[], Learner]] = {
     "GeneralLEO": lambda: GeneralLEO(6, base=LinearSoftmax()),
     "MAMLRegression": lambda: MAMLRegression(6),
     "GaussianProcess": GaussianProcess,
+    "SNAIL": lambda: SNAIL(6, way=3, filters=4),
 }
 each_method = pytest.mark.parametrize("method", METHODS)
 
