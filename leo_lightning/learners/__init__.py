@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from leo_lightning.learners.anil import ANIL
     from leo_lightning.learners.centroid import NearestCentroid
     from leo_lightning.learners.centroid_leo import CentroidLEO
+    from leo_lightning.learners.dynamic_few_shot import DynamicFewShot
+    from leo_lightning.learners.feat import FEAT
     from leo_lightning.learners.gaussian_process import GaussianProcess
     from leo_lightning.learners.general_leo import GeneralLEO
     from leo_lightning.learners.knn import NearestNeighbors
@@ -23,26 +25,31 @@ if TYPE_CHECKING:
     from leo_lightning.learners.matching import MatchingNetworks
     from leo_lightning.learners.meta_lstm import MetaLSTM
     from leo_lightning.learners.meta_sgd import MetaSGD
+    from leo_lightning.learners.predicted_parameters import PredictedParameters
     from leo_lightning.learners.prototypical import PrototypicalNetworks
     from leo_lightning.learners.reference.leo import ReferenceLEO
     from leo_lightning.learners.relation import RelationNetworks
     from leo_lightning.learners.reptile import Reptile
+    from leo_lightning.learners.siamese import SiameseNetworks
+    from leo_lightning.learners.snail import SNAIL
 
 __all__ = [
-    "ANIL", "LEO", "MAML", "CentroidLEO", "GaussianProcess", "GeneralLEO", "Learn2LearnMAML",
-    "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression", "MatchingNetworks",
-    "MetaLSTM", "MetaSGD", "NearestCentroid", "NearestNeighbors", "PrototypicalNetworks", "ReferenceLEO",
-    "RelationNetworks", "Reptile",
+    "ANIL", "FEAT", "LEO", "MAML", "SNAIL", "CentroidLEO", "DynamicFewShot", "GaussianProcess", "GeneralLEO",
+    "Learn2LearnMAML", "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression",
+    "MatchingNetworks", "MetaLSTM", "MetaSGD", "NearestCentroid", "NearestNeighbors", "PredictedParameters",
+    "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks", "Reptile", "SiameseNetworks",
 ]  # fmt: skip
 _MODULES = {
-    "ANIL": "anil", "LEO": "leo", "MAML": "maml", "CentroidLEO": "centroid_leo",
+    "ANIL": "anil", "FEAT": "feat", "LEO": "leo", "MAML": "maml", "SNAIL": "snail",
+    "CentroidLEO": "centroid_leo", "DynamicFewShot": "dynamic_few_shot",
     "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
     "Learn2LearnMAML": "learn2learn_methods", "Learn2LearnMetaSGD": "learn2learn_methods",
     "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",
     "MAMLRegression": "maml_regression", "MatchingNetworks": "matching", "MetaLSTM": "meta_lstm",
     "MetaSGD": "meta_sgd", "NearestCentroid": "centroid", "NearestNeighbors": "knn",
-    "PrototypicalNetworks": "prototypical", "ReferenceLEO": "reference.leo", "RelationNetworks": "relation",
-    "Reptile": "reptile",
+    "PredictedParameters": "predicted_parameters", "PrototypicalNetworks": "prototypical",
+    "ReferenceLEO": "reference.leo", "RelationNetworks": "relation", "Reptile": "reptile",
+    "SiameseNetworks": "siamese",
 }  # fmt: skip
 
 

@@ -113,3 +113,57 @@ def relation_loss(scores: np.ndarray) -> float:
     for n, q, m in np.ndindex(scores.shape):
         errors.append((scores[n, q, m] - (1 if m == n else 0)) ** 2)
     return float(np.mean(errors))
+
+
+def siamese_pairs(weights: Weights, support: np.ndarray, query: np.ndarray) -> list[np.ndarray]:
+    """Log-odds of a query with each image of each class (Koch et al.): weighted L1 distance of a pair."""
+    scale = np.sqrt(len(weights["similarity.weight"])) * np.exp(weights["similarity.log_temperature"])
+    alpha = -weights["similarity.weight"] / scale
+    bias = weights["similarity.threshold"] / np.exp(weights["similarity.log_temperature"])
+    f = embed(weights, query)
+    return [
+        np.array([bias + np.sum(alpha * np.abs(f - embed(weights, image))) for image in images])
+        for images in support
+    ]
+
+
+def siamese(weights: Weights, support: np.ndarray, query: np.ndarray, pooling: str) -> np.ndarray:
+    """Log-odds (N,) of a query's classes: mean over the images of a class, or the largest."""
+    pairs = siamese_pairs(weights, support, query)
+    return np.array([np.mean(row) if pooling == "mean" else max(row) for row in pairs])
+
+
+def siamese_loss(pairs: list[np.ndarray], own: int) -> float:
+    """Binary cross-entropy of a query's pairs, those of its own class and the others by halves."""
+    same = np.mean([-np.log(sigmoid(x)) for x in pairs[own]])
+    other = np.mean([-np.log(1 - sigmoid(x)) for n, row in enumerate(pairs) if n != own for x in row])
+    return float(same + other) / 2
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.sqrt(x @ x)
+
+
+def dynamic_few_shot(weights: Weights, support: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Probabilities (N,) of a query's classes (Gidaris and Komodakis): cosines to generated weights."""
+    logits = []
+    for images in support:
+        z = [unit(embed(weights, image)) for image in images]
+        recalled = np.zeros_like(z[0])
+        for image in z:
+            asked = weights["generator.query.weight"] @ image + weights["generator.query.bias"]
+            cosines = np.array([cosine(asked, key) for key in weights["generator.keys"]])
+            attention = softmax(weights["generator.sharpness"] * cosines)
+            for a, base in zip(attention, weights["generator.weights"], strict=True):
+                recalled = recalled + a * unit(base) / len(z)
+        average = sum(z) / len(z)
+        made = weights["generator.average_scale"] * average + weights["generator.attention_scale"] * recalled
+        logits.append(cosine(embed(weights, query), made) / np.exp(weights["log_temperature"]))
+    return softmax(np.array(logits))
+
+
+def predicted_parameters(weights: Weights, statistics: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Probabilities (N,) of a query's classes (Qiao et al.), with one statistic (E,) of each class."""
+    mapped = {name.replace("predictor", "embedding"): value for name, value in weights.items()}
+    logits = [unit(embed(mapped, unit(statistic))) @ query for statistic in statistics]
+    return softmax(np.array(logits) / np.exp(weights["log_temperature"]))

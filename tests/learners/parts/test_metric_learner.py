@@ -1,6 +1,7 @@
-"""Promises of all metric-based methods, each of them in turn."""
+"""Promises of all methods that adapt without an inner loop, each of them in turn."""
 
 import contextlib
+import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -10,14 +11,18 @@ from torch import Tensor, nn
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode, EpisodeRows
+from leo_lightning.learners.dynamic_few_shot import DynamicFewShot
+from leo_lightning.learners.feat import FEAT
+from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.matching import MatchingNetworks
-from leo_lightning.learners.parts.metric_learner import MetricLearner
 from leo_lightning.learners.parts.noise import Masks
+from leo_lightning.learners.predicted_parameters import PredictedParameters
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.learners.relation import RelationNetworks
+from leo_lightning.learners.siamese import SiameseNetworks
 from tests.learners.tasks import episode_of, moved
 
-METHODS: dict[str, Callable[..., MetricLearner]] = {
+METHODS: dict[str, Callable[..., Learner]] = {
     "linear": PrototypicalNetworks,
     "euclidean": partial(PrototypicalNetworks, hidden=4, temperature=0.5),
     "cosine": partial(PrototypicalNetworks, size=5, distance="cosine"),
@@ -25,11 +30,16 @@ METHODS: dict[str, Callable[..., MetricLearner]] = {
     "full context": partial(MatchingNetworks, hidden=4, temperature=0.5, full_context=True),
     "relation": partial(RelationNetworks, relation_size=8),
     "relation by cross-entropy": partial(RelationNetworks, hidden=4, relation_size=8, loss="cross_entropy"),
+    "FEAT": partial(FEAT, hidden=4, temperature=0.5),
+    "dynamic few-shot": partial(DynamicFewShot, hidden=4, bases=5, temperature=0.5),
+    "predicted parameters": partial(PredictedParameters, hidden=4, temperature=0.5, mean_probability=1.0),
+    "siamese": partial(SiameseNetworks, hidden=4, temperature=0.5),
+    "siamese, the nearest": partial(SiameseNetworks, temperature=0.5, pooling="max"),
 }
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
-def learner_of(method: str, **settings: object) -> MetricLearner:
+def learner_of(method: str, **settings: object) -> Learner:
     torch.manual_seed(5)
     return moved(METHODS[method](6, **settings))
 
@@ -200,7 +210,8 @@ def test_arguments_build_the_same_learner(method: str):
 
     Before it is, the learner is built without memory, for its sizes.
     """
-    learner = learner_of(method, dropout=0.2, size=4)
+    sized = {"size": 4} if "size" in inspect.signature(METHODS[method]).parameters else {}
+    learner = learner_of(method, dropout=0.2, **sized)
     with torch.device("meta"):
         sizes = {
             name: value.shape for name, value in type(learner)(**learner.init_args()).state_dict().items()

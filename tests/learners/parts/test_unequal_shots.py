@@ -17,6 +17,8 @@ from leo_lightning import learners
 from leo_lightning.common.errors import InputError
 from leo_lightning.learners.anil import ANIL
 from leo_lightning.learners.centroid import NearestCentroid
+from leo_lightning.learners.dynamic_few_shot import DynamicFewShot
+from leo_lightning.learners.feat import FEAT
 from leo_lightning.learners.gaussian_process import GaussianProcess
 from leo_lightning.learners.general_leo import GeneralLEO
 from leo_lightning.learners.knn import NearestNeighbors
@@ -33,9 +35,12 @@ from leo_lightning.learners.meta_lstm import MetaLSTM
 from leo_lightning.learners.meta_sgd import MetaSGD
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.learners.parts.unequal_shots import packed
+from leo_lightning.learners.predicted_parameters import PredictedParameters
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.learners.relation import RelationNetworks
 from leo_lightning.learners.reptile import Reptile
+from leo_lightning.learners.siamese import SiameseNetworks
+from leo_lightning.learners.snail import SNAIL
 from tests.learners.leos import CENTROIDS, VARIANTS, small_leo, variant
 from tests.learners.tasks import moved
 from tests.oracles import leo_ragged, meta_lstm_numpy, metric_numpy, mlp_numpy
@@ -114,6 +119,11 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "matching": partial(method_of, MatchingNetworks, 6, hidden=4),
     "full context": partial(method_of, MatchingNetworks, 6, hidden=4, full_context=True),
     "relation": partial(method_of, RelationNetworks, 6, hidden=4, relation_size=8),
+    "FEAT": partial(method_of, FEAT, 6, hidden=4),
+    "dynamic few-shot": partial(method_of, DynamicFewShot, 6, hidden=4, bases=5),
+    "predicted parameters": partial(method_of, PredictedParameters, 6, hidden=4),
+    "siamese": partial(method_of, SiameseNetworks, 6, hidden=4),
+    "siamese, the nearest": partial(method_of, SiameseNetworks, 6, pooling="max"),
     "MAML": partial(method_of, MAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
@@ -127,6 +137,7 @@ REFUSED: dict[str, Callable[[], Learner]] = {
     "GeneralLEO": lambda: GeneralLEO(6, base=LinearSoftmax()),
     "MAMLRegression": lambda: MAMLRegression(6),
     "GaussianProcess": GaussianProcess,
+    "SNAIL": lambda: SNAIL(6, way=3, filters=4),
 }
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -328,6 +339,12 @@ def metric(learner: Learner, task: Task, image: np.ndarray) -> np.ndarray:
     if isinstance(learner, MatchingNetworks):
         steps = PROCESSING_STEPS if learner.full_context else None
         return metric_numpy.matching(weights, images, image, steps)
+    if isinstance(learner, DynamicFewShot):
+        return metric_numpy.dynamic_few_shot(weights, images, image)
+    if isinstance(learner, PredictedParameters):
+        return metric_numpy.predicted_parameters(weights, [x.mean(0) for x in images], image)
+    if isinstance(learner, SiameseNetworks):
+        return metric_numpy.softmax(metric_numpy.siamese(weights, images, image, learner.pooling))
     scores = metric_numpy.relation(weights, images, image)
     return scores / (1 - scores) / (scores / (1 - scores)).sum()
 
@@ -368,6 +385,7 @@ PLAIN = {
     "one neighbour": votes,
     "neighbours": votes,
     **dict.fromkeys(["euclidean", "cosine", "matching", "full context", "relation"], metric),
+    **dict.fromkeys(["dynamic few-shot", "predicted parameters", "siamese", "siamese, the nearest"], metric),
     **dict.fromkeys(["MAML", "ANIL", "Meta-SGD", "Reptile", "Meta-LSTM"], network),
     **dict.fromkeys(["learn2learn's MAML", "learn2learn's Meta-SGD"], network),
 }
