@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leo_lightning.learners.anil import ANIL
+    from leo_lightning.learners.bdcspn import BDCSPN
     from leo_lightning.learners.centroid import NearestCentroid
     from leo_lightning.learners.centroid_leo import CentroidLEO
     from leo_lightning.learners.gaussian_process import GaussianProcess
@@ -29,10 +30,28 @@ if TYPE_CHECKING:
     from leo_lightning.learners.reptile import Reptile
 
 __all__ = [
-    "ANIL", "LEO", "MAML", "CentroidLEO", "GaussianProcess", "GeneralLEO", "Learn2LearnMAML",
-    "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression", "MatchingNetworks",
-    "MetaLSTM", "MetaSGD", "NearestCentroid", "NearestNeighbors", "PrototypicalNetworks", "ReferenceLEO",
-    "RelationNetworks", "Reptile",
+    "ANIL",
+    "BDCSPN",
+    "LEO",
+    "MAML",
+    "CentroidLEO",
+    "GaussianProcess",
+    "GeneralLEO",
+    "Learn2LearnMAML",
+    "Learn2LearnMetaSGD",
+    "Learner",
+    "LinearSVM",
+    "LogisticRegression",
+    "MAMLRegression",
+    "MatchingNetworks",
+    "MetaLSTM",
+    "MetaSGD",
+    "NearestCentroid",
+    "NearestNeighbors",
+    "PrototypicalNetworks",
+    "ReferenceLEO",
+    "RelationNetworks",
+    "Reptile",
 ]  # fmt: skip
 _MODULES = {
     "ANIL": "anil", "LEO": "leo", "MAML": "maml", "CentroidLEO": "centroid_leo",
@@ -42,7 +61,7 @@ _MODULES = {
     "MAMLRegression": "maml_regression", "MatchingNetworks": "matching", "MetaLSTM": "meta_lstm",
     "MetaSGD": "meta_sgd", "NearestCentroid": "centroid", "NearestNeighbors": "knn",
     "PrototypicalNetworks": "prototypical", "ReferenceLEO": "reference.leo", "RelationNetworks": "relation",
-    "Reptile": "reptile",
+    "Reptile": "reptile", "BDCSPN": "bdcspn",
 }  # fmt: skip
 
 
