@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from leo_lightning.learners.gaussian_process import GaussianProcess
     from leo_lightning.learners.general_leo import GeneralLEO
     from leo_lightning.learners.knn import NearestNeighbors
+    from leo_lightning.learners.label_propagation import LabelPropagation
+    from leo_lightning.learners.laplacian_shot import LaplacianShot
     from leo_lightning.learners.learn2learn_methods import Learn2LearnMAML, Learn2LearnMetaSGD
     from leo_lightning.learners.learner import Learner
     from leo_lightning.learners.leo import LEO
@@ -25,18 +27,25 @@ if TYPE_CHECKING:
     from leo_lightning.learners.meta_lstm import MetaLSTM
     from leo_lightning.learners.meta_sgd import MetaSGD
     from leo_lightning.learners.prototypical import PrototypicalNetworks
+    from leo_lightning.learners.pt_map import PTMAP
     from leo_lightning.learners.reference.leo import ReferenceLEO
     from leo_lightning.learners.relation import RelationNetworks
     from leo_lightning.learners.reptile import Reptile
+    from leo_lightning.learners.tim import TIM
+    from leo_lightning.learners.transductive_finetuning import TransductiveFinetuning
 
 __all__ = [
     "ANIL",
     "BDCSPN",
     "LEO",
     "MAML",
+    "PTMAP",
+    "TIM",
     "CentroidLEO",
     "GaussianProcess",
     "GeneralLEO",
+    "LabelPropagation",
+    "LaplacianShot",
     "Learn2LearnMAML",
     "Learn2LearnMetaSGD",
     "Learner",
@@ -52,6 +61,7 @@ __all__ = [
     "ReferenceLEO",
     "RelationNetworks",
     "Reptile",
+    "TransductiveFinetuning",
 ]  # fmt: skip
 _MODULES = {
     "ANIL": "anil", "LEO": "leo", "MAML": "maml", "CentroidLEO": "centroid_leo",
@@ -61,7 +71,9 @@ _MODULES = {
     "MAMLRegression": "maml_regression", "MatchingNetworks": "matching", "MetaLSTM": "meta_lstm",
     "MetaSGD": "meta_sgd", "NearestCentroid": "centroid", "NearestNeighbors": "knn",
     "PrototypicalNetworks": "prototypical", "ReferenceLEO": "reference.leo", "RelationNetworks": "relation",
-    "Reptile": "reptile", "BDCSPN": "bdcspn",
+    "Reptile": "reptile",
+    "BDCSPN": "bdcspn", "LabelPropagation": "label_propagation", "LaplacianShot": "laplacian_shot",
+    "PTMAP": "pt_map", "TIM": "tim", "TransductiveFinetuning": "transductive_finetuning",
 }  # fmt: skip
 
 

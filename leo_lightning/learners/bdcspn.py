@@ -13,8 +13,11 @@ from torch import Tensor
 
 from leo_lightning.common.errors import check_least, check_positive
 from leo_lightning.learners.parts.query_set import share_of
-from leo_lightning.learners.parts.transductive import TransductiveLearner, image_weights
+from leo_lightning.learners.parts.transductive import TransductiveLearner
 from leo_lightning.learners.parts.unequal_shots import Shots, class_mean, present_images
+
+SCALE = 10.0
+"""Factor of the cosines in the logits."""
 
 
 class Rectification(NamedTuple):
@@ -39,10 +42,10 @@ class Rectification(NamedTuple):
         the class's images ("intra-class bias").
         """
         N = support.shape[1]
-        shift = (image_weights(support, shots)[..., None] * support).sum((1, 2))
-        shift = shift - (share_of(valid, query) * query).sum(1)
+        means = class_mean(support, shots)
+        shift = means.mean(1) - (share_of(valid, query) * query).sum(1)
         images = torch.cat([support.flatten(1, 2), query + shift[:, None]], dim=1)
-        cosines = F.normalize(images, dim=-1) @ F.normalize(class_mean(support, shots), dim=-1).mT
+        cosines = F.normalize(images, dim=-1) @ F.normalize(means, dim=-1).mT
         own = torch.eye(N, dtype=torch.bool, device=support.device).repeat_interleave(support.shape[2], dim=0)
         known = own.expand(len(support), -1, -1)
         if (there := present_images(support, shots)) is not None:
@@ -72,11 +75,12 @@ class BDCSPN(TransductiveLearner):
     """Cosines to prototypes that the queries have rectified (BD-CSPN).
 
     As in the code of easyfsl and of Boudiaf et al., the queries are shifted for the prototypes only, and
-    answered as they are. easyfsl has ε = 1 and takes all queries; the paper has ε = 10 and takes the most
-    confident ones. The logits are ε times the cosines.
+    answered as they are. easyfsl has ε = 1 and takes all queries; the paper takes the most confident ones.
+    The logits are 10 times the cosines: the softmax of cosines is nearly flat.
 
     Args:
-        epsilon: ε, scale of the cosines.
+        epsilon: ε, scale of the cosines in the weights; with 10, a single image of the support outweighs the
+            queries.
         most: queries with which a class rectifies its prototype, the most confident ones; null: all that are
             nearest to it.
     """
@@ -86,7 +90,7 @@ class BDCSPN(TransductiveLearner):
         "the support and the queries have the same mean, as with about equally many queries in all classes"
     )
 
-    def __init__(self, epsilon: float = 10.0, most: int | None = None) -> None:
+    def __init__(self, epsilon: float = 1.0, most: int | None = None) -> None:
         super().__init__()
         check_positive({"epsilon": epsilon})
         check_least(1, {"most": most})
@@ -100,6 +104,6 @@ class BDCSPN(TransductiveLearner):
         valid: Bool[Tensor, "B M"] | None,
         shots: Shots,
     ) -> Float[Tensor, "B M N"]:
-        """Cosines of the queries, times ε."""
+        """Cosines of the queries, times 10."""
         prototypes = Rectification(self.epsilon, self.most).prototypes(support, query, valid, shots)
-        return self.epsilon * (F.normalize(query, dim=-1) @ F.normalize(prototypes, dim=-1).mT)
+        return SCALE * (F.normalize(query, dim=-1) @ F.normalize(prototypes, dim=-1).mT)

