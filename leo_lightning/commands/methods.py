@@ -27,8 +27,9 @@ def main(arguments: Sequence[str]) -> None:
     for kind, group in groupby(sorted(methods(), key=_kind), _kind):
         print(f"{kind}:")
         for method in group:
-            print(f"  {method.name:21} {method.summary}")
-            print(*(f"  {'':21} {path}\n" for path in configs.get(method.name, ())), sep="", end="")
+            mark = "Transductive. " if method.transductive else ""
+            print(f"  {method.name:22} {mark}{method.summary}")
+            print(*(f"  {'':22} {path}\n" for path in configs.get(method.name, ())), sep="", end="")
         print()
     print(END.format(called()))
 

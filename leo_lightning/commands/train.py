@@ -132,6 +132,7 @@ def main(arguments: list[str]) -> None:
         if (record := type(data).__name__) in command.checkpoint:  # Lightning's key
             data.load_state_dict(command.checkpoint[record])
     for stage in dict.fromkeys((command.stage, verb.replace("fit_test", "test"))):
+        model.check_data(data, stage)
         data.setup(stage)
     model.check_trainer(trainer)
     provenance = data.provenance(SPLITS[command.stage])
@@ -148,7 +149,8 @@ def main(arguments: list[str]) -> None:
     )
     with run.ending():
         _work(verb, trainer, run)
-    run.end(list(next_commands(run.folder, data.longer_test)), [("results", out)] if out is not None else [])
+    longer_test = "" if model.learner.transductive else data.longer_test
+    run.end(list(next_commands(run.folder, longer_test)), [("results", out)] if out is not None else [])
 
 
 def _is_trained(command: Command) -> bool:

@@ -148,6 +148,14 @@ class EpisodeDataModule(FeatureDataModule):
         known = "predict asks for known classes only: data.unknown is for `test`"
         return small + self._differences(stage) + [known] * (stage == "predict" and self.unknown > 0)
 
+    def queries_apart(self, stage: str) -> str:
+        """Say why the queries of a task cannot be answered together, and what to set; empty if they can."""
+        if stage in ("test", "predict") and self.test_query == "all":
+            return f"data.test_query all is too many; set --data.test_query {self.query}"
+        if stage == "test" and self.unknown:
+            return "those of data.unknown would change the answers to the others; set --data.unknown 0"
+        return ""
+
     def episode(self, tasks: Sequence[int], stage: str, device: torch.device) -> Episode:
         """Return the tasks with the given numbers, as they are in a stage. Call `setup` first."""
         rows = self.transfer_batch_to_device(self.sampler(stage)(tasks), device, 0)

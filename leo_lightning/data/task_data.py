@@ -99,6 +99,10 @@ class TaskDataModule(StreamDataModule, ABC):
         """Return the names of a split's classes, by their numbers in episodes; none if they have no names."""
         return ()
 
+    def queries_apart(self, stage: str) -> str:
+        """Say why the queries of a task cannot be answered together, and what to set; empty if they can."""
+        return ""
+
     def query_points(self, episode: Episode) -> Float[Tensor, "B Q E"]:
         """Return the queries of test tasks of regression in the user's units."""
         return episode.query[:, 0].cpu()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leo_lightning.learners.anil import ANIL
+    from leo_lightning.learners.bdcspn import BDCSPN
     from leo_lightning.learners.centroid import NearestCentroid
     from leo_lightning.learners.centroid_leo import CentroidLEO
     from leo_lightning.learners.dynamic_few_shot import DynamicFewShot
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from leo_lightning.learners.gaussian_process import GaussianProcess
     from leo_lightning.learners.general_leo import GeneralLEO
     from leo_lightning.learners.knn import NearestNeighbors
+    from leo_lightning.learners.label_propagation import LabelPropagation
+    from leo_lightning.learners.laplacian_shot import LaplacianShot
     from leo_lightning.learners.learn2learn_methods import Learn2LearnMAML, Learn2LearnMetaSGD
     from leo_lightning.learners.learner import Learner
     from leo_lightning.learners.leo import LEO
@@ -27,29 +30,61 @@ if TYPE_CHECKING:
     from leo_lightning.learners.meta_sgd import MetaSGD
     from leo_lightning.learners.predicted_parameters import PredictedParameters
     from leo_lightning.learners.prototypical import PrototypicalNetworks
+    from leo_lightning.learners.pt_map import PTMAP
     from leo_lightning.learners.reference.leo import ReferenceLEO
     from leo_lightning.learners.relation import RelationNetworks
     from leo_lightning.learners.reptile import Reptile
     from leo_lightning.learners.siamese import SiameseNetworks
     from leo_lightning.learners.snail import SNAIL
+    from leo_lightning.learners.tim import TIM
+    from leo_lightning.learners.transductive_finetuning import TransductiveFinetuning
 
 __all__ = [
-    "ANIL", "FEAT", "LEO", "MAML", "SNAIL", "CentroidLEO", "DynamicFewShot", "GaussianProcess", "GeneralLEO",
-    "Learn2LearnMAML", "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression",
-    "MatchingNetworks", "MetaLSTM", "MetaSGD", "NearestCentroid", "NearestNeighbors", "PredictedParameters",
-    "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks", "Reptile", "SiameseNetworks",
+    "ANIL",
+    "BDCSPN",
+    "FEAT",
+    "LEO",
+    "MAML",
+    "PTMAP",
+    "SNAIL",
+    "TIM",
+    "CentroidLEO",
+    "DynamicFewShot",
+    "GaussianProcess",
+    "GeneralLEO",
+    "LabelPropagation",
+    "LaplacianShot",
+    "Learn2LearnMAML",
+    "Learn2LearnMetaSGD",
+    "Learner",
+    "LinearSVM",
+    "LogisticRegression",
+    "MAMLRegression",
+    "MatchingNetworks",
+    "MetaLSTM",
+    "MetaSGD",
+    "NearestCentroid",
+    "NearestNeighbors",
+    "PredictedParameters",
+    "PrototypicalNetworks",
+    "ReferenceLEO",
+    "RelationNetworks",
+    "Reptile",
+    "SiameseNetworks",
+    "TransductiveFinetuning",
 ]  # fmt: skip
 _MODULES = {
-    "ANIL": "anil", "FEAT": "feat", "LEO": "leo", "MAML": "maml", "SNAIL": "snail",
-    "CentroidLEO": "centroid_leo", "DynamicFewShot": "dynamic_few_shot",
-    "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
+    "ANIL": "anil", "BDCSPN": "bdcspn", "CentroidLEO": "centroid_leo", "DynamicFewShot": "dynamic_few_shot",
+    "FEAT": "feat", "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo", "LEO": "leo",
+    "LabelPropagation": "label_propagation", "LaplacianShot": "laplacian_shot",
     "Learn2LearnMAML": "learn2learn_methods", "Learn2LearnMetaSGD": "learn2learn_methods",
     "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",
-    "MAMLRegression": "maml_regression", "MatchingNetworks": "matching", "MetaLSTM": "meta_lstm",
-    "MetaSGD": "meta_sgd", "NearestCentroid": "centroid", "NearestNeighbors": "knn",
-    "PredictedParameters": "predicted_parameters", "PrototypicalNetworks": "prototypical",
-    "ReferenceLEO": "reference.leo", "RelationNetworks": "relation", "Reptile": "reptile",
-    "SiameseNetworks": "siamese",
+    "MAML": "maml", "MAMLRegression": "maml_regression", "MatchingNetworks": "matching",
+    "MetaLSTM": "meta_lstm", "MetaSGD": "meta_sgd", "NearestCentroid": "centroid",
+    "NearestNeighbors": "knn", "PTMAP": "pt_map", "PredictedParameters": "predicted_parameters",
+    "PrototypicalNetworks": "prototypical", "ReferenceLEO": "reference.leo", "RelationNetworks": "relation",
+    "Reptile": "reptile", "SNAIL": "snail", "SiameseNetworks": "siamese", "TIM": "tim",
+    "TransductiveFinetuning": "transductive_finetuning",
 }  # fmt: skip
 
 

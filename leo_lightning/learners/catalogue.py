@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from leo_lightning import learners
 
+FIELDS = ("predicts", "trained", "transductive")
+"""Attributes of `Learner` that are read."""
+
 
 class Method(NamedTuple):
     """A method of this package."""
@@ -17,6 +20,7 @@ class Method(NamedTuple):
     predicts: str | None
     """`classes` or `values`, as in `Learner.predicts`; None if its arguments decide."""
     trained: bool
+    transductive: bool
 
 
 def methods() -> list[Method]:
@@ -29,12 +33,13 @@ def methods() -> list[Method]:
         values = _attributes(name, classes)
         if "trained" in values:  # not the reference
             summary = (ast.get_docstring(classes[name]) or "").partition("\n")[0]
-            found.append(Method(name, summary, values["predicts"], values["trained"]))
+            kind = (values[field] for field in FIELDS)
+            found.append(Method(name, summary, *kind))
     return found
 
 
 def _attributes(name: str, classes: Mapping[str, ast.ClassDef]) -> dict[str, Any]:
-    """`predicts` and `trained` of a class, its own or inherited; None for one that has no value yet."""
+    """`FIELDS` of a class, its own or inherited; None for one that has no value yet."""
     node = classes.get(name)
     values: dict[str, Any] = {}
     for base in reversed(node.bases if node else []):
@@ -42,6 +47,6 @@ def _attributes(name: str, classes: Mapping[str, ast.ClassDef]) -> dict[str, Any
     for line in node.body if node else []:
         if isinstance(line, ast.Assign | ast.AnnAssign):
             target = ast.unparse(line.targets[0] if isinstance(line, ast.Assign) else line.target)
-            if target in ("predicts", "trained"):
+            if target in FIELDS:
                 values[target] = None if line.value is None else ast.literal_eval(line.value)
     return values

@@ -13,6 +13,7 @@ from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.parts.noise import Masks, draw
 from leo_lightning.learners.parts.objectives import query_cross_entropy
+from leo_lightning.learners.parts.query_set import answered
 from leo_lightning.learners.parts.unequal_shots import Shots, packed
 
 
@@ -107,6 +108,8 @@ class Learner(nn.Module, ABC):
     """Kind of answers: logits of the N classes, or, with N = 1, the value at each point (regression)."""
     trained: ClassVar[bool] = True
     """False for a method that has no parameters, and so is tested without a checkpoint."""
+    transductive: ClassVar[bool] = False
+    """Whether the answer to a query depends on the other queries of its task."""
     starts: ClassVar[tuple[str, ...]] = ()
     """Arguments that only set where training starts; a checkpoint has learned its own values."""
     unequal_shots: ClassVar[bool] = False
@@ -188,7 +191,7 @@ class Learner(nn.Module, ABC):
         """Result of `forward` with the given random numbers."""
         episode = noise.on(episode)
         with torch.autocast(episode.support.device.type, enabled=False):
-            logits = self.adapt(episode.support)(episode.query)
+            logits = answered(self.adapt(episode.support), episode.query, episode.valid)
             terms = self.terms(logits, episode)
             with torch.no_grad():
                 diagnostics = self.diagnostics()

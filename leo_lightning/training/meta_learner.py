@@ -122,10 +122,12 @@ class MetaLearner(pl.LightningModule):
         """Give the learner the size of the data; compile it if configured, for a GPU as one graph.
 
         Raises:
-            InputError: the learner has another embedding size than the data, or none in a forked process.
+            InputError: the learner has another embedding size than the data, or none in a forked process, or
+                the tasks are not for it.
         """
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(data, TaskDataModule):
+            self.check_data(data, stage)
             new = getattr(self.learner, "embedding_size", 0) is None
             if new and isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher):
                 raise InputError(
@@ -139,6 +141,18 @@ class MetaLearner(pl.LightningModule):
             on_gpu = self.trainer.strategy.root_device.type == "cuda"
             graphs = "reduce-overhead" if on_gpu else None
             self.learner.compile(fullgraph=True, dynamic=False, mode=graphs)
+
+    def check_data(self, data: TaskDataModule, stage: str) -> None:
+        """Refuse tasks of a stage whose queries the learner cannot answer together, if it must.
+
+        Raises:
+            InputError: says what to set instead.
+        """
+        if self.learner.transductive and (mistake := data.queries_apart(stage)):
+            raise InputError(
+                f"{type(self.learner).__name__} is transductive, it answers all queries of a task together: "
+                f"{mistake}"
+            )
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Use one thread on a CPU; a Trainer that trains and then tests has the callback already."""

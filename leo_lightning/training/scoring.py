@@ -9,6 +9,7 @@ from torch import Tensor
 
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.learner import Classifier, LinearClassifier
+from leo_lightning.learners.parts.query_set import QuerySet, answered
 
 BINS = 15
 """Bins of confidence, of equal width, in which hits are compared with confidence."""
@@ -31,11 +32,12 @@ def score(classifiers: Mapping[str, Classifier], episode: Episode) -> Scores:
         return _score_pool(classifiers, episode)
     B, N, Q, _ = episode.query.shape
     device = episode.query.device
-    logits = _logits(list(classifiers.values()), episode.query.flatten(1, 2))
+    valid = None if episode.valid is None else episode.valid.flatten(1)
+    logits = _logits(list(classifiers.values()), episode.query.flatten(1, 2), valid)
     # a copy: with one query per class it would be a view of `logits`, which `add` changes
     own = logits.unflatten(3, (N, Q)).diagonal(dim1=2, dim2=3).transpose(2, 3).flatten(2).contiguous()
     label = torch.arange(N, device=device).repeat_interleave(Q)
-    counted = None if episode.valid is None else episode.valid.flatten(1).double()
+    counted = None if valid is None else valid.double()
     sums = _Sums(B, list(classifiers), device)
     earlier = torch.arange(N, device=device)[:, None] < label
     sums.add(torch.arange(B, device=device), logits, own, earlier, counted)
@@ -43,7 +45,11 @@ def score(classifiers: Mapping[str, Classifier], episode: Episode) -> Scores:
 
 
 def _score_pool(classifiers: Mapping[str, Classifier], episode: Episode) -> Scores:
-    """Score class by class: all images of a class, and the classifiers of all tasks that have it, at once."""
+    """Score class by class: all images of a class, and the classifiers of all tasks that have it, at once.
+
+    So no classifier sees a task's queries together: `MetaLearner.check_data` has refused those that must.
+    """
+    assert not any(isinstance(classifier, QuerySet) for classifier in classifiers.values())
     pool, rows = episode.pool, episode.rows
     assert pool is not None
     assert rows is not None
@@ -53,7 +59,9 @@ def _score_pool(classifiers: Mapping[str, Classifier], episode: Episode) -> Scor
     for number in rows.classes.unique().tolist():
         tasks, slots = (part.to(device) for part in (rows.classes == number).nonzero(as_tuple=True))
         images = pool.images(number)
-        logits = _logits([classifier.select(tasks) for classifier in classifiers.values()], images[None])
+        logits = _logits(
+            [classifier.select(tasks) for classifier in classifiers.values()], images[None], None
+        )
         own = logits[torch.arange(len(tasks), device=device), :, slots]
         earlier = torch.arange(N, device=device) < slots[:, None]
         counted = torch.ones(len(tasks), len(images), dtype=torch.float64, device=device)
@@ -108,11 +116,14 @@ class _Sums:
         return Scores(self.hits / count[:, None], self.nll / count, reliability)
 
 
-def _logits(classifiers: Sequence[Classifier], query: Float[Tensor, "#B M E"]) -> Float[Tensor, "B S N M"]:
+def _logits(
+    classifiers: Sequence[Classifier], query: Float[Tensor, "#B M E"], valid: Bool[Tensor, "B M"] | None
+) -> Float[Tensor, "B S N M"]:
     """Logits of S classifiers, with classes in rows, so that what follows runs along the queries."""
     linear = [classifier for classifier in classifiers if isinstance(classifier, LinearClassifier)]
     if len(linear) < len(classifiers):
-        return torch.stack([classifier(query).transpose(1, 2) for classifier in classifiers], dim=1)
+        logits = [answered(classifier, query, valid).transpose(1, 2) for classifier in classifiers]
+        return torch.stack(logits, dim=1)
     weight = torch.stack([classifier.weight for classifier in linear], dim=1)
     zero = weight.new_zeros(weight.shape[0], weight.shape[2])
     bias = torch.stack([zero if one.bias is None else one.bias for one in linear], dim=1)

@@ -24,6 +24,8 @@ def test_it_lists_methods_with_their_configurations(capsys: pytest.CaptureFixtur
     assert re.search(
         r"^  MAML .*\n +configs/methods/fomaml.yaml\n +configs/methods/maml.yaml$", printed, re.M
     )
+    assert re.search(r"^  BDCSPN +Transductive\. Cosines ", printed, re.M)
+    assert printed.count("Transductive. ") == sum(method.transductive for method in methods())
 
 
 def test_it_needs_no_torch():

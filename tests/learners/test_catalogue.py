@@ -14,6 +14,7 @@ def test_it_says_what_the_classes_are():
     assert listed.keys() == kinds.keys()
     for name, kind in kinds.items():
         method, predicts = listed[name], None if kind is GeneralLEO else kind.predicts
-        assert (method.predicts, method.trained) == (predicts, kind.trained), name
+        found = (method.predicts, method.trained, method.transductive)
+        assert found == (predicts, kind.trained, kind.transductive), name
         assert method.summary == kind.__doc__.partition("\n")[0]
         assert method.summary.endswith(".")
