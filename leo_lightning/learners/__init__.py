@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     from leo_lightning.learners.meta_lstm import MetaLSTM
     from leo_lightning.learners.meta_sgd import MetaSGD
     from leo_lightning.learners.prototypical import PrototypicalNetworks
+    from leo_lightning.learners.r2d2 import R2D2
     from leo_lightning.learners.reference.leo import ReferenceLEO
     from leo_lightning.learners.relation import RelationNetworks
     from leo_lightning.learners.reptile import Reptile
 
 __all__ = [
-    "ANIL", "LEO", "MAML", "CentroidLEO", "GaussianProcess", "GeneralLEO", "Learn2LearnMAML",
+    "ANIL", "LEO", "MAML", "R2D2", "CentroidLEO", "GaussianProcess", "GeneralLEO", "Learn2LearnMAML",
     "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression", "MatchingNetworks",
     "MetaLSTM", "MetaSGD", "NearestCentroid", "NearestNeighbors", "PrototypicalNetworks", "ReferenceLEO",
     "RelationNetworks", "Reptile",
 ]  # fmt: skip
 _MODULES = {
-    "ANIL": "anil", "LEO": "leo", "MAML": "maml", "CentroidLEO": "centroid_leo",
+    "ANIL": "anil", "LEO": "leo", "MAML": "maml", "R2D2": "r2d2", "CentroidLEO": "centroid_leo",
     "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
     "Learn2LearnMAML": "learn2learn_methods", "Learn2LearnMetaSGD": "learn2learn_methods",
     "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",

@@ -14,6 +14,7 @@ from leo_lightning.learners.matching import MatchingNetworks
 from leo_lightning.learners.parts.metric_learner import MetricLearner
 from leo_lightning.learners.parts.noise import Masks
 from leo_lightning.learners.prototypical import PrototypicalNetworks
+from leo_lightning.learners.r2d2 import R2D2
 from leo_lightning.learners.relation import RelationNetworks
 from tests.learners.tasks import episode_of, moved
 
@@ -24,6 +25,8 @@ METHODS: dict[str, Callable[..., MetricLearner]] = {
     "matching": partial(MatchingNetworks, temperature=0.5),
     "full context": partial(MatchingNetworks, hidden=4, temperature=0.5, full_context=True),
     "relation": partial(RelationNetworks, relation_size=8),
+    "ridge regression": partial(R2D2, ridge=0.5),
+    "ridge regression, hidden": partial(R2D2, hidden=4, ridge=0.5, scale=3.0),
     "relation by cross-entropy": partial(RelationNetworks, hidden=4, relation_size=8, loss="cross_entropy"),
 }
 each_method = pytest.mark.parametrize("method", METHODS)

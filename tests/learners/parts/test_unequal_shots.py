@@ -34,6 +34,7 @@ from leo_lightning.learners.meta_sgd import MetaSGD
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.learners.parts.unequal_shots import packed
 from leo_lightning.learners.prototypical import PrototypicalNetworks
+from leo_lightning.learners.r2d2 import R2D2
 from leo_lightning.learners.relation import RelationNetworks
 from leo_lightning.learners.reptile import Reptile
 from tests.learners.leos import CENTROIDS, VARIANTS, small_leo, variant
@@ -114,6 +115,7 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "matching": partial(method_of, MatchingNetworks, 6, hidden=4),
     "full context": partial(method_of, MatchingNetworks, 6, hidden=4, full_context=True),
     "relation": partial(method_of, RelationNetworks, 6, hidden=4, relation_size=8),
+    "ridge regression": partial(method_of, R2D2, 6, hidden=4),
     "MAML": partial(method_of, MAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
