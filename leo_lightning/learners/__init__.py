@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from leo_lightning.learners.predicted_parameters import PredictedParameters
     from leo_lightning.learners.prototypical import PrototypicalNetworks
     from leo_lightning.learners.pt_map import PTMAP
+    from leo_lightning.learners.r2d2 import R2D2
     from leo_lightning.learners.reference.leo import ReferenceLEO
     from leo_lightning.learners.relation import RelationNetworks
     from leo_lightning.learners.reptile import Reptile
@@ -46,6 +47,7 @@ __all__ = [
     "LEO",
     "MAML",
     "PTMAP",
+    "R2D2",
     "SNAIL",
     "TIM",
     "CentroidLEO",
@@ -82,9 +84,9 @@ _MODULES = {
     "MAML": "maml", "MAMLRegression": "maml_regression", "MatchingNetworks": "matching",
     "MetaLSTM": "meta_lstm", "MetaSGD": "meta_sgd", "NearestCentroid": "centroid",
     "NearestNeighbors": "knn", "PTMAP": "pt_map", "PredictedParameters": "predicted_parameters",
-    "PrototypicalNetworks": "prototypical", "ReferenceLEO": "reference.leo", "RelationNetworks": "relation",
-    "Reptile": "reptile", "SNAIL": "snail", "SiameseNetworks": "siamese", "TIM": "tim",
-    "TransductiveFinetuning": "transductive_finetuning",
+    "PrototypicalNetworks": "prototypical", "R2D2": "r2d2", "ReferenceLEO": "reference.leo",
+    "RelationNetworks": "relation", "Reptile": "reptile", "SNAIL": "snail", "SiameseNetworks": "siamese",
+    "TIM": "tim", "TransductiveFinetuning": "transductive_finetuning",
 }  # fmt: skip
 
 

@@ -63,9 +63,7 @@ class PrototypicalNetworks(MetricLearner):
         if self.distance == "cosine":
             return Embedded(self.embedding, LinearClassifier(scale * F.normalize(prototypes, dim=-1)), True)
         linear = LinearClassifier(2 * scale * prototypes, -scale * prototypes.square().sum(-1))
-        if self.embedding.branch is not None:
-            return Embedded(self.embedding, linear)
-        return linear._replace(weight=linear.weight @ self.embedding.linear.weight)
+        return self.embedding.before(linear)
 
     def diagnostics(self) -> dict[str, Float[Tensor, ""]]:
         """The learned temperature."""

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from leo_lightning.common.errors import check_least
-from leo_lightning.learners.learner import Classifier, Learner
+from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier
 from leo_lightning.learners.parts.noise import check_dropout
 from leo_lightning.learners.parts.unequal_shots import Shots
 
@@ -41,6 +41,12 @@ class Embedding(nn.Module):
         """Embeddings of images, in any arrangement."""
         embedded = self.linear(images)
         return embedded if self.branch is None else embedded + self.branch(images)
+
+    def before(self, classifier: LinearClassifier) -> Classifier:
+        """A linear classifier of embeddings as one of images: still linear if the embedding is."""
+        if self.branch is not None:
+            return Embedded(self, classifier)
+        return classifier._replace(weight=classifier.weight @ self.linear.weight)
 
 
 class Embedded(NamedTuple):

@@ -60,6 +60,15 @@ def class_mean(images: Float[Tensor, "B N K D"], shots: Shots) -> Float[Tensor, 
     return images.mean(2) if shots is None else class_sum(images, shots) / shots[..., None]
 
 
+def balanced(images: Float[Tensor, "B N K D"], shots: Int64[Tensor, "B N"]) -> Float[Tensor, "B M"]:
+    """Weights of the M = N·K images with which all classes weigh the same: n / (N nᵢ), and 0 for padding.
+
+    nᵢ of all n images of the task are of the image's class. The weights add up to n.
+    """
+    counts = shots.to(images.dtype)[..., None]
+    return (present(images, shots) * (counts.mean(1, keepdim=True) / counts)).flatten(1)
+
+
 class ShotWeights(NamedTuple):
     """Weights of images, and of copies of a class's code, in the inner loop of LEO.
 

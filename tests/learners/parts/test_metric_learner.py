@@ -18,6 +18,7 @@ from leo_lightning.learners.matching import MatchingNetworks
 from leo_lightning.learners.parts.noise import Masks
 from leo_lightning.learners.predicted_parameters import PredictedParameters
 from leo_lightning.learners.prototypical import PrototypicalNetworks
+from leo_lightning.learners.r2d2 import R2D2
 from leo_lightning.learners.relation import RelationNetworks
 from leo_lightning.learners.siamese import SiameseNetworks
 from tests.learners.tasks import episode_of, moved
@@ -29,6 +30,8 @@ METHODS: dict[str, Callable[..., Learner]] = {
     "matching": partial(MatchingNetworks, temperature=0.5),
     "full context": partial(MatchingNetworks, hidden=4, temperature=0.5, full_context=True),
     "relation": partial(RelationNetworks, relation_size=8),
+    "ridge regression": partial(R2D2, ridge=0.5),
+    "ridge regression, hidden": partial(R2D2, hidden=4, ridge=0.5, scale=3.0),
     "relation by cross-entropy": partial(RelationNetworks, hidden=4, relation_size=8, loss="cross_entropy"),
     "FEAT": partial(FEAT, hidden=4, temperature=0.5),
     "dynamic few-shot": partial(DynamicFewShot, hidden=4, bases=5, temperature=0.5),

@@ -37,6 +37,7 @@ from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.learners.parts.unequal_shots import packed
 from leo_lightning.learners.predicted_parameters import PredictedParameters
 from leo_lightning.learners.prototypical import PrototypicalNetworks
+from leo_lightning.learners.r2d2 import R2D2
 from leo_lightning.learners.relation import RelationNetworks
 from leo_lightning.learners.reptile import Reptile
 from leo_lightning.learners.siamese import SiameseNetworks
@@ -124,6 +125,7 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "predicted parameters": partial(method_of, PredictedParameters, 6, hidden=4),
     "siamese": partial(method_of, SiameseNetworks, 6, hidden=4),
     "siamese, the nearest": partial(method_of, SiameseNetworks, 6, pooling="max"),
+    "ridge regression": partial(method_of, R2D2, 6, hidden=4),
     "MAML": partial(method_of, MAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
