@@ -165,8 +165,8 @@ class Learner(nn.Module, ABC):
         """Raise an InputError if the method is made for another number of classes than N."""
         if self.way not in (None, N):
             raise InputError(
-                f"{type(self).__name__} is made for tasks of {self.way} classes, and these have {N}; train it "
-                f"with --model.learner.way {N}, or use {self.way} classes"
+                f"{type(self).__name__} is made for tasks of {self.way} classes, and these have {N}; "
+                f"train it with --model.learner.way {N}, or use {self.way} classes"
             )
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
