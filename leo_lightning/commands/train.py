@@ -121,6 +121,9 @@ def main(arguments: list[str]) -> None:
             f"{type(model.learner).__name__} predicts {model.learner.predicts}, and the tasks of "
             f"{type(data).__name__} ask for {data.asks}; choose another --model.learner or --data"
         )
+    if isinstance(data, EpisodeDataModule):
+        for way in (data.way, *([data.train_way] if command.fitting else [])):
+            model.learner.check_way(way)
     run.keep("model.lr_scheduler", *(["model.learning_rate"] if model.lr_scheduler else []))
     evaluation = model.evaluation
     validates = not data.train_on_val

@@ -116,6 +116,8 @@ class Learner(nn.Module, ABC):
     """Whether `stages` takes `shots`: classes of unequal numbers of images."""
     transductive: ClassVar[bool] = False
     """Whether the answer to a query depends on the other queries of its task."""
+    way: int | None = None
+    """N of a method that is made for one number of classes; None: for any."""
     compilable: ClassVar[bool] = True
     """False for a method that torch.compile cannot trace."""
     dropout: float = 0.0
@@ -163,6 +165,14 @@ class Learner(nn.Module, ABC):
         """Raise an InputError that names what `compile` cannot compile."""
         if not self.compilable:
             raise InputError(f"model.compile cannot compile {type(self).__name__}; leave one of the two out")
+
+    def check_way(self, N: int) -> None:
+        """Raise an InputError if the method is made for another number of classes than N."""
+        if self.way not in (None, N):
+            raise InputError(
+                f"{type(self).__name__} is made for tasks of {self.way} classes, and these have {N}; "
+                f"train it with --model.learner.way {N}, or use {self.way} classes"
+            )
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile all that comes after the drawing of random numbers; arguments as for `torch.compile`."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from leo_lightning.common.errors import InputError, check_least
+from leo_lightning.common.errors import check_least
 from leo_lightning.learners.parts.metric_learner import Embedded, MetricLearner
 from leo_lightning.learners.parts.unequal_shots import Shots
 
@@ -46,11 +46,15 @@ class DenseBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """One head of attention to an image itself and all before it, beside its input: x to [x, read]."""
+    """One head of attention to an image itself and all before it, beside its input: x to [x, read].
+
+    Keys begin as queries do: at first an image attends to those that are like it.
+    """
 
     def __init__(self, inputs: int, key_size: int, value_size: int) -> None:
         super().__init__()
         self.query, self.key = nn.Linear(inputs, key_size), nn.Linear(inputs, key_size)
+        self.key.load_state_dict(self.query.state_dict())
         self.value = nn.Linear(inputs, value_size)
 
     def read(self, support: Float[Tensor, "B M C"]) -> tuple[Float[Tensor, "B M D"], Memory]:
@@ -154,11 +158,7 @@ class SNAIL(MetricLearner):
     def classifier(self, support: Float[Tensor, "B N K E"], shots: Shots) -> Embedded:
         """What every layer keeps of the support."""
         _, N, K, _ = support.shape
-        if self.way != N:
-            raise InputError(
-                f"SNAIL is made for tasks of {self.way} classes, and these have {N}: train one with "
-                f"model.learner.way {N}, or use tasks of {self.way}"
-            )
+        self.check_way(N)
         images = _scaled(self.embedding(support).transpose(1, 2).flatten(1, 2))
         labels = torch.eye(N, dtype=images.dtype, device=images.device).repeat(K, 1)
         x = torch.cat([images, labels.expand(len(images), -1, -1)], dim=-1)

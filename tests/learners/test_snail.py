@@ -124,8 +124,8 @@ def test_arguments_build_the_same_learner():
 def test_another_way_is_refused_in_one_line():
     """Catches labels that are cut off, and shapes that cannot be multiplied."""
     said = (
-        "^SNAIL is made for tasks of 3 classes, and these have 4: train one with model.learner.way 4, "
-        "or use tasks of 3$"
+        "^SNAIL is made for tasks of 3 classes, and these have 4; train it with --model.learner.way 4, "
+        "or use 3 classes$"
     )
     for work in (small_snail(), lambda episode: small_snail().adapt(episode.support)):
         with pytest.raises(InputError, match=said):
