@@ -20,8 +20,8 @@ from leo_lightning.learners.learner import Learner
 
 _IRRELEVANT = {
     "data": (
-        "root", "test_query", "unknown", "test_tasks", "predict_tasks", "eval_batch_size", "num_workers",
-        "in_memory",
+        "root", "test_query", "unknown", "query_dirichlet", "test_tasks", "predict_tasks", "eval_batch_size",
+        "num_workers", "in_memory",
     ),
     "trainer": ("max_steps", "logger", "log_every_n_steps", "enable_progress_bar", "default_root_dir"),
 }  # fmt: skip
