@@ -104,15 +104,15 @@ def test_unknown_classes_change_nothing_else(learner: Learner, tmp_path: Path):
     assert [len(found.values) for found in scores[4]["final"].auroc.values()] == [9, 9, 9]
 
 
-def test_a_transductive_method_has_no_unknown_classes(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [({"unknown": 4}, "--data.unknown 0"), ({"test_query": "all"}, "--data.test_query 15")],
+)
+def test_a_transductive_method_has_no_unknown_classes(settings: dict, advice: str, tmp_path: Path):
     """Catches answers to known queries that change with the unknown ones, or unknown ones in another set."""
-    for settings, advice in (
-        ({"unknown": 4}, "--data.unknown 0"),
-        ({"test_query": "all"}, "--data.test_query 15"),
-    ):
-        data = EpisodeDataModule("synthetic", test_tasks=9, **settings)
-        with pytest.raises(InputError, match=rf"TIM is transductive, .* set {advice}$"):
-            trainer(tmp_path).test(MetaLearner(learners.TIM()), data, verbose=False)
+    data = EpisodeDataModule("synthetic", test_tasks=9, **settings)
+    with pytest.raises(InputError, match=rf"TIM is transductive, .* set {advice}$"):
+        trainer(tmp_path).test(MetaLearner(learners.TIM()), data, verbose=False)
 
 
 def test_far_away_classes_are_unknown(tmp_path: Path):
