@@ -4,7 +4,7 @@ Slow imports are inside the functions, so that `--help` answers at once.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from leo_lightning.inference.new_images import NewImages
     from leo_lightning.inference.trained_model import TrainedModel
     from leo_lightning.inference.ways import Way
+    from leo_lightning.learners.learner import Learner
 
 AUTO, TRAINED = "auto", "trained"
 METHODS = (AUTO, TRAINED, "logistic-regression", "cl2n", "nearest-centroid", "linear-svm")
+TRANSDUCTIVE = ("bd-cspn", "laplacian-shot", "tim", "label-propagation", "pt-map")
 SLOW, LARGE = "linear-svm", 200_000
 """A method that `auto` leaves out where classes × examples are more than this."""
 FEW = 5
@@ -129,6 +131,16 @@ def chosen_way(name: str | None, new: NewClasses, say: Callable[[str], object]) 
     if way.name == "linear-svm":
         say("note    a linear SVM has no probabilities; the numbers in their place only rank the classes")
     return way
+
+
+def transductive_notes(learner: "Learner") -> Iterator[str]:
+    """Lines about a learner that sees all queries together."""
+    from leo_lightning.learners.parts.transductive import TransductiveLearner
+
+    if isinstance(learner, TransductiveLearner):
+        yield "transductive: each answer depends on the other queries; fewer or other ones may change it"
+        if learner.assumes:
+            yield f"it assumes that {learner.assumes}"
 
 
 def _best(every: "dict[str, Way]", new: NewClasses, say: Callable[[str], object]) -> "Way":

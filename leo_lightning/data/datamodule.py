@@ -18,6 +18,7 @@ from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.small_classes import described
 from leo_lightning.data.splits import check_splits
 from leo_lightning.data.task_data import SPLITS
+from leo_lightning.data.unbalanced import unbalanced_rows
 
 
 class EpisodeDataModule(FeatureDataModule):
@@ -36,6 +37,8 @@ class EpisodeDataModule(FeatureDataModule):
         test_query: Q in testing, or `all` for all images that are not in the support, as in the paper.
         unknown: M, further classes of a test task that have queries but no support, to test how well unknown
             classes are told from known ones.
+        query_dirichlet: a: in a test, the N·Q queries of a task are divided among its classes by
+            Dirichlet(a, …, a), with a = 2 in Veilleux et al., arXiv:2204.11181; 0: Q of each class.
         batch_size: B, tasks per meta-batch and process.
         eval_batch_size: tasks evaluated at once; changes no result. null: 64, or 128 where all remaining
             images are queries.
@@ -68,6 +71,7 @@ class EpisodeDataModule(FeatureDataModule):
         train_shot: int | None = None,
         test_query: int | Literal["all"] | None = None,
         unknown: int = 0,
+        query_dirichlet: int = 0,
         batch_size: int = 12,
         eval_batch_size: int | None = None,
         steps_per_epoch: int = 1000,
@@ -92,11 +96,17 @@ class EpisodeDataModule(FeatureDataModule):
         check_least(1, {"data.shot": shot, "data.train_shot": train_shot, "data.query": query})
         if not isinstance(test_query, str):
             check_least(1, {"data.test_query": test_query})
-        check_least(0, {"data.unknown": unknown})
+        check_least(0, {"data.unknown": unknown, "data.query_dirichlet": query_dirichlet})
         if unknown and test_query == "all":
             raise InputError(
                 f"data.unknown is {unknown}, and data.test_query all: unknown classes need a number of "
                 f"queries; set --data.test_query {query}, or --data.unknown 0"
+            )
+        if query_dirichlet and (test_query == "all" or unknown):
+            other, value = ("unknown", 0) if unknown else ("test_query", query)
+            raise InputError(
+                f"data.query_dirichlet is {query_dirichlet}, and it divides N·Q queries among known classes; "
+                f"set --data.{other} {value}, or --data.query_dirichlet 0"
             )
         self.save_hyperparameters(logger=False)
         if isinstance(root, Path):  # a checkpoint holds plain values only
@@ -105,7 +115,12 @@ class EpisodeDataModule(FeatureDataModule):
         self.train_way, self.train_shot = train_way or way, train_shot or shot
         self.test_query = query if test_query is None else test_query
         self.unknown = unknown
-        self.longer_test = " --data.test_query all" + (" --data.unknown 0" if unknown else "")
+        self.query_dirichlet = query_dirichlet
+        self.longer_test = (
+            " --data.test_query all"
+            + (" --data.unknown 0" if unknown else "")
+            + (" --data.query_dirichlet 0" if query_dirichlet else "")
+        )
 
     @classmethod
     def from_arrays(
@@ -145,8 +160,12 @@ class EpisodeDataModule(FeatureDataModule):
         """Return lines about classes left out, and about what differs from the features of the training."""
         _ = self._available
         small = [described(split, names, self._needed(split)) for split, names in self._left_out.items()]
-        known = "predict asks for known classes only: data.unknown is for `test`"
-        return small + self._differences(stage) + [known] * (stage == "predict" and self.unknown > 0)
+        notes = small + self._differences(stage)
+        if stage == "predict" and self.unknown:
+            notes.append("predict asks for known classes only: data.unknown is for `test`")
+        if stage == "predict" and self.query_dirichlet:
+            notes.append("predict asks for equally many queries: data.query_dirichlet is for `test`")
+        return notes
 
     def queries_apart(self, stage: str) -> str:
         """Say why the queries of a task cannot be answered together, and what to set; empty if they can."""
@@ -224,10 +243,13 @@ class EpisodeDataModule(FeatureDataModule):
         bank, (way, shot, queries) = self.bank(split), self._sizes(split)
         if stage == "test" and queries is None:
             queries = 0  # left to the `Pool` of the split
+        if stage == "test" and self.query_dirichlet:
+            draw = partial(unbalanced_rows, concentration=self.query_dirichlet)
+        else:
+            draw = partial(sample_rows, unknown=self._unknown(stage))
         return partial(
-            sample_rows, seed=self.seed if split == "train" else self.eval_seed, split=split,
+            draw, seed=self.seed if split == "train" else self.eval_seed, split=split,
             offsets=bank.offsets, counts=bank.counts, way=way, shot=shot, queries=queries,
-            unknown=self._unknown(stage),
         )  # fmt: skip
 
     def usual_batch(self, stage: str) -> int:
@@ -239,7 +261,8 @@ class EpisodeDataModule(FeatureDataModule):
         """Describe the test tasks in a line."""
         queries, features = self.protocol()["queries"], self._name(self.bank("test"))
         unknown = f", unknown classes: {self.unknown}" if self.unknown else ""
-        return f"{self.kind()}{unknown}, queries per class: {queries}, features: {features}"
+        divided = f" on average, by Dirichlet({self.query_dirichlet})" if self.query_dirichlet else ""
+        return f"{self.kind()}{unknown}, queries per class: {queries}{divided}, features: {features}"
 
     def kind(self) -> str:
         """Name the kind of task."""
@@ -264,6 +287,7 @@ class EpisodeDataModule(FeatureDataModule):
             "shot": self.shot,
             "queries": "all remaining" if self.test_query == "all" else self.test_query,
             **({"unknown": self.unknown} if self.unknown else {}),
+            **({"query_dirichlet": self.query_dirichlet} if self.query_dirichlet else {}),
             "trained_on": "train + val" if self.train_on_val else "train",
             "normalize": self.normalize,
             **(

@@ -102,8 +102,12 @@ class AdaptedClassifier:
         return Answer(probability, torch.stack(others).double().mean(0) if others else None)
 
     def answers(self, query: Float[Tensor, "n E"], disagreement: bool = False) -> Iterator[Answer]:
-        """Classify any number of queries in batches; see `answer`."""
-        for rows in query.split(queries_at_once(self.support)):
+        """Classify any number of queries; see `answer`.
+
+        They are taken in batches, but all at once by a transductive learner, whose answers depend on it.
+        """
+        at_once = len(query) if self.learner.transductive else queries_at_once(self.support)
+        for rows in query.split(at_once):
             yield self.answer(rows, disagreement)
 
     @torch.no_grad()

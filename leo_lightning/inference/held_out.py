@@ -112,6 +112,11 @@ def other_tasks(
 def _answered(
     classifier: AdaptedClassifier, rows: Float[Tensor, "m E"], labels: Int64[Tensor, " m"]
 ) -> HeldOut:
+    if classifier.learner.transductive:
+        raise InputError(
+            f"{type(classifier.learner).__name__} is transductive, and sees the queries together: held-out "
+            "examples say nothing about its answers to them; use another method"
+        )
     answers = classifier.answers(rows)
     return HeldOut(labels, torch.cat([answer.probability for answer in answers]), classifier.distance(rows))
 

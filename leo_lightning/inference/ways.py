@@ -10,10 +10,15 @@ from leo_lightning.data.bank import FeatureBank
 from leo_lightning.data.normalization import Normalization
 from leo_lightning.inference.adapted_classifier import AdaptedClassifier
 from leo_lightning.inference.trained_model import TrainedModel
+from leo_lightning.learners.bdcspn import BDCSPN
 from leo_lightning.learners.centroid import NearestCentroid
+from leo_lightning.learners.label_propagation import LabelPropagation
+from leo_lightning.learners.laplacian_shot import LaplacianShot
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.linear_svm import LinearSVM
 from leo_lightning.learners.logistic_regression import LogisticRegression
+from leo_lightning.learners.pt_map import PTMAP
+from leo_lightning.learners.tim import TIM
 
 TRAINED = "trained"
 UNTRAINED: dict[str, Callable[[], Learner]] = {
@@ -28,7 +33,26 @@ C = 3 lies between scikit-learn's 1, which is better where classes differ in the
 10, which is better where there are many.
 """
 
-TITLES = {"cl2n": "CL2N", "linear-svm": "linear SVM"}
+TRANSDUCTIVE: dict[str, Callable[[], Learner]] = {
+    "bd-cspn": BDCSPN,
+    "laplacian-shot": LaplacianShot,
+    "tim": TIM,
+    "label-propagation": LabelPropagation,
+    "pt-map": PTMAP,
+}
+"""Methods without training that answer all queries together, by the name that `--transductive` takes.
+
+Not transductive fine-tuning: without a mean to subtract, its queries tend to end in one class.
+"""
+
+TITLES = {
+    "cl2n": "CL2N",
+    "linear-svm": "linear SVM",
+    "bd-cspn": "BD-CSPN",
+    "laplacian-shot": "LaplacianShot",
+    "tim": "TIM",
+    "pt-map": "PT-MAP",
+}
 """Titles that are more than the name."""
 
 
@@ -51,9 +75,16 @@ def ways(trained: TrainedModel | None) -> dict[str, Way]:
     found = {}
     if trained is not None:
         found[TRAINED] = Way(TRAINED, type(trained.learner).__name__, trained.adapt)
-    return found | {
-        name: Way(name, TITLES.get(name, name.replace("-", " ")), _untrained(name)) for name in UNTRAINED
-    }
+    return found | {name: _way(name) for name in UNTRAINED}
+
+
+def transductive_way(name: str) -> Way:
+    """One of `TRANSDUCTIVE`; embeddings are scaled to length 1."""
+    return _way(name)
+
+
+def _way(name: str) -> Way:
+    return Way(name, TITLES.get(name, name.replace("-", " ")), _untrained(name))
 
 
 def _untrained(name: str) -> Callable[[FeatureBank], AdaptedClassifier]:
@@ -64,6 +95,6 @@ def _untrained(name: str) -> Callable[[FeatureBank], AdaptedClassifier]:
             normalization = Normalization(
                 "center_l2", torch.stack([rows.mean(0) for rows in classes]).mean(0)
             )
-        return AdaptedClassifier(UNTRAINED[name]().eval(), normalization, support)
+        return AdaptedClassifier((UNTRAINED | TRANSDUCTIVE)[name]().eval(), normalization, support)
 
     return fit

@@ -19,8 +19,9 @@ class TransductiveFinetuning(TransductiveLearner):
     """A linear classifier that minimises the cross-entropy of the support plus the entropy of the queries.
 
     Logits are τ (w·x + b), with x of length 1. It starts as the paper's "support-based initialisation": w is
-    the class's mean at length 1, b is 0. easyfsl has distances in place of w·x. Where classes differ in their
-    number of images, all classes weigh the same.
+    the class's mean at length 1, b is 0. easyfsl has distances in place of w·x. Centre the features
+    (`normalize: center_l2`): where all cosines are large, the entropy drives the queries to one class. Where
+    classes differ in their number of images, all classes weigh the same.
 
     Args:
         steps: steps of Adam.

@@ -263,6 +263,12 @@ NEW_CLASSES = {
         "s.npz has one example of each class, so none can be held out",
         files(embeddings=np.eye(2, E, dtype=np.float32), labels=np.array(["a", "b"])),
     ),
+    "two methods": Case(
+        f"{NEW} --transductive tim --method cl2n", "--transductive cannot be combined with --method", files()
+    ),
+    "a transductive method that rejects": Case(
+        f"{NEW} --transductive tim --reject 5%", "--transductive cannot be combined with --reject", files()
+    ),
     "calibration for nothing": Case(f"{NEW} --calibrate s.npz", "add --reject", files()),
     "calibration by too few": Case(
         f"{NEW} --reject 5% --calibrate s.npz",

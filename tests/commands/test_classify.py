@@ -10,7 +10,7 @@ import yaml
 from numpy import ndarray
 from scipy.stats import binomtest
 
-from leo_lightning.commands.new_classes import AUTO, METHODS, TRAINED
+from leo_lightning.commands.new_classes import AUTO, METHODS, TRAINED, TRANSDUCTIVE
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.intervals import wilson_interval
 from leo_lightning.data import new_classes
@@ -20,8 +20,9 @@ from leo_lightning.data.feature_file import save_bank
 from leo_lightning.data.feature_record import FeatureRecord
 from leo_lightning.data.normalization import Normalization
 from leo_lightning.data.synthetic import synthesize
-from leo_lightning.inference import ways
+from leo_lightning.inference import adapted_classifier, ways
 from leo_lightning.inference.adapted_classifier import AdaptedClassifier
+from leo_lightning.inference.held_out import held_out
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.leo import LEO
@@ -368,7 +369,35 @@ def test_doubtful_features_are_noted(run: Path, capsys: pytest.CaptureFixture[st
     assert "note" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", TRANSDUCTIVE)
+def test_transductive_methods_see_all_queries(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Catches queries in batches, which would change the answers, and answers without a word about it."""
+    support, names, query, _ = write()
+    monkeypatch.setattr(adapted_classifier, "queries_at_once", lambda support: 2)
+    flags = ["--support=s.npz", "--query=q.npz", f"--transductive={name}", "--out=p.csv"]
+    assert main(["classify", *flags]) == 0
+    said, learner = capsys.readouterr().out, ways.TRANSDUCTIVE[name]()
+    assert "note    transductive: each answer depends on the other queries" in said
+    assert ("note    it assumes that" in said) == bool(learner.assumes)
+    x, y = (torch.nn.functional.normalize(torch.from_numpy(part), dim=-1) for part in (support, query))
+    examples, classes = by_class(x, names)
+    expected = learner.adapt(examples)(y[None])[0].softmax(-1).numpy()
+    table = rows(Path("p.csv"))
+    found = np.stack([column(table, f"p({name})") for name in classes], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_held_out_examples_are_not_for_a_transductive_method():
+    """Catches an estimate of another method: one that sees other queries."""
+    support = make_bank(["a", "b", "c"])
+    with pytest.raises(InputError, match="TIM is transductive, and sees the queries together"):
+        held_out(support, ways.transductive_way("tim").fit)
+
+
 def test_help_names_the_methods_that_there_are():
     """Catches a method that the flag lacks; the help does not import them, since that takes seconds."""
     assert (AUTO, TRAINED, *ways.UNTRAINED) == METHODS
+    assert tuple(ways.TRANSDUCTIVE) == TRANSDUCTIVE
     assert TRAINED == ways.TRAINED

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from leo_lightning import learners
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.catalogue import methods
@@ -80,7 +81,7 @@ def test_nearly_certain_answers_are_told_apart():
     assert found["probability"].item() == found["entropy"].item() == 1
 
 
-NAMES = [method.name for method in methods() if method.predicts == "classes"]
+NAMES = [method.name for method in methods() if method.predicts == "classes" and not method.transductive]
 LEARNERS = [*(getattr(learners, name)() for name in NAMES), LEO(test_samples=3)]
 
 
@@ -101,6 +102,17 @@ def test_unknown_classes_change_nothing_else(learner: Learner, tmp_path: Path):
         assert one.extra == other.extra
     assert scores[0]["final"].auroc == {}
     assert [len(found.values) for found in scores[4]["final"].auroc.values()] == [9, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [({"unknown": 4}, "--data.unknown 0"), ({"test_query": "all"}, "--data.test_query 15")],
+)
+def test_a_transductive_method_has_no_unknown_classes(settings: dict, advice: str, tmp_path: Path):
+    """Catches answers to known queries that change with the unknown ones, or unknown ones in another set."""
+    data = EpisodeDataModule("synthetic", test_tasks=9, **settings)
+    with pytest.raises(InputError, match=rf"TIM is transductive, .* set {advice}$"):
+        trainer(tmp_path).test(MetaLearner(learners.TIM()), data, verbose=False)
 
 
 def test_far_away_classes_are_unknown(tmp_path: Path):

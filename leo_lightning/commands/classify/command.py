@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, TextIO
 
 from leo_lightning.commands.classify.predictions import SHOWN, predictions, show, write
 from leo_lightning.commands.classify.summary import counted, summarize
-from leo_lightning.commands.new_classes import TRAINED, NewClasses, add_flags, chosen_way, read_support
+from leo_lightning.commands.new_classes import (
+    TRAINED,
+    TRANSDUCTIVE,
+    NewClasses,
+    add_flags,
+    chosen_way,
+    read_support,
+    transductive_notes,
+)
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError
 from leo_lightning.common.program import called
@@ -36,6 +44,9 @@ def main(arguments: Sequence[str]) -> None:
         check_place(Path(typed.out))
     if typed.calibrate is not None and typed.reject is None:
         raise InputError("--calibrate chooses the threshold of --reject; add --reject 5%")
+    if typed.transductive is not None and (typed.method is not None or typed.reject is not None):
+        other = "--method" if typed.method is not None else "--reject"
+        raise InputError(f"--transductive cannot be combined with {other}; leave one of them out")
     said = sys.stderr if typed.out == PIPE else sys.stdout
     say = partial(print, file=said)
 
@@ -57,9 +68,16 @@ def main(arguments: Sequence[str]) -> None:
     ):
         note(line)
     with one_thread():
-        way = chosen_way(typed.method, new, say)
+        if typed.transductive is None:
+            way = chosen_way(typed.method, new, say)
+        else:
+            from leo_lightning.inference.ways import transductive_way
+
+            way = transductive_way(typed.transductive)
         rejected = _rejection(typed, new, way, note)
         adapted = way.fit(support)
+        for line in transductive_notes(adapted.learner):
+            note(line)
         if typed.disagreement and not adapted.sampled:
             raise InputError(
                 f"--disagreement: {way.title} draws no classifiers that could disagree; leave it out"
@@ -94,6 +112,11 @@ def _parser() -> ArgumentParser:
     add(
         "--query", type=Path, required=True, metavar="PATH",
         help="images or embeddings to classify; labels are optional, and give an accuracy",
+    )  # fmt: skip
+    add(
+        "--transductive", choices=TRANSDUCTIVE, metavar="NAME",
+        help=f"answer all queries together, in place of --method, by {', '.join(TRANSDUCTIVE)}: fair if all "
+        "queries are there at once and come from these classes, about equally many from each",
     )  # fmt: skip
     add("--out", metavar="FILE", help="CSV file to write; - writes to the standard output, for a pipe")
     add(

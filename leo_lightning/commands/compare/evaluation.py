@@ -83,9 +83,7 @@ class Examiner:
     def examine(self, protocol: Protocol, show: Callable[[str], None]) -> Result:
         """Evaluate the method and keep the result; `show` is called with the progress."""
         tasks = {"way": protocol.way, "shot": protocol.shot, "test_tasks": protocol.tasks}
-        tasks |= {"test_query": None, "unknown": 0}
-        if protocol.dirichlet:
-            tasks["query_dirichlet"] = protocol.dirichlet
+        tasks |= {"test_query": None, "unknown": 0, "query_dirichlet": protocol.dirichlet}
         data = EpisodeDataModule(**(self.entrant.config["data"] | tasks))
         data.setup("test")
         on_gpu = self.entrant.config["trainer"]["accelerator"] in ("auto", "gpu", "cuda")

@@ -101,7 +101,7 @@ def _data(source: Path, data: Any, root: str | None, like: TaskDataModule | None
         module = parser.instantiate_classes(parsed)["data"]
         if not isinstance(module, EpisodeDataModule):
             return module
-        settings = parsed["data"]["init_args"].as_dict() | {"train_on_val": False}
+        settings = parsed["data"]["init_args"].as_dict() | {"train_on_val": False, "query_dirichlet": 0}
         if isinstance(like, EpisodeDataModule):
             names = ("way", "shot", "query", "test_query", "unknown", "eval_seed")
             settings |= {name: getattr(like, name) for name in names}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -14,6 +14,7 @@ from leo_lightning.common.figure_style import COLOURS, WIDTH
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.drawings import drawings_beside
 from leo_lightning.learners.learner import Learner
+from leo_lightning.learners.parts.query_set import answered
 from leo_lightning.runs.pictures.codes import shortened
 
 TASK = 0
@@ -31,6 +32,8 @@ class Task(NamedTuple):
     support: UInt8[np.ndarray, "N H W"]
     """The first image of each class."""
     query: UInt8[np.ndarray, "N Q H W"]
+    valid: Bool[np.ndarray, "N Q"]
+    """False where a class has fewer than Q queries."""
     probability: Float[np.ndarray, "N Q N"]
     names: list[str]
     shot: int
@@ -46,16 +49,18 @@ def read_task(learner: Learner, data: EpisodeDataModule, like: torch.Tensor) -> 
     # the uncompiled method: the compiled one would be compiled again for one task
     final = type(learner).stages(learner, episode.support)["final"]
     with torch.autocast(like.device.type, enabled=False):
-        probability = final(episode.query)[0].softmax(-1).double().cpu().numpy()
+        logits = answered(final, episode.query, episode.valid)
+        probability = logits[0].softmax(-1).double().cpu().numpy()
     names = [bank.class_names[number] for number in rows.classes[0].tolist()]
     support, query = rows.support[0].cpu(), rows.query[0].cpu()
-    return Task(drawings[support[:, 0]], drawings[query], probability, names, support.shape[1])
+    valid = np.ones(query.shape, bool) if rows.valid is None else rows.valid[0].cpu().numpy()
+    return Task(drawings[support[:, 0]], drawings[query], valid, probability, names, support.shape[1])
 
 
 def draw(task: Task, title: str) -> Figure:
     """Support on the left; on the right, queries with the likeliest answers."""
     N, Q = task.probability.shape[:2]
-    asked = [(n, q) for q in range(Q) for n in range(N)][:QUERIES]
+    asked = [(n, q) for q in range(Q) for n in range(N) if task.valid[n, q]][:QUERIES]
     columns, lines = math.ceil(math.sqrt(N)), math.ceil(len(asked) / 2)
     step = SUPPORT / columns
     below = math.ceil(N / columns) * (step + 0.05)  # the support
@@ -79,9 +84,10 @@ def draw(task: Task, title: str) -> Figure:
     for place, (n, q) in enumerate(asked):
         x, y = right + place // lines * (BLOCK + 0.02), top + place % lines * (TILE + 0.14)
         _query(ax, task, n, q, x, y)
-    hits = int((task.probability.argmax(-1) == np.arange(N)[:, None]).sum())
+    count = int(task.valid.sum())
+    hits = int((task.valid & (task.probability.argmax(-1) == np.arange(N)[:, None])).sum())
     lines_below = [
-        f"Right: {hits} of the {N * Q} queries of this task, {100 * hits / (N * Q):.1f}%.",
+        f"Right: {hits} of the {count} queries of this task, {100 * hits / count:.1f}%.",
         f"Shown: the first {len(asked)} of them, not chosen.",
         "Black bar: probability of the right class.",
     ]

@@ -55,7 +55,12 @@ def test_answers_are_those_of_the_test(task: Task, data: EpisodeDataModule):
 def test_every_number_of_classes_is_drawn(task: Task, way: int):
     """Catches a layout that only 20 classes fill, and a right class that is not among the likeliest."""
     fewer = Task(
-        task.support[:way], task.query[:way], task.probability[:way, :, :way], task.names[:way], task.shot
+        task.support[:way],
+        task.query[:way],
+        task.valid[:way],
+        task.probability[:way, :, :way],
+        task.names[:way],
+        task.shot,
     )
     with figure_style():
         figure = draw(fewer, "title")
@@ -65,6 +70,16 @@ def test_every_number_of_classes_is_drawn(task: Task, way: int):
     marks = [text.get_text() for text in ax.texts if text.get_text() in "✓✗"]
     right = fewer.probability.argmax(-1) == np.arange(way)[:, None]
     assert marks.count("✓") == right.T.flatten()[:10].sum()
+
+
+def test_padded_queries_are_not_drawn(task: Task):
+    """Catches the first image of a class in place of queries that it does not have, and a share of them."""
+    valid = np.zeros_like(task.valid)
+    valid[0, :3] = valid[1, 0] = True
+    with figure_style():
+        (ax,) = draw(task._replace(valid=valid), "title").axes
+    assert len(ax.images) == len(task.names) + 4 * (1 + 3)
+    assert any("of the 4 queries of this task" in text.get_text() for text in ax.texts)
 
 
 def test_a_test_on_drawings_names_its_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
