@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode, EpisodeRows
 from leo_lightning.learners.matching import MatchingNetworks
+from leo_lightning.learners.metaoptnet import MetaOptNet
 from leo_lightning.learners.parts.metric_learner import MetricLearner
 from leo_lightning.learners.parts.noise import Masks
 from leo_lightning.learners.prototypical import PrototypicalNetworks
@@ -27,6 +28,7 @@ METHODS: dict[str, Callable[..., MetricLearner]] = {
     "relation": partial(RelationNetworks, relation_size=8),
     "ridge regression": partial(R2D2, ridge=0.5),
     "ridge regression, hidden": partial(R2D2, hidden=4, ridge=0.5, scale=3.0),
+    "support vectors": partial(MetaOptNet, hidden=4, C=0.5, scale=3.0),
     "relation by cross-entropy": partial(RelationNetworks, hidden=4, relation_size=8, loss="cross_entropy"),
 }
 each_method = pytest.mark.parametrize("method", METHODS)

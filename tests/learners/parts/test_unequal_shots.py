@@ -31,6 +31,7 @@ from leo_lightning.learners.maml_regression import MAMLRegression
 from leo_lightning.learners.matching import PROCESSING_STEPS, MatchingNetworks
 from leo_lightning.learners.meta_lstm import MetaLSTM
 from leo_lightning.learners.meta_sgd import MetaSGD
+from leo_lightning.learners.metaoptnet import MetaOptNet
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.learners.parts.unequal_shots import packed
 from leo_lightning.learners.prototypical import PrototypicalNetworks
@@ -116,6 +117,7 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "full context": partial(method_of, MatchingNetworks, 6, hidden=4, full_context=True),
     "relation": partial(method_of, RelationNetworks, 6, hidden=4, relation_size=8),
     "ridge regression": partial(method_of, R2D2, 6, hidden=4),
+    "learned support vectors": partial(method_of, MetaOptNet, 6, hidden=4, C=0.5),
     "MAML": partial(method_of, MAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
