@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from leo_lightning.learners.meta_lstm import MetaLSTM
     from leo_lightning.learners.meta_sgd import MetaSGD
     from leo_lightning.learners.metaoptnet import MetaOptNet
+    from leo_lightning.learners.proto_maml import ProtoMAML
     from leo_lightning.learners.prototypical import PrototypicalNetworks
     from leo_lightning.learners.r2d2 import R2D2
     from leo_lightning.learners.reference.leo import ReferenceLEO
@@ -34,7 +35,7 @@ __all__ = [
     "ANIL", "LEO", "MAML", "R2D2", "CentroidLEO", "GaussianProcess", "GeneralLEO", "Learn2LearnMAML",
     "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression",
     "MatchingNetworks", "MetaLSTM", "MetaOptNet", "MetaSGD", "NearestCentroid", "NearestNeighbors",
-    "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks", "Reptile",
+    "ProtoMAML", "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks", "Reptile",
 ]  # fmt: skip
 _MODULES = {
     "ANIL": "anil", "LEO": "leo", "MAML": "maml", "R2D2": "r2d2", "CentroidLEO": "centroid_leo",
@@ -43,8 +44,8 @@ _MODULES = {
     "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",
     "MAMLRegression": "maml_regression", "MatchingNetworks": "matching", "MetaLSTM": "meta_lstm",
     "MetaOptNet": "metaoptnet", "MetaSGD": "meta_sgd", "NearestCentroid": "centroid",
-    "NearestNeighbors": "knn", "PrototypicalNetworks": "prototypical", "ReferenceLEO": "reference.leo",
-    "RelationNetworks": "relation", "Reptile": "reptile",
+    "NearestNeighbors": "knn", "ProtoMAML": "proto_maml", "PrototypicalNetworks": "prototypical",
+    "ReferenceLEO": "reference.leo", "RelationNetworks": "relation", "Reptile": "reptile",
 }  # fmt: skip
 
 

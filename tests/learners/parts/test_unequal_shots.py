@@ -34,6 +34,7 @@ from leo_lightning.learners.meta_sgd import MetaSGD
 from leo_lightning.learners.metaoptnet import MetaOptNet
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.learners.parts.unequal_shots import packed
+from leo_lightning.learners.proto_maml import ProtoMAML
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.learners.r2d2 import R2D2
 from leo_lightning.learners.relation import RelationNetworks
@@ -119,6 +120,7 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "ridge regression": partial(method_of, R2D2, 6, hidden=4),
     "learned support vectors": partial(method_of, MetaOptNet, 6, hidden=4, C=0.5),
     "MAML": partial(method_of, MAML, **NETWORK),
+    "ProtoMAML": partial(method_of, ProtoMAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
     "Reptile": partial(method_of, Reptile, **NETWORK),
@@ -348,7 +350,9 @@ def network(learner: Learner, task: Task, image: np.ndarray) -> np.ndarray:
     else:
         body = 0.0 if isinstance(learner, ANIL) else learner.inner_lr
         rates = {"W": body, "b": body, "V": learner.inner_lr, "c": learner.inner_lr}
-    adapted = mlp_numpy.adapt(mlp_numpy.start_of(W, b, 3), images, rates, 2)
+    begins_near = isinstance(learner, ProtoMAML)
+    start = mlp_numpy.prototypes_of(W, b, images) if begins_near else mlp_numpy.start_of(W, b, 3)
+    adapted = mlp_numpy.adapt(start, images, rates, 2)
     return mlp_numpy.softmax(mlp_numpy.logits_of(adapted, image))
 
 
@@ -372,7 +376,7 @@ PLAIN = {
     "one neighbour": votes,
     "neighbours": votes,
     **dict.fromkeys(["euclidean", "cosine", "matching", "full context", "relation"], metric),
-    **dict.fromkeys(["MAML", "ANIL", "Meta-SGD", "Reptile", "Meta-LSTM"], network),
+    **dict.fromkeys(["MAML", "ProtoMAML", "ANIL", "Meta-SGD", "Reptile", "Meta-LSTM"], network),
     **dict.fromkeys(["learn2learn's MAML", "learn2learn's Meta-SGD"], network),
 }
 
