@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leo_lightning.learners.anil import ANIL
+    from leo_lightning.learners.baseline_plus_plus import BaselinePlusPlus
     from leo_lightning.learners.centroid import NearestCentroid
     from leo_lightning.learners.centroid_leo import CentroidLEO
     from leo_lightning.learners.gaussian_process import GaussianProcess
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
     from leo_lightning.learners.reptile import Reptile
 
 __all__ = [
-    "ANIL", "LEO", "MAML", "R2D2", "CentroidLEO", "GaussianProcess", "GeneralLEO", "Learn2LearnMAML",
-    "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression",
-    "MatchingNetworks", "MetaLSTM", "MetaOptNet", "MetaSGD", "NearestCentroid", "NearestNeighbors",
-    "ProtoMAML", "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks", "Reptile",
+    "ANIL", "LEO", "MAML", "R2D2", "BaselinePlusPlus", "CentroidLEO", "GaussianProcess", "GeneralLEO",
+    "Learn2LearnMAML", "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression",
+    "MAMLRegression", "MatchingNetworks", "MetaLSTM", "MetaOptNet", "MetaSGD", "NearestCentroid",
+    "NearestNeighbors", "ProtoMAML", "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks",
+    "Reptile",
 ]  # fmt: skip
 _MODULES = {
-    "ANIL": "anil", "LEO": "leo", "MAML": "maml", "R2D2": "r2d2", "CentroidLEO": "centroid_leo",
+    "ANIL": "anil", "LEO": "leo", "MAML": "maml", "R2D2": "r2d2",
+    "BaselinePlusPlus": "baseline_plus_plus", "CentroidLEO": "centroid_leo",
     "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
     "Learn2LearnMAML": "learn2learn_methods", "Learn2LearnMetaSGD": "learn2learn_methods",
     "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",

@@ -16,6 +16,7 @@ from torch import Tensor
 from leo_lightning import learners
 from leo_lightning.common.errors import InputError
 from leo_lightning.learners.anil import ANIL
+from leo_lightning.learners.baseline_plus_plus import BaselinePlusPlus
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.gaussian_process import GaussianProcess
 from leo_lightning.learners.general_leo import GeneralLEO
@@ -112,6 +113,7 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "neighbours": partial(method_of, NearestNeighbors, 5),
     "logistic regression": partial(method_of, LogisticRegression, 10.0),
     "support vectors": partial(method_of, LinearSVM, 2.0),
+    "cosine classifier": partial(method_of, BaselinePlusPlus, steps=10),
     "euclidean": partial(method_of, PrototypicalNetworks, 6, hidden=4),
     "cosine": partial(method_of, PrototypicalNetworks, 6, distance="cosine"),
     "matching": partial(method_of, MatchingNetworks, 6, hidden=4),
