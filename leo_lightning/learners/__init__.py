@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leo_lightning.learners.anil import ANIL
+    from leo_lightning.learners.baseline_plus_plus import BaselinePlusPlus
     from leo_lightning.learners.bdcspn import BDCSPN
     from leo_lightning.learners.centroid import NearestCentroid
     from leo_lightning.learners.centroid_leo import CentroidLEO
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from leo_lightning.learners.matching import MatchingNetworks
     from leo_lightning.learners.meta_lstm import MetaLSTM
     from leo_lightning.learners.meta_sgd import MetaSGD
+    from leo_lightning.learners.metaoptnet import MetaOptNet
     from leo_lightning.learners.predicted_parameters import PredictedParameters
+    from leo_lightning.learners.proto_maml import ProtoMAML
     from leo_lightning.learners.prototypical import PrototypicalNetworks
     from leo_lightning.learners.pt_map import PTMAP
     from leo_lightning.learners.r2d2 import R2D2
@@ -50,6 +53,7 @@ __all__ = [
     "R2D2",
     "SNAIL",
     "TIM",
+    "BaselinePlusPlus",
     "CentroidLEO",
     "DynamicFewShot",
     "GaussianProcess",
@@ -64,10 +68,12 @@ __all__ = [
     "MAMLRegression",
     "MatchingNetworks",
     "MetaLSTM",
+    "MetaOptNet",
     "MetaSGD",
     "NearestCentroid",
     "NearestNeighbors",
     "PredictedParameters",
+    "ProtoMAML",
     "PrototypicalNetworks",
     "ReferenceLEO",
     "RelationNetworks",
@@ -76,14 +82,16 @@ __all__ = [
     "TransductiveFinetuning",
 ]  # fmt: skip
 _MODULES = {
-    "ANIL": "anil", "BDCSPN": "bdcspn", "CentroidLEO": "centroid_leo", "DynamicFewShot": "dynamic_few_shot",
-    "FEAT": "feat", "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo", "LEO": "leo",
+    "ANIL": "anil", "BDCSPN": "bdcspn", "BaselinePlusPlus": "baseline_plus_plus",
+    "CentroidLEO": "centroid_leo", "DynamicFewShot": "dynamic_few_shot", "FEAT": "feat",
+    "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo", "LEO": "leo",
     "LabelPropagation": "label_propagation", "LaplacianShot": "laplacian_shot",
     "Learn2LearnMAML": "learn2learn_methods", "Learn2LearnMetaSGD": "learn2learn_methods",
     "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",
     "MAML": "maml", "MAMLRegression": "maml_regression", "MatchingNetworks": "matching",
-    "MetaLSTM": "meta_lstm", "MetaSGD": "meta_sgd", "NearestCentroid": "centroid",
-    "NearestNeighbors": "knn", "PTMAP": "pt_map", "PredictedParameters": "predicted_parameters",
+    "MetaLSTM": "meta_lstm", "MetaOptNet": "metaoptnet", "MetaSGD": "meta_sgd",
+    "NearestCentroid": "centroid", "NearestNeighbors": "knn", "PTMAP": "pt_map",
+    "PredictedParameters": "predicted_parameters", "ProtoMAML": "proto_maml",
     "PrototypicalNetworks": "prototypical", "R2D2": "r2d2", "ReferenceLEO": "reference.leo",
     "RelationNetworks": "relation", "Reptile": "reptile", "SNAIL": "snail", "SiameseNetworks": "siamese",
     "TIM": "tim", "TransductiveFinetuning": "transductive_finetuning",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import Episode
+from leo_lightning.learners.baseline_plus_plus import BaselinePlusPlus
 from leo_lightning.learners.knn import NearestNeighbors
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.linear_svm import LinearSVM
@@ -21,6 +22,7 @@ METHODS: dict[str, Callable[[], Learner]] = {
     "one neighbour": NearestNeighbors,
     "neighbours": partial(NearestNeighbors, k=3),
     "logistic regression": partial(LogisticRegression, C=10.0),
+    "cosine classifier": partial(BaselinePlusPlus, steps=10),
     "support vectors": partial(LinearSVM, C=2.0),
 }
 each_method = pytest.mark.parametrize("method", METHODS)

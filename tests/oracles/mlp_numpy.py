@@ -60,12 +60,27 @@ def start_of(W: np.ndarray, b: np.ndarray, N: int) -> Arrays:
     return {"W": W, "b": b, "V": np.zeros((N, len(b))), "c": np.zeros(N)}
 
 
+def prototypes_of(W: np.ndarray, b: np.ndarray, images: Images) -> Arrays:
+    """A head that compares with the mean features c of each class: rows 2c and biases -‖c‖².
+
+    Triantafillou et al. (ICLR 2020), Proto-MAML.
+    """
+    means = [sum(np.maximum(W @ x + b, 0) for x in of_class) / len(of_class) for of_class in images]
+    return {"W": W, "b": b, "V": np.array([2 * c for c in means]), "c": np.array([-(c @ c) for c in means])}
+
+
 def outer_loss(
-    W: np.ndarray, b: np.ndarray, rates: Arrays, support: np.ndarray, query: np.ndarray, steps: int
+    W: np.ndarray,
+    b: np.ndarray,
+    rates: Arrays,
+    support: np.ndarray,
+    query: np.ndarray,
+    steps: int,
+    prototypes: bool = False,
 ) -> float:
     """Query loss of the adapted networks, mean over tasks (B, N, K or Q, E)."""
-    N = support.shape[1]
-    losses = [
-        loss_of(adapt(start_of(W, b, N), s, rates, steps), q) for s, q in zip(support, query, strict=True)
-    ]
+    losses = []
+    for s, q in zip(support, query, strict=True):
+        start = prototypes_of(W, b, s) if prototypes else start_of(W, b, len(s))
+        losses.append(loss_of(adapt(start, s, rates, steps), q))
     return float(np.mean(losses))

@@ -15,6 +15,7 @@ from leo_lightning.learners.dynamic_few_shot import DynamicFewShot
 from leo_lightning.learners.feat import FEAT
 from leo_lightning.learners.learner import Learner
 from leo_lightning.learners.matching import MatchingNetworks
+from leo_lightning.learners.metaoptnet import MetaOptNet
 from leo_lightning.learners.parts.noise import Masks
 from leo_lightning.learners.predicted_parameters import PredictedParameters
 from leo_lightning.learners.prototypical import PrototypicalNetworks
@@ -32,6 +33,7 @@ METHODS: dict[str, Callable[..., Learner]] = {
     "relation": partial(RelationNetworks, relation_size=8),
     "ridge regression": partial(R2D2, ridge=0.5),
     "ridge regression, hidden": partial(R2D2, hidden=4, ridge=0.5, scale=3.0),
+    "support vectors": partial(MetaOptNet, hidden=4, C=0.5, scale=3.0),
     "relation by cross-entropy": partial(RelationNetworks, hidden=4, relation_size=8, loss="cross_entropy"),
     "FEAT": partial(FEAT, hidden=4, temperature=0.5),
     "dynamic few-shot": partial(DynamicFewShot, hidden=4, bases=5, temperature=0.5),

@@ -16,6 +16,7 @@ from torch import Tensor
 from leo_lightning import learners
 from leo_lightning.common.errors import InputError
 from leo_lightning.learners.anil import ANIL
+from leo_lightning.learners.baseline_plus_plus import BaselinePlusPlus
 from leo_lightning.learners.centroid import NearestCentroid
 from leo_lightning.learners.dynamic_few_shot import DynamicFewShot
 from leo_lightning.learners.feat import FEAT
@@ -33,9 +34,11 @@ from leo_lightning.learners.maml_regression import MAMLRegression
 from leo_lightning.learners.matching import PROCESSING_STEPS, MatchingNetworks
 from leo_lightning.learners.meta_lstm import MetaLSTM
 from leo_lightning.learners.meta_sgd import MetaSGD
+from leo_lightning.learners.metaoptnet import MetaOptNet
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
 from leo_lightning.learners.parts.unequal_shots import packed
 from leo_lightning.learners.predicted_parameters import PredictedParameters
+from leo_lightning.learners.proto_maml import ProtoMAML
 from leo_lightning.learners.prototypical import PrototypicalNetworks
 from leo_lightning.learners.r2d2 import R2D2
 from leo_lightning.learners.relation import RelationNetworks
@@ -115,6 +118,7 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "neighbours": partial(method_of, NearestNeighbors, 5),
     "logistic regression": partial(method_of, LogisticRegression, 10.0),
     "support vectors": partial(method_of, LinearSVM, 2.0),
+    "cosine classifier": partial(method_of, BaselinePlusPlus, steps=10),
     "euclidean": partial(method_of, PrototypicalNetworks, 6, hidden=4),
     "cosine": partial(method_of, PrototypicalNetworks, 6, distance="cosine"),
     "matching": partial(method_of, MatchingNetworks, 6, hidden=4),
@@ -126,7 +130,9 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "siamese": partial(method_of, SiameseNetworks, 6, hidden=4),
     "siamese, the nearest": partial(method_of, SiameseNetworks, 6, pooling="max"),
     "ridge regression": partial(method_of, R2D2, 6, hidden=4),
+    "learned support vectors": partial(method_of, MetaOptNet, 6, hidden=4, C=0.5),
     "MAML": partial(method_of, MAML, **NETWORK),
+    "ProtoMAML": partial(method_of, ProtoMAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
     "Reptile": partial(method_of, Reptile, **NETWORK),
@@ -363,7 +369,9 @@ def network(learner: Learner, task: Task, image: np.ndarray) -> np.ndarray:
     else:
         body = 0.0 if isinstance(learner, ANIL) else learner.inner_lr
         rates = {"W": body, "b": body, "V": learner.inner_lr, "c": learner.inner_lr}
-    adapted = mlp_numpy.adapt(mlp_numpy.start_of(W, b, 3), images, rates, 2)
+    begins_near = isinstance(learner, ProtoMAML)
+    start = mlp_numpy.prototypes_of(W, b, images) if begins_near else mlp_numpy.start_of(W, b, 3)
+    adapted = mlp_numpy.adapt(start, images, rates, 2)
     return mlp_numpy.softmax(mlp_numpy.logits_of(adapted, image))
 
 
@@ -389,6 +397,7 @@ PLAIN = {
     **dict.fromkeys(["euclidean", "cosine", "matching", "full context", "relation"], metric),
     **dict.fromkeys(["dynamic few-shot", "predicted parameters", "siamese", "siamese, the nearest"], metric),
     **dict.fromkeys(["MAML", "ANIL", "Meta-SGD", "Reptile", "Meta-LSTM"], network),
+    **dict.fromkeys(["MAML", "ProtoMAML", "ANIL", "Meta-SGD", "Reptile", "Meta-LSTM"], network),
     **dict.fromkeys(["learn2learn's MAML", "learn2learn's Meta-SGD"], network),
 }
 
