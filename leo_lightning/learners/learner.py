@@ -116,7 +116,7 @@ class Learner(nn.Module, ABC):
     """Whether `stages` takes `shots`: classes of unequal numbers of images."""
     transductive: ClassVar[bool] = False
     """Whether the answer to a query depends on the other queries of its task."""
-    way: int | None = None
+    only_way: int | None = None
     """N of a method that is made for one number of classes; None: for any."""
     compilable: ClassVar[bool] = True
     """False for a method that torch.compile cannot trace."""
@@ -168,10 +168,10 @@ class Learner(nn.Module, ABC):
 
     def check_way(self, N: int) -> None:
         """Raise an InputError if the method is made for another number of classes than N."""
-        if self.way not in (None, N):
+        if self.only_way not in (None, N):
             raise InputError(
-                f"{type(self).__name__} is made for tasks of {self.way} classes, and these have {N}; "
-                f"train it with --model.learner.way {N}, or use {self.way} classes"
+                f"{type(self).__name__} is made for tasks of {self.only_way} classes, and these have {N}; "
+                f"train it with --model.learner.way {N}, or use {self.only_way} classes"
             )
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

@@ -131,7 +131,7 @@ class SNAIL(MetricLearner):
     ) -> None:
         check_least(2, {"way": way})
         check_least(1, {"shot": shot, "filters": filters})
-        self.way = way
+        self.way = self.only_way = way
         self.shot = shot
         self.filters = filters
         super().__init__(embedding_size, size, hidden, dropout)
