@@ -114,8 +114,6 @@ class Learner(nn.Module, ABC):
     """Arguments that only set where training starts; a checkpoint has learned its own values."""
     unequal_shots: ClassVar[bool] = False
     """Whether `stages` takes `shots`: classes of unequal numbers of images."""
-    transductive: ClassVar[bool] = False
-    """Whether the answer to a query depends on the other queries of its task."""
     only_way: int | None = None
     """N of a method that is made for one number of classes; None: for any."""
     compilable: ClassVar[bool] = True
