@@ -243,6 +243,7 @@ class EpisodeDataModule(FeatureDataModule):
         bank, (way, shot, queries) = self.bank(split), self._sizes(split)
         if stage == "test" and queries is None:
             queries = 0  # left to the `Pool` of the split
+        draw: Callable[..., EpisodeRows]
         if stage == "test" and self.query_dirichlet:
             draw = partial(unbalanced_rows, concentration=self.query_dirichlet)
         else:
