@@ -85,6 +85,8 @@ class Runner:
         self._ended: deque[Ended] = deque()
         self._next: Callable[[], Job | None] = lambda: None
         self._exhausted = True
+        self._looked = 0.0
+        self._trouble: Exception | None = None
 
     def __enter__(self) -> "Runner":
         """Begin."""
@@ -109,17 +111,20 @@ class Runner:
                 one.run.close()
 
     def run(self, following: Callable[[], Job | None]) -> Iterator[Ended]:
-        """Run jobs, and yield each that is over.
+        """Start jobs; return an iterator over those that are over, which starts the others.
 
         Args:
             following: gives the next job when there is room for one, or None. Then it is asked again when a
-                run is over.
-
-        Yields:
-            The runs that are over. What is done about one is done before the next job is asked for.
+                run is over, after the iterator's user is done with that run.
         """
         self._next, self._exhausted = following, False
+        self._fill()
+        return self._over()
+
+    def _over(self) -> Iterator[Ended]:
         while True:
+            if self._trouble is not None:
+                raise self._trouble
             if not self._ended:
                 self._fill()
                 self._collect()
@@ -132,9 +137,18 @@ class Runner:
                 return
 
     def look(self) -> None:
-        """Look at the runs and start what there is room for, in the middle of other work."""
-        self._collect()
-        self._fill()
+        """Look at the runs and start what there is room for, in the middle of other work.
+
+        An error is raised by the iterator of `run`: it has nothing to do with that work.
+        """
+        if time.monotonic() < self._looked + LOOK:
+            return
+        self._looked = time.monotonic()
+        try:
+            self._collect()
+            self._fill()
+        except Exception as error:
+            self._trouble = error
 
     def _fill(self) -> None:
         while len(self._running) < self.jobs and not self._exhausted:

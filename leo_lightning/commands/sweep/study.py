@@ -1,8 +1,7 @@
 """The study of a search: where its trials are kept, and which search a folder holds."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,57 +50,66 @@ def open_search(
     except InputError as error:
         raise InputError(f"{sweep.path}: {error}") from None
     settings = {"base": base, "method": sweep.method, "space": {k: repr(v) for k, v in sweep.space.items()}}
-    pruner = NopPruner()
     if sweep.early_end is not None:
         settings["early_end"] = asdict(sweep.early_end)
-        pruner = SuccessiveHalvingPruner(sweep.early_end.min_iter, sweep.early_end.eta)
     settings = json.loads(json.dumps(settings))
+    made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with file_lock(out / ".lock"):
-        _check_storage(out, storage)
-        name = "sweep" if storage is None else out.absolute().name
-        with _readable(str(out / DATABASE) if storage is None else without_password(storage)) as where:
-            study = optuna.create_study(
-                storage=_storage(storage or f"sqlite:///{out / DATABASE}"), pruner=pruner, study_name=name,
-                direction=sweep.goal, load_if_exists=True,
-            )  # fmt: skip
-            attributes = study.user_attrs
-        if storage is not None and attributes.get("place", _place(out)) != _place(out):
-            raise InputError(
-                f"{where}: holds a search {name} of another folder; give --out the folder that all its "
-                "processes share, or another name"
-            )
-        if attributes.get("settings", settings) != settings:
-            raise InputError(
-                f"{out}: holds a search with other parameters, flags or base configuration; change --out"
-            )
-        if not study.get_trials(deepcopy=False):
-            study.set_user_attr("settings", settings)
-            if storage is not None:
-                study.set_user_attr("place", _place(out))
-            study.enqueue_trial(first)
+    try:
+        with file_lock(out / ".lock"):
+            study = _study(sweep, out, storage)
+            if study.user_attrs.get("settings", settings) != settings:
+                raise InputError(
+                    f"{out}: holds a search with other parameters, flags or base configuration; change --out"
+                )
+            if not study.get_trials(deepcopy=False):
+                study.set_user_attr("settings", settings)
+                study.enqueue_trial(first)
+    except (InputError, OSError):
+        if made:
+            with suppress(OSError):
+                out.rmdir()
+        raise
     return Search(sweep, out, study, flags, base, first, seed)
 
 
-def _check_storage(out: Path, storage: str | None) -> None:
-    """Refuse a storage other than the one in which the folder's search is kept.
+def _study(sweep: Sweep, out: Path, storage: str | None) -> optuna.Study:
+    """Open the study of a folder, or begin it.
 
     Raises:
-        InputError: names the one that is.
+        InputError: it cannot be opened, or belongs to another folder.
     """
     if storage is not None and (out / DATABASE).exists():
         raise InputError(f"{out}: its search is in {DATABASE}; leave --storage out, or change --out")
     if storage is None and (out / PLACE).exists():
         raise InputError(f"{out}: its search is kept elsewhere; name it with --storage, or change --out")
-
-
-def _place(out: Path) -> str:
-    """Return the mark of a folder, which a storage outside of it remembers."""
-    if not (out / PLACE).is_file():
-        with whole_file(out / PLACE) as part:
-            part.write_text(uuid4().hex)
-    return (out / PLACE).read_text()
+    where = str(out / DATABASE) if storage is None else without_password(storage)
+    name = "sweep" if storage is None else out.absolute().name
+    early = sweep.early_end
+    pruner = NopPruner() if early is None else SuccessiveHalvingPruner(early.min_iter, early.eta)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(
+            storage=_storage(storage or f"sqlite:///{out / DATABASE}"), pruner=pruner, study_name=name,
+            direction=sweep.goal, load_if_exists=True,
+        )  # fmt: skip
+        owner = study.user_attrs.get("place")
+    except (SQLAlchemyError, RuntimeError, ValueError, KeyError, ImportError) as error:
+        advice = "change --out" if storage is None else "change --storage"
+        raise InputError(f"{where}: is not a study ({one_line(error)}); {advice}") from None
+    if storage is not None:
+        mine = (out / PLACE).read_text() if (out / PLACE).is_file() else None
+        if owner not in (None, mine):
+            raise InputError(
+                f"{where}: holds a search {name} of another folder; give --out the folder that all its "
+                "processes share, or another name"
+            )
+        if mine is None:
+            mine = uuid4().hex
+            with whole_file(out / PLACE) as part:
+                part.write_text(mine)
+        study.set_user_attr("place", mine)
+    return study
 
 
 def _storage(where: str) -> BaseStorage:
@@ -122,20 +130,6 @@ def without_password(storage: str) -> str:
         return make_url(storage).render_as_string(hide_password=True)
     except SQLAlchemyError:
         return "--storage"
-
-
-@contextmanager
-def _readable(where: str) -> Iterator[str]:
-    """Name a storage that cannot be opened.
-
-    Raises:
-        InputError: the reason.
-    """
-    try:
-        yield where
-    except (SQLAlchemyError, RuntimeError, ValueError, KeyError, ImportError) as error:
-        advice = "change --out" if where.endswith(DATABASE) else "change --storage"
-        raise InputError(f"{where}: is not a study ({one_line(error)}); {advice}") from None
 
 
 def resolve(words: list[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Stand-in for SLURM: sbatch, srun, squeue, sacct, scontrol and scancel, as one script under six names.
 
 A job is a process on this machine, in a session of its own. The folder of the script holds a file for each
-job, `jobs/NUMBER`, with its state, process and submission script. `scancel --signal=USR2 NUMBER` is a preemption.
+job, `jobs/NUMBER`, with its state, process and script. `scancel --signal=USR2 NUMBER` is a preemption.
 """
 
 import sys
