@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from submitit.core.utils import DelayedSubmission
+
+AFTER_SIGTERM = 30.0
+"""Seconds that a stopped SLURM job waits for SIGUSR2: SIGTERM comes first, of a preemption or of scancel."""
 
 
 class VerbJob:
@@ -74,6 +78,9 @@ class VerbJob:
             except Exception:  # a bug: its last line is the reason that is shown
                 traceback.print_exc()
                 code = 1
+        if code == 128 + signal.SIGTERM and not self.local:
+            signal.signal(signal.SIGUSR2, requeue)
+            time.sleep(AFTER_SIGTERM)
         if code == 128 + signal.SIGUSR2 and callable(requeue):
             requeue(signal.SIGUSR2, None)
         if code > 128:

@@ -62,14 +62,16 @@ def start(number, script):
 
 
 if name == "sbatch":
-    if "refused" in Path(words[-1]).read_text():
+    if "--partition=refused" in Path(words[-1]).read_text():
         sys.exit("sbatch: error: invalid partition specified: refused")
     number = str(100 + len(numbers()))
-    write(number, "PENDING", 0, Path(words[-1]).resolve())
+    script = JOBS / f"{{number}}.sh"  # SLURM keeps a copy, too
+    script.write_text(Path(words[-1]).read_text())
+    write(number, "PENDING", 0, script)
     say(f"{{number}} submitted: {{Path(words[-1]).name}}")
     print("Submitted batch job", number)
     sys.stdout.flush()
-    start(number, Path(words[-1]).resolve())
+    start(number, script)
 elif name == "srun":
     options = dict(zip(words[::1], words[1::1]))
     number = os.environ["SLURM_JOB_ID"]
@@ -98,6 +100,12 @@ elif name == "scancel":
         write(number, "CANCELLED", process, script)
     if int(process):
         os.kill(int(process), getattr(signal, "SIG" + (signals or ["TERM"])[0]))
+        if not signals and not os.fork():
+            os.setsid()
+            for stream in (0, 1, 2):
+                os.close(stream)
+            time.sleep(float(os.environ.get("STAND_IN_KILL_WAIT", 10)))
+            os.kill(int(process), signal.SIGKILL)
 '''
 
 

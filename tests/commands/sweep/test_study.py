@@ -14,9 +14,9 @@ RATE = {"model.learning_rate": {"distribution": "log_uniform_values", "min": 1e-
 
 @pytest.mark.parametrize("kind", ["journal", "database"])
 def test_processes_share_a_storage_elsewhere(kind: str, tmp_path: Path):
-    """Catches a second study for the second process, other values there, and study.db written all the same."""
+    """Catches a second study for the second process, other values there, and a study.db beside it."""
     sweep = read_sweep(tiny_sweep(tmp_path, RATE))
-    storage = {"journal": str(tmp_path / "trials.log"), "database": f"sqlite:///{tmp_path}/trials.db"}[kind]
+    storage = str(tmp_path / "trials.log") if kind == "journal" else f"sqlite:///{tmp_path}/trials.db"
     one, two = (open_search(sweep, tmp_path / "out", [], 0, storage=storage) for _ in range(2))
     alone = open_search(sweep, tmp_path / "alone", [], 0)
     drawn = []
