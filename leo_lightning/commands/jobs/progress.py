@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
 from types import TracebackType
 
@@ -55,10 +56,7 @@ class Row:
     def best(self) -> float | None:
         """The best validation."""
         scores = [score for score, _ in self.far.validations]
-        best = scores[0] if scores else None
-        for score in scores[1:]:
-            best = self.better(best, score)
-        return best
+        return reduce(self.better, scores) if scores else None
 
     def left(self) -> float | None:
         """Seconds until the last step, at the speed so far, start-up left out; None if nobody knows."""

@@ -64,7 +64,8 @@ def test_a_run_that_is_not_wanted_any_more_is_stopped(
     assert (ended.code, ended.stopped, ended.reason) == (None, True, "")
     stopped = "SIGTERM: stopped; saved at step" in last_line(one.output)
     assert stopped == (patience > 0)
-    assert len(list(tmp_path.glob("runs/a/*/checkpoints/last.ckpt"))) == 1
+    if stopped:
+        assert len(list(tmp_path.glob("runs/a/*/checkpoints/last.ckpt"))) == 1
 
 
 @pytest.mark.slow
