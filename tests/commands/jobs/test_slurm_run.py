@@ -18,7 +18,7 @@ from leo_lightning.commands.jobs.progress import Progress
 from leo_lightning.commands.jobs.slurm_run import SlurmLauncher
 from leo_lightning.common.errors import InputError
 from tests.commands.jobs import slurm_stand_in
-from tests.commands.jobs.tiny_jobs import STEPS, job, run, words
+from tests.commands.jobs.tiny_jobs import job, run, words
 from tests.tiny_run import folders, main
 
 
@@ -44,7 +44,8 @@ def test_a_preempted_run_is_requeued_and_ends_as_if_it_had_not_been(
     ends it, and a run that counts as failed while it waits.
     """
     states, preempted = [], []
-    one = job(tmp_path, "cut")
+    longer = "--trainer.max_steps=160"  # else it might be over before it is preempted
+    one = job(tmp_path, "cut", longer)
 
     def look(progress: Progress) -> None:
         states.append(progress.rows["cut"].state)
@@ -60,10 +61,10 @@ def test_a_preempted_run_is_requeued_and_ends_as_if_it_had_not_been(
     assert [state for state in changes if state != "waiting"] == ["running", "preempted", "running"]
     assert log.read_text().count("RUNNING") == 2
     assert "100 scontrol requeue" in log.read_text()
-    assert 25 <= int(said.split("preempted at step ")[1].split()[0]) < STEPS
+    assert 25 <= int(said.split("preempted at step ")[1].split()[0]) < 160
     assert "resumed" in (tmp_path / "cut.log").read_text()
     monkeypatch.setenv("PATH", os.environ["PATH"].partition(os.pathsep)[2])  # Lightning would ask for srun
-    assert main(words(tmp_path, "whole")) == 0
+    assert main(words(tmp_path, "whole", longer)) == 0
     [cut], [whole] = (folders(tmp_path / "runs", name) for name in ("cut", "whole"))
     assert list(differences(cut, whole)) == []
 
