@@ -1,13 +1,11 @@
 """Bad input ends in one line that says what is wrong, where, and what to do. The cases are in refusals.py."""
 
-import importlib
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,10 +64,6 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tu
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     home = tmp_path_factory.mktemp("home")
     started = {}
-    with pytest.MonkeyPatch.context() as patches:
-        patches.chdir(ROOT)  # the parent of all trials imports their modules from here
-        importlib.import_module("leo_lightning.commands.child_runs")
-        forkserver.ensure_running()
     for section, name in IN_PROCESSES:
         folder, case = tmp_path_factory.mktemp("process"), SECTIONS[section][name]
         started[name] = (

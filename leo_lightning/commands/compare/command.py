@@ -6,6 +6,7 @@ Slow imports are inside the functions, so that `--help` answers at once.
 from collections.abc import Sequence
 from pathlib import Path
 
+from leo_lightning.commands.jobs.launcher import add_flags, launcher_of
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.program import called
 
@@ -13,9 +14,10 @@ from leo_lightning.common.program import called
 def main(argv: Sequence[str]) -> int:
     """Compare methods; return 1 if one of them failed."""
     arguments = _parser().parse_args(argv)
-    from leo_lightning.commands.child_runs import sigterm_interrupts
+    launcher = launcher_of(arguments)
     from leo_lightning.commands.compare.comparison import compare
     from leo_lightning.commands.compare.plan import read_plan
+    from leo_lightning.commands.jobs.runner import sigterm_interrupts
 
     flags = {
         name: getattr(arguments, name)
@@ -24,7 +26,8 @@ def main(argv: Sequence[str]) -> int:
     plan = read_plan(arguments.config, **flags)
     try:
         with sigterm_interrupts():
-            return 0 if compare(plan, arguments.only, draw=not arguments.no_plot) else 1
+            draw = not arguments.no_plot
+            return 0 if compare(plan, launcher, arguments.jobs, arguments.only, draw) else 1
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command continues from here") from None
 
@@ -64,4 +67,5 @@ def _parser() -> ArgumentParser:
         "the others",
     )
     add("--no-plot", action="store_true", help="leave the figure out")
+    add_flags(parser, "trainings")
     return parser

@@ -1,29 +1,36 @@
 """The comparison: train and evaluate what is missing, write the table and the figure."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from leo_lightning.commands.compare import plot, tables
 from leo_lightning.commands.compare.entrants import Entrant, digest_of, enter, load_banks
 from leo_lightning.commands.compare.evaluation import Examiner, Protocol, Result
 from leo_lightning.commands.compare.plan import Plan
 from leo_lightning.commands.compare.tables import Entry, Trial, duration
-from leo_lightning.commands.compare.training import Run, finished_run, replaces, train
-from leo_lightning.common.errors import check_known, one_line
+from leo_lightning.commands.compare.training import Run, finished_run, job, note_start, replaces, trained
+from leo_lightning.commands.jobs.launcher import Launcher
+from leo_lightning.commands.jobs.progress import Progress, Row
+from leo_lightning.commands.jobs.runner import Ended, Job, Runner
+from leo_lightning.common.errors import InputError, check_known, one_line
 from leo_lightning.common.file_lock import file_lock
 from leo_lightning.common.intervals import crossed_half_width, half_width
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.learners.leo import LEO
 
+FAILED = "failed: "
 
-def compare(plan: Plan, only: Sequence[str] | None = None, draw: bool = True) -> bool:
+
+def compare(
+    plan: Plan, launcher: Launcher, jobs: int = 1, only: Sequence[str] | None = None, draw: bool = True
+) -> bool:
     """Compare methods, or only some; return whether all succeeded.
+
+    The launcher trains them, so many at a time; they are evaluated here, each when it is trained.
 
     Raises:
         InputError: something in the plan is wrong.
@@ -32,7 +39,7 @@ def compare(plan: Plan, only: Sequence[str] | None = None, draw: bool = True) ->
     if not console.is_terminal:
         console = Console(width=200)
     with claimed_folder(plan.out):
-        comparison = _Comparison(plan, only, console)
+        comparison = _Comparison(plan, launcher, jobs, only, console)
         comparison.evaluate()
         comparison.write_table()
         if draw and plan.points:
@@ -41,11 +48,15 @@ def compare(plan: Plan, only: Sequence[str] | None = None, draw: bool = True) ->
 
 
 class _Comparison:
-    def __init__(self, plan: Plan, only: Sequence[str] | None, console: Console) -> None:
+    def __init__(
+        self, plan: Plan, launcher: Launcher, jobs: int, only: Sequence[str] | None, console: Console
+    ) -> None:
         for label in only or []:
             check_known("--only", label, [method.label for method in plan.methods])
         self.plan = plan
         self.console = console
+        self.progress = Progress(plan.out / "progress.log", console, "method", "val accuracy")
+        self.runner = Runner(launcher, jobs, plan.out, self.progress)
         banks = load_banks(plan)
         self.features, self.provenance = digest_of(banks), banks["test"].provenance
         self.entrants = [one for method in plan.methods for one in enter(method, plan, self.features)]
@@ -65,36 +76,69 @@ class _Comparison:
 
     def evaluate(self) -> None:
         """Train and evaluate all methods; a method that fails leaves the others alone."""
+        waiting = {one.name: one for one in self.chosen if self._needs_training(one)}
+        outcomes: dict[str, Trial | str] = {}
+        with self.progress, self.runner:
+            jobs = [self._job(entrant) for entrant in waiting.values()]
+            following = iter(jobs)
+            over = self.runner.run(lambda: self._started(next(following, None)))
+            for entrant in self.entrants:
+                if entrant.name not in waiting:
+                    outcomes[entrant.name] = self._outcome(entrant)
+            for end in over:
+                outcomes[end.job.name] = self._outcome(waiting[end.job.name], end)
         for method in self.plan.methods:
             entry = Entry(method.label)
             for entrant in self.entrants:
                 if entrant.method is method:
                     entry.transductive = entrant.learner.transductive
-                    self._add(entrant, entry)
+                    outcome = outcomes[entrant.name]
+                    if isinstance(outcome, Trial):
+                        entry.trials.append(outcome)
+                    else:
+                        kind = entry.failures if outcome.startswith(FAILED) else entry.missing
+                        kind.append(f"{entrant.title}: {outcome}")
             self.entries.append(entry)
 
-    def _add(self, entrant: Entrant, entry: Entry) -> None:
-        """Add the trial of a seed to its method's entry, or why there is none."""
+    def _needs_training(self, entrant: Entrant) -> bool:
         try:
-            trial = self._evaluate(entrant)
+            return entrant.learner.trained and finished_run(entrant, self.plan) is None
+        except InputError:  # a damaged checkpoint, of which `_outcome` tells
+            return False
+
+    def _job(self, entrant: Entrant) -> Job:
+        if replaces(entrant, self.plan):
+            self.progress.say(
+                f"{entrant.title}: its configuration or the features have changed, so it is trained anew"
+            )
+        self.progress.rows[entrant.name] = Row(entrant.method.label, entrant.seed, self.plan.steps)
+        return job(entrant, self.plan)
+
+    def _started(self, job: Job | None) -> Job | None:
+        if job is not None:
+            note_start(job)
+        return job
+
+    def _outcome(self, entrant: Entrant, end: Ended | None = None) -> Trial | str:
+        """Evaluate a method, trained if need be; or say what is left to do, or why it failed."""
+        try:
+            run = None
+            if end is not None:
+                run = trained(entrant, self.plan, end)
+                took = duration(end.seconds)
+                self.progress.say(f"{self._place(entrant)}: trained to step {run.steps:,} ({took})")
+            elif entrant.learner.trained and (run := finished_run(entrant, self.plan)) is None:
+                return "not trained yet"
+            return self._evaluate(entrant, run)
         except OSError:
             raise  # a full disk is not the method's fault
         except Exception as error:
-            entry.failures.append(f"{entrant.title}: failed: {one_line(error)}")
-            self._say(entry.failures[-1])
-        else:
-            if isinstance(trial, Trial):
-                entry.trials.append(trial)
-            else:
-                entry.missing.append(f"{entrant.title}: {trial}")
+            outcome = f"{FAILED}{one_line(error)}"
+            self.progress.say(f"{entrant.title}: {outcome}")
+            self._row(entrant).state = "failed"
+            return outcome
 
-    def _evaluate(self, entrant: Entrant) -> Trial | str:
-        """Train and evaluate a method with a seed, or say what is left to do."""
-        run = None
-        if entrant.learner.trained:
-            run = finished_run(entrant, self.plan) or self._train(entrant)
-            if run is None:
-                return "not trained yet"
+    def _evaluate(self, entrant: Entrant, run: Run | None) -> Trial | str:
         examiner = self.examiners[entrant.name] = Examiner(entrant, run, self.plan)
         protocol = Protocol(self.plan.way, self.plan.shot, self.plan.tasks)
         result = self._result(examiner, protocol)
@@ -108,28 +152,11 @@ class _Comparison:
         result, entrant = examiner.kept(protocol), examiner.entrant
         if result is None and entrant in self.chosen:
             queries = ", unequal queries" if protocol.dirichlet else ""
-            with self._working(entrant, f"evaluating{queries}") as show:
+            with self._working(entrant, f"test tasks{queries}") as show:
                 result = examiner.examine(protocol, show)
             mean, half = 100 * result.accuracy.mean(), 100 * half_width(result.accuracy)
-            self._say(f"{self._place(entrant)}: {mean:.2f} ± {half:.2f} %{queries}")
+            self.progress.say(f"{self._place(entrant)}: {mean:.2f} ± {half:.2f} %{queries}")
         return result
-
-    def _train(self, entrant: Entrant) -> Run | None:
-        """Train a method if it is chosen."""
-        if entrant not in self.chosen:
-            return None
-        if replaces(entrant, self.plan):
-            self._say(
-                f"{entrant.title}: its configuration or the features have changed, so it is trained anew"
-            )
-        started = time.monotonic()
-        with self._working(entrant, "training") as show:
-            train(entrant, self.plan, show)
-        took = duration(time.monotonic() - started)
-        run = finished_run(entrant, self.plan)
-        if run is not None:
-            self._say(f"{self._place(entrant)}: trained to step {run.steps:,} ({took})")
-        return run
 
     def write_table(self) -> None:
         """Write and print the table of all methods that were evaluated or failed."""
@@ -145,26 +172,32 @@ class _Comparison:
         )
         table = tables.rows(shown, plan.reference)
         files = tables.write(table, header, plan.reference, plan.out)
-        self._say(f"\n{header}")
+        self.progress.say(f"\n{header}")
         self.console.print(tables.terminal(table, plan.reference, self.console))
         left_out = [line for entry in self.entries if entry not in shown for line in entry.missing]
         notes = tables.footnotes(table) + ([f"left out: {'; '.join(left_out)}"] if left_out else [])
         for line in [*notes, *(f"written  {path}" for path in files)]:
-            self._say(line)
+            self.progress.say(line)
 
     def write_figure(self) -> None:
         """Evaluate every chosen method at every point of the figure, and draw what is known."""
         points = []
-        for entry in self.entries:
-            entrants = [one for one in self.entrants if one.method.label == entry.label]
-            if entry.trials and not entry.transductive:  # they are not ranked with the others
-                points += self._points(entry.label, [one for one in entrants if one.name in self.examiners])
+        self.progress.rows.clear()
+        with self.progress:
+            for entry in self.entries:
+                entrants = [one for one in self.entrants if one.method.label == entry.label]
+                if entry.trials and not entry.transductive:  # they are not ranked with the others
+                    points += self._points(
+                        entry.label, [one for one in entrants if one.name in self.examiners]
+                    )
         if any(entry.transductive for entry in self.entries):
-            self._say("figure  without the transductive methods, which see all queries of a task together")
+            self.progress.say(
+                "figure  without the transductive methods, which see all queries of a task together"
+            )
         if points:
             variants = [one.method.label for one in self.entrants if isinstance(one.learner, LEO)]
             for path in plot.write(points, self.plan, set(variants)):
-                self._say(f"written  {path}")
+                self.progress.say(f"written  {path}")
 
     def _points(self, label: str, entrants: list[Entrant]) -> Iterator[plot.Point]:
         """Means over the seeds of a method, at each point."""
@@ -182,7 +215,7 @@ class _Comparison:
                 raise
             except Exception as error:  # such as a method made for one number of classes
                 note = tables.without_folders(one_line(error))
-                self._say(f"{label}: no point at {way}-way {shot}-shot ({note})")
+                self.progress.say(f"{label}: no point at {way}-way {shot}-shot ({note})")
                 yield plot.Point(label, way, shot, note=note)
             else:
                 if accuracies:
@@ -192,18 +225,26 @@ class _Comparison:
     def _place(self, entrant: Entrant) -> str:
         return f"[{self.entrants.index(entrant) + 1}/{len(self.entrants)}] {entrant.title}"
 
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def _row(self, entrant: Entrant) -> Row:
+        """The row of a method, made if it needs no training."""
+        return self.progress.rows.setdefault(entrant.name, Row(entrant.method.label, entrant.seed, 0))
 
     @contextmanager
     def _working(self, entrant: Entrant, task: str) -> Iterator[Callable[[str], None]]:
-        """Show what is being done to a method; gives a function to show the progress."""
-        text = f"{self._place(entrant)}: {task}"
+        """Show what is being done to a method; gives a function to show how far it is."""
+        row = self._row(entrant)
+        row.state, row.note = "evaluating", task
         if not self.console.is_terminal:
-            self._say(f"{text} ...")
-        started = time.monotonic()
-        with self.console.status(escape(text)) as status:
-            yield lambda far: status.update(escape(f"{text}, {duration(time.monotonic() - started)}  {far}"))
+            self.progress.say(f"{self._place(entrant)}: {task} ...")
+
+        def show(far: str) -> None:
+            row.note = f"{task}, {far}"
+            self.runner.look()
+
+        try:
+            yield show
+        finally:
+            row.state, row.note = "done", ""
 
 
 @contextmanager

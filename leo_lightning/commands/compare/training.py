@@ -1,14 +1,14 @@
-"""Training: a child process for each method, which resumes what was begun and repeats nothing."""
+"""Training: a run for each method and seed, which resumes what was begun and repeats nothing."""
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from leo_lightning.commands.child_runs import failure, last_line, run_child
 from leo_lightning.commands.compare.entrants import Entrant
 from leo_lightning.commands.compare.plan import Plan
+from leo_lightning.commands.jobs.metrics import RunMetrics
+from leo_lightning.commands.jobs.runner import Ended, Job
 from leo_lightning.common.files import checksum_of
 from leo_lightning.common.program import called
 from leo_lightning.runs.callbacks.checkpoints import STOPPED_BY
@@ -53,16 +53,10 @@ def replaces(entrant: Entrant, plan: Plan) -> bool:
     return bool(names) and not any(name.startswith(entrant.recipe) for name in names)
 
 
-def train(entrant: Entrant, plan: Plan, show: Callable[[str], None]) -> None:
-    """Train a method up to the plan's last step, or until it stops improving, from where it stands.
+def job(entrant: Entrant, plan: Plan) -> Job:
+    """Return the training of a method up to the plan's last step, or until it stops improving.
 
-    Args:
-        entrant: the method.
-        plan: its plan.
-        show: called every half second with the last line that the child printed.
-
-    Raises:
-        RuntimeError: the child failed.
+    It goes on from where it stands.
     """
     name = _run_name(entrant, plan)
     log = plan.out / "logs" / f"{entrant.name}.log"
@@ -70,17 +64,26 @@ def train(entrant: Entrant, plan: Plan, show: Callable[[str], None]) -> None:
     words = ["fit", *entrant.flags, f"--run.root={plan.runs}", f"--run.name={name}", "--resume=auto"]
     # the time is in the checkpoints then
     words += ["--trainer.callbacks+=pytorch_lightning.callbacks.Timer", "--trainer.callbacks.interval=step"]
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ {called()} {shlex.join(words)}\n")
+    return Job(entrant.name, words, RunMetrics(plan.runs / name, "val/accuracy"), log, log)
 
-    def look() -> bool:
-        show(last_line(log))
-        return False
 
-    code = run_child(words, log, log, look)
-    if code or finished_run(entrant, plan) is None:
-        reason = failure(code, log) if code else f"ended before step {plan.steps}"
-        raise RuntimeError(f"{log.relative_to(plan.out)}: {reason}")
+def note_start(job: Job) -> None:
+    """Write the command line of a training that is about to start above what it will print."""
+    with job.output.open("a", encoding="utf-8") as file:
+        file.write(f"$ {called()} {shlex.join(job.words)}\n")
+
+
+def trained(entrant: Entrant, plan: Plan, end: Ended) -> Run:
+    """Return the run of a training that is over.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    run = None if end.reason else finished_run(entrant, plan)
+    if run is None:
+        reason = end.reason or f"ended before step {plan.steps}"
+        raise RuntimeError(f"{end.job.output.relative_to(plan.out)}: {reason}")
+    return run
 
 
 def _run_name(entrant: Entrant, plan: Plan) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from leo_lightning.commands.jobs.launcher import add_flags, launcher_of
 from leo_lightning.common.arguments import ArgumentParser
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.common.program import called, program
@@ -29,12 +30,11 @@ def _parser() -> ArgumentParser:
         prog=f"{called()} sweep",
         description="Search hyperparameters: each trial is a training run, its score the best validation "
         "(accuracy, or squared error). The same command again continues a search; two at a time share the "
-        "work, also on two machines with one disk. At the end the best trial is tested.",
+        "work, also on several machines with one disk. At the end the best trial is tested.",
     )
     add = parser.add_argument
     add("--config", type=Path, required=True, metavar="FILE", help="sweep file, as for `wandb sweep`")
     add("--trials", type=int, default=20, metavar="N", help="trials in all (default: 20)")
-    add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one per core (default: 1)")
     add(
         "--steps",
         type=int,
@@ -46,26 +46,33 @@ def _parser() -> ArgumentParser:
     add("--shot", type=int, metavar="K", help="K, support images per class")
     add("--seed", type=int, default=0, help="another seed draws other trials (default: 0)")
     add("--out", type=Path, metavar="DIR", help="folder of the results (default: runs/sweeps/NAME)")
+    add(
+        "--storage",
+        metavar="URL|FILE",
+        help="where the trials are kept, for a search by several machines: a database, such as "
+        "postgresql://USER@HOST/NAME, or a journal on a shared disk (default: study.db in --out)",
+    )
+    add_flags(parser, "trials")
     return parser
 
 
 def _search(arguments: argparse.Namespace, command: str) -> None:
-    least = {"--trials": arguments.trials, "--jobs": arguments.jobs, "--steps": arguments.steps}
+    least = {"--trials": arguments.trials, "--steps": arguments.steps}
     check_least(1, {**least, "--shot": arguments.shot})
     check_least(0, {"--seed": arguments.seed})
+    launcher = launcher_of(arguments)
     from rich.console import Console
 
-    from leo_lightning.commands.child_runs import sigterm_interrupts
+    from leo_lightning.commands.jobs.progress import Progress
+    from leo_lightning.commands.jobs.runner import Runner, sigterm_interrupts
     from leo_lightning.commands.sweep import report
     from leo_lightning.commands.sweep.final_test import final_test
-    from leo_lightning.commands.sweep.search import open_search
+    from leo_lightning.commands.sweep.study import open_search, without_password
     from leo_lightning.commands.sweep.sweep_file import read_sweep
 
     console = Console() if sys.stdout.isatty() else Console(width=250)  # wide enough for whole lines
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    if arguments.storage is not None:
+        command = command.replace(arguments.storage, without_password(arguments.storage))
     sweep = read_sweep(arguments.config)
     if arguments.steps is not None and not sweep.trains:
         raise InputError(f"--steps: {arguments.config} trains nothing; leave it out")
@@ -74,7 +81,10 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
     flags = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
     start = time.monotonic()
     with sigterm_interrupts():
-        search = open_search(sweep, out, flags, arguments.seed, arguments.steps)
+        search = open_search(sweep, out, flags, arguments.seed, arguments.steps, arguments.storage)
+        progress = Progress(out / "progress.log", console, "trial", report.metric(search))
+        runner = Runner(launcher, arguments.jobs, out, progress)
+        say = progress.say
         done, end = len(search.trials()), sweep.early_end
         early = f"; worse ones end early, from validation {end.min_iter} on" if end else ""
         say(f"trials  {arguments.trials}, each {report.budget(search)}; {sweep.method}{early}")
@@ -87,7 +97,8 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
             if any(best.number == trial.number for best in search.completed()[:1]):
                 report.write_best(search, command)
 
-        search.run(arguments.trials, ended, arguments.jobs)
+        with progress:
+            search.run(arguments.trials, ended, runner)
         report.write_trials(search)
         errors = [trial.user_attrs["error"] for trial in search.trials() if "error" in trial.user_attrs]
         if errors and len(errors) == len(search.trials()):
@@ -95,7 +106,8 @@ def _search(arguments: argparse.Namespace, command: str) -> None:
         if not search.completed():
             say("another process runs all the trials that are left")
             return
-        tested = final_test(search)
+        with progress:
+            tested = final_test(search, runner)
         report.write_best(search, command, tested)
         console.print(report.table(search))
         if important := report.importance(search):

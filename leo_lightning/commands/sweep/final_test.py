@@ -7,7 +7,9 @@ from jaxtyping import Float64
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from leo_lightning.commands.child_runs import failure, run_child
+from leo_lightning.commands.jobs.metrics import RunMetrics
+from leo_lightning.commands.jobs.progress import Row
+from leo_lightning.commands.jobs.runner import Job, Runner
 from leo_lightning.commands.sweep.search import Search
 from leo_lightning.common.csv_files import read_rows
 from leo_lightning.common.intervals import half_width
@@ -17,7 +19,7 @@ TASKS = 2000
 """Enough, since differences vary little from task to task; some methods are slow."""
 
 
-def final_test(search: Search) -> str | None:
+def final_test(search: Search, runner: Runner) -> str | None:
     """Test the best trial and the base configuration on the same tasks; return the difference in words.
 
     None if there is nothing to compare: the base configuration failed, or no trial beat it.
@@ -25,12 +27,16 @@ def final_test(search: Search) -> str | None:
     best, first = search.completed()[0], search.base_trial()
     if first is None or best.number == first.number:
         return None
+    trials = {f"test-{trial.number:04d}": trial for trial in (best, first)}
+    folders = {name: search.out / "tests" / f"trial-{trial.number:04d}" for name, trial in trials.items()}
+    missing = [name for name, folder in folders.items() if not list(folder.glob("*/per_task.csv"))]
+    jobs = (_job(search, name, trials[name], folders[name], runner) for name in missing)
+    with runner:
+        failed = [end.reason for end in runner.run(lambda: next(jobs, None)) if end.reason]
+    if failed:
+        return f"failed: {failed[0]}"
     tables: list[dict[int, float]] = []
-    for trial in (best, first):
-        folder = search.out / "tests" / f"trial-{trial.number:04d}"
-        code = 0 if list(folder.glob("*/per_task.csv")) else _test(search, trial, folder)
-        if code:
-            return f"failed: {failure(code, folder / 'errors.txt')}"
+    for folder in folders.values():
         rows = read_rows(max(folder.glob("*/per_task.csv")))
         tables.append({int(row["task"]): float(row["final"]) for row in rows})
     tasks = sorted(tables[0].keys() & tables[1].keys())
@@ -54,7 +60,7 @@ def difference(ours: Float64[Tensor, " tasks"], base: Float64[Tensor, " tasks"],
     )
 
 
-def _test(search: Search, trial: FrozenTrial, folder: Path) -> int:
+def _job(search: Search, name: str, trial: FrozenTrial, folder: Path, runner: Runner) -> Job:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = [tested_checkpoint(run) for run in search.folder(trial).iterdir()]
     words = [
@@ -63,4 +69,6 @@ def _test(search: Search, trial: FrozenTrial, folder: Path) -> int:
         *(f"--ckpt_path={path}" for path in checkpoints if path),
         f"--data.test_tasks={min(TASKS, search.data['test_tasks'])}",
     ]
-    return run_child(words, folder / "output.txt", folder / "errors.txt")
+    runner.progress.rows[name] = Row(f"{trial.number}, test", None, 0)
+    metrics = RunMetrics(folder, search.sweep.metric)
+    return Job(name, words, metrics, folder / "output.txt", folder / "errors.txt")

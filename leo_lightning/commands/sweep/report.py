@@ -8,7 +8,8 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from leo_lightning.commands.sweep.search import Search, resolve, score
+from leo_lightning.commands.sweep.search import Search, score
+from leo_lightning.commands.sweep.study import resolve
 from leo_lightning.common.errors import one_line
 from leo_lightning.common.files import whole_file
 from leo_lightning.common.program import called

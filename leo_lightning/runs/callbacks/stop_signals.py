@@ -20,6 +20,7 @@ AGREE_EVERY = 10
 class StopSignals(Callback):
     """Handles SIGINT (Ctrl-C), SIGTERM, SIGHUP and, in a SLURM job, SIGUSR1, which also requeues the job.
 
+    SIGUSR2 of a SLURM job stops it, too: submitit, which has asked for that signal, requeues the job then.
     The first signal during training is kept until the step is over (see `agreed`). A second one ends the run
     at once, and so does any signal during an evaluation, where there is nothing to save. A pipe whose reader
     has gone counts as a signal, SIGPIPE (see `RunConsole`). This replaces Lightning's own handlers, which
@@ -74,13 +75,16 @@ class StopSignals(Callback):
             raise Interrupted(self.received)
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         if SLURMEnvironment.job_id() is not None:
-            numbers.append(signal.SIGUSR1)
+            numbers += [signal.SIGUSR1, signal.SIGUSR2]
         for number in numbers:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         """Keep a signal until the step is over, or end the run."""
+        if {self.received, number} == {signal.SIGTERM, signal.SIGUSR2}:  # SLURM sends both
+            self.received = signal.SIGUSR2
+            return
         if self.received or self.at_once:
             raise Interrupted(number)
         self.received = number

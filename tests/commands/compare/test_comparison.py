@@ -1,23 +1,29 @@
 """The whole command on tiny runs: what it trains, evaluates, keeps and says."""
 
+import dataclasses
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
-from leo_lightning.commands import child_runs
-from leo_lightning.commands.compare import training
 from leo_lightning.commands.compare.comparison import claimed_folder
-from leo_lightning.commands.compare.entrants import digest_of, enter, load_banks
+from leo_lightning.commands.compare.entrants import Entrant, digest_of, enter, load_banks
 from leo_lightning.commands.compare.evaluation import Examiner, Protocol
 from leo_lightning.commands.compare.plan import Plan, read_plan
-from leo_lightning.commands.compare.training import finished_run, train
+from leo_lightning.commands.compare.training import Run, finished_run, job, trained
+from leo_lightning.commands.jobs import runner
+from leo_lightning.commands.jobs.local_run import LocalLauncher
+from leo_lightning.commands.jobs.progress import Progress, Row
+from leo_lightning.commands.jobs.runner import Ended, Runner
 from leo_lightning.common.errors import Interrupted
 from leo_lightning.training.checkpoint import read_checkpoint
 from tests.commands.compare.plans import CENTROID, ROOT, tiny_leo, write_plan
@@ -53,7 +59,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*args: object) -> None:
         raise AssertionError("done twice")
 
-    monkeypatch.setattr(training, "run_child", forbidden)
+    monkeypatch.setattr(LocalLauncher, "start", forbidden)
     monkeypatch.setattr(Examiner, "examine", forbidden)
 
 
@@ -186,29 +192,37 @@ def test_seeds_and_patience(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "trained anew" not in said
 
 
+def train(entrant: Entrant, plan: Plan, over: Callable[[], bool] = lambda: False) -> Run:
+    """Train a method alone; `over` is called at each look at it."""
+    one = dataclasses.replace(job(entrant, plan), over=over)
+    progress = Progress(plan.out / "progress.log", Console(file=io.StringIO()), "method", "val accuracy")
+    progress.rows[one.name] = Row("LEO", 0, plan.steps)
+    following = iter([one])
+    with Runner(LocalLauncher(), 1, plan.out, progress) as runner:
+        [end] = runner.run(lambda: next(following, None))
+    return trained(entrant, plan, end)
+
+
 @pytest.mark.slow
 def test_signal_is_passed_on_and_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches a child that goes on alone, one that saves nothing, and a resumed run that begins anew."""
-    monkeypatch.setattr(child_runs, "LOOK", 0.01)
+    monkeypatch.setattr(runner, "LOOK", 0.01)
     plan = long_run(tmp_path)
     [entrant] = enter(plan.methods[0], plan, "features")
-    sent = []
 
-    def stop(line: str) -> None:
-        if not sent and list(plan.runs.rglob("last.ckpt")):
-            sent.append(line)
+    def stop() -> bool:
+        if list(plan.runs.rglob("last.ckpt")):
             os.kill(os.getpid(), signal.SIGTERM)
+        return False
 
-    with child_runs.sigterm_interrupts(), pytest.raises(Interrupted) as caught:
+    with runner.sigterm_interrupts(), pytest.raises(Interrupted) as caught:
         train(entrant, plan, stop)
     assert caught.value.signal == signal.SIGTERM
     assert finished_run(entrant, plan) is None
     assert "SIGTERM: stopped; saved at step" in (plan.out / "logs" / "leo.seed0.log").read_text()
     [last] = plan.runs.glob("*/*/checkpoints/last.ckpt")
     first = timed(last)
-    train(entrant, plan, lambda line: None)
-    run = finished_run(entrant, plan)
-    assert run is not None
+    run = train(entrant, plan)
     assert len(list(plan.runs.glob("*/*/checkpoints"))) == 1
     assert run.seconds is not None
     assert run.seconds > first > 0
@@ -236,17 +250,14 @@ def test_killed_comparison_is_continued(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("code", "line"), [(-signal.SIGKILL, "ended by SIGKILL"), (0, "ended before step 300")]
+    ("code", "reason", "line"), [(None, "it was killed", "it was killed"), (0, "", "ended before step 300")]
 )
-def test_child_without_an_error_line_has_failed(
-    code: int, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_child_without_an_error_line_has_failed(code: int | None, reason: str, line: str, tmp_path: Path):
     """Catches a method that counts as trained because nothing was said, as where memory is short."""
     plan = long_run(tmp_path)
-    monkeypatch.setattr(training, "run_child", lambda *args: code)
     [entrant] = enter(plan.methods[0], plan, "features")
     with pytest.raises(RuntimeError, match=rf"^logs/leo\.seed0\.log: {line}$"):
-        train(entrant, plan, lambda line: None)
+        trained(entrant, plan, Ended(job(entrant, plan), code, False, 1.0, reason))
 
 
 def test_a_folder_in_which_nothing_began_is_removed(tmp_path: Path):

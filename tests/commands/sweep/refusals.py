@@ -54,6 +54,13 @@ def no_study(world: World) -> None:
     text("out/study.db", "trials\n" * 100)(world)
 
 
+def elsewhere(world: World) -> None:
+    """A folder whose search has a storage of its own."""
+    sweep()(world)
+    (world.folder / "out").mkdir()
+    text("out/.search", "0")(world)
+
+
 SEARCH = {
     "no such file": Case("sweep --config nowhere.yaml", "no such file"),
     "a folder": Case("sweep --config .", "is a folder"),
@@ -164,4 +171,33 @@ SEARCH = {
     "no trials": Case(f"{RUN} --trials 0", "--trials"),
     "no jobs": Case(f"{RUN} --jobs 0", "--jobs"),
     "negative seed": Case(f"{RUN} --seed -1", "--seed"),
+    "a flag of SLURM's without SLURM": Case(
+        f"{RUN} --launcher.partition fast", "--launcher.partition is for --launcher slurm", sweep()
+    ),
+    "no SLURM": Case(f"{RUN} --launcher slurm", "--launcher slurm: sbatch was not found", sweep()),
+    "no time": Case(f"{RUN} --launcher slurm --launcher.time 0", "--launcher.time is 0", sweep()),
+    "no option of sbatch": Case(
+        f"{RUN} --launcher slurm --launcher.set =low",
+        "--launcher.set '=low': it must be like qos=low",
+        sweep(),
+    ),
+    "an unknown database": Case(
+        f"{RUN} --storage nothing://host/name", "nothing://host/name: is not a study", sweep(), keeps="out"
+    ),
+    "no journal": Case(
+        f"{RUN} --storage trials.log",
+        "trials.log: is not a study",
+        lambda world: [sweep()(world), text("trials.log", "trials\n")(world)],
+        keeps="out",
+    ),
+    "a journal in no folder": Case(f"{RUN} --storage no/trials.log", "no/", sweep(), keeps="out"),
+    "a search that is kept elsewhere": Case(
+        RUN, "its search is kept elsewhere; name it with --storage", elsewhere, keeps="out"
+    ),
+    "a search that is kept here": Case(
+        f"{RUN} --storage trials.log",
+        "its search is in study.db; leave --storage out",
+        other_search,
+        keeps="out",
+    ),
 }

@@ -1,7 +1,7 @@
 """Trials that end early, several jobs, trials of some length, and the final test, on pretended trainings."""
 
-import threading
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,14 @@ import optuna
 import pytest
 import torch
 from optuna.trial import FrozenTrial
+from rich.console import Console
 
-from leo_lightning.commands import child_runs
-from leo_lightning.commands.sweep import final_test, search
-from leo_lightning.commands.sweep.search import Search, open_search
+from leo_lightning.commands.jobs import runner
+from leo_lightning.commands.jobs.progress import Progress
+from leo_lightning.commands.jobs.runner import Runner
+from leo_lightning.commands.sweep import command, final_test
+from leo_lightning.commands.sweep.search import Search
+from leo_lightning.commands.sweep.study import open_search
 from leo_lightning.commands.sweep.sweep_file import read_sweep
 from tests.commands.sweep.sweeps import COMMAND, ROOT, tiny_sweep, write
 from tests.tiny_run import main, rows
@@ -28,25 +32,83 @@ CURVES = {
 """Accuracies of the validations of a trial, by its dropout."""
 
 
-def flag(arguments: list[str], name: str) -> str:
+def flag(arguments: Sequence[str], name: str) -> str:
     """The value of the last flag of a name."""
     return [word.partition("=")[2] for word in arguments if word.startswith(f"--{name}=")][-1]
 
 
-def pretended(words: list[str], output: Path, errors: Path, over: Callable[[], bool] = lambda: False) -> int:
-    """Pretend a training, with the validations of `CURVES`."""
-    if words[-1].startswith("--print_config"):
-        return child_runs.run_child(words, output, errors)
-    folder = Path(flag(words, "run.root"), flag(words, "run.name"), "2026")
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints" / "best.ckpt").touch()
-    lines = ["step,epoch,val/accuracy", "4,0,"]
-    for number, value in enumerate(CURVES[float(flag(words, "model.learner.dropout"))], 1):
-        lines.append(f"{10 * number - 1},0,{value}")
-        (folder / "metrics.csv").write_text("\n".join([*lines, ""]))
-        if over():
-            return 143
-    return 0
+class PretendedRun:
+    """A training with the validations of `CURVES`, one for each look at it, or a test."""
+
+    def __init__(self, words: Sequence[str], launcher: "Pretended") -> None:
+        self.launcher = launcher
+        self.folder = Path(flag(words, "run.root"), flag(words, "run.name"), "2026")
+        self.dropout = float(flag(words, "model.learner.dropout"))
+        self.curve = iter(CURVES[self.dropout] if words[0] == "fit" else [])
+        self.lines = ["step,epoch,val/accuracy", "4,0,"]
+        (self.folder / "checkpoints").mkdir(parents=True)
+        if words[0] == "fit":
+            (self.folder / "checkpoints" / "best.ckpt").touch()
+        else:
+            rows = ["task,before_adaptation,final", *(f"{n},0.9,{self.dropout + 0.1 * n}" for n in range(5))]
+            (self.folder / "per_task.csv").write_text("\n".join([*rows, ""]))
+
+    def state(self) -> str:
+        if self.launcher.waits(self):
+            return "running"
+        value = next(self.curve, None)
+        if value is None:
+            self.launcher.over.append(self)
+            return "over"
+        self.lines.append(f"{10 * (len(self.lines) - 1) - 1},0,{value}")
+        (self.folder / "metrics.csv").write_text("\n".join([*self.lines, ""]))
+        return "running"
+
+    def code(self) -> int | None:
+        return 0
+
+    def end(self) -> str:
+        return ""
+
+    def stop(self) -> None:
+        self.curve = iter([])
+
+    def kill(self) -> None:
+        raise AssertionError("killed without patience")
+
+    def close(self) -> None:
+        pass
+
+
+class Pretended:
+    """Starts trainings that are pretended."""
+
+    def __init__(self, waits: Callable[[PretendedRun, "Pretended"], bool] = lambda run, all: False) -> None:
+        self.runs: list[PretendedRun] = []
+        self.over: list[PretendedRun] = []
+        self.words: list[Sequence[str]] = []
+        self.most = 0
+        self._waits = waits
+
+    def start(
+        self, folder: Path, name: str, words: Sequence[str], output: Path, errors: Path
+    ) -> PretendedRun:
+        self.words.append(words)
+        self.runs.append(PretendedRun(words, self))
+        self.most = max(self.most, len(self.runs) - len(self.over))
+        return self.runs[-1]
+
+    def waits(self, run: PretendedRun) -> bool:
+        return self._waits(run, self)
+
+    def continues(self, folder: Path, name: str) -> bool:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks often."""
+    monkeypatch.setattr(runner, "LOOK", 0.0)
 
 
 def grid(folder: Path) -> Path:
@@ -57,19 +119,17 @@ def grid(folder: Path) -> Path:
     return path
 
 
-def pretended_search(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., int] = pretended, jobs: int = 1
-) -> list[FrozenTrial]:
+def pretended_search(folder: Path, launcher: Pretended, jobs: int = 1) -> list[FrozenTrial]:
     """The trials of `grid`."""
-    monkeypatch.setattr(search, "run_child", run)
     opened = open_search(read_sweep(grid(folder)), folder / "out", [], 0)
-    opened.run(5, lambda trial: None, jobs)
+    progress = Progress(folder / "progress.log", Console(file=io.StringIO()), "trial", "val")
+    opened.run(5, lambda trial: None, Runner(launcher, jobs, folder / "out", progress))
     return opened.trials()
 
 
-def test_worse_trials_end_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_worse_trials_end_early(tmp_path: Path):
     """By hand, on curves that cross. Catches a good trial ended, a bad one let go on, and one not marked."""
-    trials = pretended_search(tmp_path, monkeypatch)
+    trials = pretended_search(tmp_path, Pretended())
     ends = {trial.params["model.learner.dropout"]: (trial.state.name, trial.last_step) for trial in trials}
     assert ends == {
         0.1: ("COMPLETE", 4),
@@ -93,35 +153,26 @@ def test_worse_trials_end_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_base_configuration_is_let_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches a search that has ended what everything else is compared with."""
     monkeypatch.setitem(CURVES, 0.1, [0.1, 0.1, 0.1, 0.1])
-    others = threading.Event()
 
-    def base_last(words: list[str], output: Path, errors: Path, over: Callable[[], bool] = bool) -> int:
-        if words[-1].startswith("--print_config"):
-            return pretended(words, output, errors)
-        if flag(words, "model.learner.dropout") == "0.1":
-            assert others.wait(30)
-        code = pretended(words, output, errors, over)
-        others.set()
-        return code
+    def base_last(run: PretendedRun, launcher: Pretended) -> bool:
+        return run.dropout == 0.1 and not launcher.over
 
-    first = pretended_search(tmp_path, monkeypatch, base_last, jobs=2)[0]
+    first = pretended_search(tmp_path, Pretended(base_last), jobs=2)[0]
     assert (first.params["model.learner.dropout"], first.state.name) == (0.1, "COMPLETE")
 
 
-def test_jobs_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_jobs_run_at_a_time(tmp_path: Path):
     """Catches jobs that wait for each other, a trial that two of them run, and one too many."""
-    together, running = threading.Barrier(2, timeout=30), []
 
-    def meets(words: list[str], output: Path, errors: Path, over: Callable[[], bool] = bool) -> int:
-        if not words[-1].startswith("--print_config"):
-            running.append(flag(words, "run.name"))
-            if len(running) <= 2:
-                together.wait()
-        return pretended(words, output, errors)
+    def meet(run: PretendedRun, launcher: Pretended) -> bool:
+        return len(launcher.runs) < 2
 
-    trials = pretended_search(tmp_path, monkeypatch, meets, jobs=2)
-    assert sorted(running) == [f"trial-{number:04d}" for number in range(5)]
-    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 5
+    launcher = Pretended(meet)
+    trials = pretended_search(tmp_path, launcher, jobs=2)
+    names = sorted(flag(words, "run.name") for words in launcher.words)
+    assert names == [f"trial-{number:04d}" for number in range(5)]
+    assert launcher.most == 2
+    assert all(trial.state.is_finished() for trial in trials)
 
 
 def test_a_trial_that_completes_just_now_keeps_its_checkpoint(
@@ -167,27 +218,27 @@ def test_the_best_is_tested_against_the_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """By hand. Catches a test of other weights, settings or tasks, and one that is made again."""
-    tested = []
-
-    def tests(arguments: list[str], *paths: Path) -> int:
-        folder = Path(flag(arguments, "run.root"), flag(arguments, "run.name"), "2026")
-        folder.mkdir(parents=True)
-        dropout = float(flag(arguments, "model.learner.dropout"))
-        lines = ["task,before_adaptation,final", *(f"{task},0.9,{dropout + 0.1 * task}" for task in range(5))]
-        (folder / "per_task.csv").write_text("\n".join([*lines, ""]))
-        tested.append(
-            (arguments[0], dropout, flag(arguments, "ckpt_path"), flag(arguments, "data.test_tasks"))
-        )
-        return 0
-
-    monkeypatch.setattr(search, "run_child", pretended)
-    monkeypatch.setattr(final_test, "run_child", tests)
+    launcher = Pretended()
+    monkeypatch.setattr(command, "launcher_of", lambda arguments: launcher)
     out = tmp_path / "out"
     arguments = ["--config", str(grid(tmp_path)), "--trials", "5", "--out", str(out)]
     assert main(["sweep", *arguments]) == 0
     numbers = {float(row["model.learner.dropout"]): int(row["trial"]) for row in rows(out / "trials.csv")}
     places = {name: out / "runs" / f"trial-{number:04d}" / "2026" for name, number in numbers.items()}
-    assert tested == [
+
+    def tested() -> list[tuple[str, float, str, str]]:
+        return [
+            (
+                words[0],
+                float(flag(words, "model.learner.dropout")),
+                flag(words, "ckpt_path"),
+                flag(words, "data.test_tasks"),
+            )
+            for words in launcher.words
+            if words[0] != "fit"
+        ]
+
+    assert tested() == [
         ("test", dropout, str(places[dropout] / "checkpoints" / "best.ckpt"), "20") for dropout in (0.4, 0.1)
     ]
     line = "better than the base configuration on 5 test tasks: +30.00 ± 0.00 points"
@@ -199,7 +250,7 @@ def test_the_best_is_tested_against_the_base(
     assert "2 completed, 0 failed, 3 ended early" in header
     assert main(["sweep", *arguments]) == 0
     assert line in capsys.readouterr().out
-    assert len(tested) == 2
+    assert len(tested()) == 2
 
 
 def test_a_difference_is_judged_by_its_interval():
