@@ -250,7 +250,8 @@ class EpisodeDataModule(FeatureDataModule):
             draw = partial(sample_rows, unknown=self._unknown(stage))
         return partial(
             draw, seed=self.seed if split == "train" else self.eval_seed, split=split,
-            offsets=bank.offsets, counts=bank.counts, way=way, shot=shot, queries=queries,
+            offsets=bank.offsets, counts=bank.counts, way=way, shot=shot,
+            queries=queries,  # pyright: ignore[reportArgumentType]: a number where they are unequal
         )  # fmt: skip
 
     def usual_batch(self, stage: str) -> int:
