@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from leo_lightning.learners.feat import FEAT
     from leo_lightning.learners.gaussian_process import GaussianProcess
     from leo_lightning.learners.general_leo import GeneralLEO
+    from leo_lightning.learners.imaml import IMAML
     from leo_lightning.learners.knn import NearestNeighbors
     from leo_lightning.learners.label_propagation import LabelPropagation
     from leo_lightning.learners.laplacian_shot import LaplacianShot
@@ -44,57 +45,26 @@ if TYPE_CHECKING:
     from leo_lightning.learners.transductive_finetuning import TransductiveFinetuning
 
 __all__ = [
-    "ANIL",
-    "BDCSPN",
-    "FEAT",
-    "LEO",
-    "MAML",
-    "PTMAP",
-    "R2D2",
-    "SNAIL",
-    "TIM",
-    "BaselinePlusPlus",
-    "CentroidLEO",
-    "DynamicFewShot",
-    "GaussianProcess",
-    "GeneralLEO",
-    "LabelPropagation",
-    "LaplacianShot",
-    "Learn2LearnMAML",
-    "Learn2LearnMetaSGD",
-    "Learner",
-    "LinearSVM",
-    "LogisticRegression",
-    "MAMLRegression",
-    "MatchingNetworks",
-    "MetaLSTM",
-    "MetaOptNet",
-    "MetaSGD",
-    "NearestCentroid",
-    "NearestNeighbors",
-    "PredictedParameters",
-    "ProtoMAML",
-    "PrototypicalNetworks",
-    "ReferenceLEO",
-    "RelationNetworks",
-    "Reptile",
-    "SiameseNetworks",
-    "TransductiveFinetuning",
+    "ANIL", "BDCSPN", "FEAT", "IMAML", "LEO", "MAML", "PTMAP", "R2D2", "SNAIL", "TIM", "BaselinePlusPlus",
+    "CentroidLEO", "DynamicFewShot", "GaussianProcess", "GeneralLEO", "LabelPropagation", "LaplacianShot",
+    "Learn2LearnMAML", "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression",
+    "MatchingNetworks", "MetaLSTM", "MetaOptNet", "MetaSGD", "NearestCentroid", "NearestNeighbors",
+    "PredictedParameters", "ProtoMAML", "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks",
+    "Reptile", "SiameseNetworks", "TransductiveFinetuning",
 ]  # fmt: skip
 _MODULES = {
-    "ANIL": "anil", "BDCSPN": "bdcspn", "BaselinePlusPlus": "baseline_plus_plus",
-    "CentroidLEO": "centroid_leo", "DynamicFewShot": "dynamic_few_shot", "FEAT": "feat",
-    "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo", "LEO": "leo",
+    "ANIL": "anil", "BDCSPN": "bdcspn", "FEAT": "feat", "IMAML": "imaml", "LEO": "leo", "MAML": "maml",
+    "PTMAP": "pt_map", "R2D2": "r2d2", "SNAIL": "snail", "TIM": "tim",
+    "BaselinePlusPlus": "baseline_plus_plus", "CentroidLEO": "centroid_leo",
+    "DynamicFewShot": "dynamic_few_shot", "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
     "LabelPropagation": "label_propagation", "LaplacianShot": "laplacian_shot",
     "Learn2LearnMAML": "learn2learn_methods", "Learn2LearnMetaSGD": "learn2learn_methods",
     "Learner": "learner", "LinearSVM": "linear_svm", "LogisticRegression": "logistic_regression",
-    "MAML": "maml", "MAMLRegression": "maml_regression", "MatchingNetworks": "matching",
-    "MetaLSTM": "meta_lstm", "MetaOptNet": "metaoptnet", "MetaSGD": "meta_sgd",
-    "NearestCentroid": "centroid", "NearestNeighbors": "knn", "PTMAP": "pt_map",
-    "PredictedParameters": "predicted_parameters", "ProtoMAML": "proto_maml",
-    "PrototypicalNetworks": "prototypical", "R2D2": "r2d2", "ReferenceLEO": "reference.leo",
-    "RelationNetworks": "relation", "Reptile": "reptile", "SNAIL": "snail", "SiameseNetworks": "siamese",
-    "TIM": "tim", "TransductiveFinetuning": "transductive_finetuning",
+    "MAMLRegression": "maml_regression", "MatchingNetworks": "matching", "MetaLSTM": "meta_lstm",
+    "MetaOptNet": "metaoptnet", "MetaSGD": "meta_sgd", "NearestCentroid": "centroid",
+    "NearestNeighbors": "knn", "PredictedParameters": "predicted_parameters", "ProtoMAML": "proto_maml",
+    "PrototypicalNetworks": "prototypical", "ReferenceLEO": "reference.leo", "RelationNetworks": "relation",
+    "Reptile": "reptile", "SiameseNetworks": "siamese", "TransductiveFinetuning": "transductive_finetuning",
 }  # fmt: skip
 
 

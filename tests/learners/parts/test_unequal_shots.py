@@ -22,6 +22,7 @@ from leo_lightning.learners.dynamic_few_shot import DynamicFewShot
 from leo_lightning.learners.feat import FEAT
 from leo_lightning.learners.gaussian_process import GaussianProcess
 from leo_lightning.learners.general_leo import GeneralLEO
+from leo_lightning.learners.imaml import IMAML
 from leo_lightning.learners.knn import NearestNeighbors
 from leo_lightning.learners.learn2learn_methods import Learn2LearnMAML, Learn2LearnMetaSGD
 from leo_lightning.learners.learner import Learner
@@ -133,6 +134,7 @@ OTHERS: dict[str, Callable[[], Learner]] = {
     "learned support vectors": partial(method_of, MetaOptNet, 6, hidden=4, C=0.5),
     "MAML": partial(method_of, MAML, **NETWORK),
     "ProtoMAML": partial(method_of, ProtoMAML, **NETWORK),
+    "iMAML": partial(method_of, IMAML, **NETWORK),
     "ANIL": partial(method_of, ANIL, **NETWORK),
     "Meta-SGD": partial(method_of, MetaSGD, **NETWORK),
     "Reptile": partial(method_of, Reptile, **NETWORK),
@@ -396,7 +398,6 @@ PLAIN = {
     "neighbours": votes,
     **dict.fromkeys(["euclidean", "cosine", "matching", "full context", "relation"], metric),
     **dict.fromkeys(["dynamic few-shot", "predicted parameters", "siamese", "siamese, the nearest"], metric),
-    **dict.fromkeys(["MAML", "ANIL", "Meta-SGD", "Reptile", "Meta-LSTM"], network),
     **dict.fromkeys(["MAML", "ProtoMAML", "ANIL", "Meta-SGD", "Reptile", "Meta-LSTM"], network),
     **dict.fromkeys(["learn2learn's MAML", "learn2learn's Meta-SGD"], network),
 }
