@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 from leo_lightning.common.errors import check_least, check_positive
 from leo_lightning.learners.parts.adapted_mlp import AdaptedMLP, inner_slope
 from leo_lightning.learners.parts.fast_weights import Layer, activations, gradient
-from leo_lightning.learners.parts.unequal_shots import Shots
+from leo_lightning.learners.parts.objectives import query_cross_entropy
+from leo_lightning.learners.parts.unequal_shots import Shots, present
 
 Map = Callable[[Float[Tensor, "B P"]], Float[Tensor, "B P"]]
 """A function of all numbers of each task's network."""
@@ -62,6 +63,7 @@ class IMAML(AdaptedMLP):
         start = self.start(N)
         shapes = [part.shape[1:] for layer in start for part in layer]
         images, slope = support.detach().flatten(1, 2), inner_slope(support, shots)
+        valid = None if shots is None else present(support, shots)
 
         def layers(numbers: Float[Tensor, "B P"]) -> list[Layer]:
             parts = numbers.split([shape.numel() for shape in shapes], dim=1)
@@ -73,12 +75,20 @@ class IMAML(AdaptedMLP):
             inputs = activations(network, images)
             return flat(gradient(network, inputs, slope(inputs[-1])))
 
+        def objective(numbers: Float[Tensor, "B P"]) -> Float[Tensor, "B 1"]:
+            logits = activations(layers(numbers), images)[-1].unflatten(1, support.shape[1:3])
+            pull = (numbers - theta).square().sum(1)
+            return (query_cross_entropy(logits, valid) + self.proximal / 2 * pull)[:, None]
+
         theta = flat(start).expand(B, -1)
         with torch.no_grad():
-            phi = theta
+            phi, value, rate = theta, objective(theta), theta.new_full((B, 1), self.inner_lr)
             for _ in range(steps):
-                phi = phi - self.inner_lr * (slopes(phi) + self.proximal * (phi - theta))
-
+                tried = phi - rate * (slopes(phi) + self.proximal * (phi - theta))
+                reached = objective(tried)
+                lower = reached <= value * (1 + 1e-6)  # a rise by rounding is not one
+                phi, value = tried.where(lower, phi), reached.where(lower, value)
+                rate = rate.where(lower, rate / 2)
         return layers(_Implicit.apply(theta, phi, self, slopes))  # pyright: ignore[reportArgumentType]
 
     def implicit_gradient(

@@ -54,6 +54,17 @@ def test_inner_steps_are_sgds_with_a_proximal_term():
             torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-10, atol=1e-12)
 
 
+def test_a_step_size_that_is_too_large_is_halved():
+    """Catches an inner loop that diverges: at this step size plain gradient descent does."""
+    episode = episode_of()
+    for learner in (
+        small(steps=30, inner_lr=300.0, proximal=0.3),
+        small(steps=300, inner_lr=0.3, proximal=0.3),
+    ):
+        losses = learner(Episode(episode.support, episode.support)).loss
+        assert losses < 0.9  # log 3 before adaptation
+
+
 def test_the_gradient_is_that_of_the_dense_system():
     """Catches λ for 1/λ, a Hessian of the wrong loss or place, and few steps of conjugate gradients.
 
