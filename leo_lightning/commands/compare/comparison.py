@@ -22,8 +22,6 @@ from leo_lightning.common.intervals import crossed_half_width, half_width
 from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.learners.leo import LEO
 
-FAILED = "failed: "
-
 
 def compare(
     plan: Plan, launcher: Launcher, jobs: int = 1, only: Sequence[str] | None = None, draw: bool = True
@@ -77,7 +75,7 @@ class _Comparison:
     def evaluate(self) -> None:
         """Train and evaluate all methods; a method that fails leaves the others alone."""
         waiting = {one.name: one for one in self.chosen if self._needs_training(one)}
-        outcomes: dict[str, Trial | str] = {}
+        outcomes: dict[str, Trial | str | None] = {}
         with self.progress, self.runner:
             jobs = [self._job(entrant) for entrant in waiting.values()]
             following = iter(jobs)
@@ -95,9 +93,8 @@ class _Comparison:
                     outcome = outcomes[entrant.name]
                     if isinstance(outcome, Trial):
                         entry.trials.append(outcome)
-                    else:
-                        kind = entry.failures if outcome.startswith(FAILED) else entry.missing
-                        kind.append(f"{entrant.title}: {outcome}")
+                    elif outcome is not None:
+                        entry.failures.append(outcome)
             self.entries.append(entry)
 
     def _needs_training(self, entrant: Entrant) -> bool:
@@ -119,8 +116,11 @@ class _Comparison:
             note_start(job)
         return job
 
-    def _outcome(self, entrant: Entrant, end: Ended | None = None) -> Trial | str:
-        """Evaluate a method, trained if need be; or say what is left to do, or why it failed."""
+    def _outcome(self, entrant: Entrant, end: Ended | None = None) -> Trial | str | None:
+        """Evaluate a method with a seed, whose training may just be over, or say why it failed.
+
+        None: it was not chosen, and is not known.
+        """
         try:
             run = None
             if end is not None:
@@ -128,24 +128,24 @@ class _Comparison:
                 took = duration(end.seconds)
                 self.progress.say(f"{self._place(entrant)}: trained to step {run.steps:,} ({took})")
             elif entrant.learner.trained and (run := finished_run(entrant, self.plan)) is None:
-                return "not trained yet"
+                return None
             return self._evaluate(entrant, run)
         except OSError:
             raise  # a full disk is not the method's fault
         except Exception as error:
-            outcome = f"{FAILED}{one_line(error)}"
-            self.progress.say(f"{entrant.title}: {outcome}")
+            outcome = f"{entrant.title}: failed: {one_line(error)}"
+            self.progress.say(outcome)
             self._row(entrant).state = "failed"
             return outcome
 
-    def _evaluate(self, entrant: Entrant, run: Run | None) -> Trial | str:
+    def _evaluate(self, entrant: Entrant, run: Run | None) -> Trial | None:
         examiner = self.examiners[entrant.name] = Examiner(entrant, run, self.plan)
         protocol = Protocol(self.plan.way, self.plan.shot, self.plan.tasks)
         result = self._result(examiner, protocol)
         unequal = None
         if result is not None and self.plan.dirichlet:
             unequal = self._result(examiner, protocol._replace(dirichlet=self.plan.dirichlet))
-        return "not evaluated yet" if result is None else Trial(entrant.seed, result, run, unequal)
+        return None if result is None else Trial(entrant.seed, result, run, unequal)
 
     def _result(self, examiner: Examiner, protocol: Protocol) -> Result | None:
         """Return what is known, or evaluate a method that is chosen."""
@@ -174,8 +174,8 @@ class _Comparison:
         files = tables.write(table, header, plan.reference, plan.out)
         self.progress.say(f"\n{header}")
         self.console.print(tables.terminal(table, plan.reference, self.console))
-        left_out = [line for entry in self.entries if entry not in shown for line in entry.missing]
-        notes = tables.footnotes(table) + ([f"left out: {'; '.join(left_out)}"] if left_out else [])
+        left_out = "; ".join(entry.label for entry in self.entries if entry not in shown)
+        notes = tables.footnotes(table) + ([f"left out, not evaluated yet: {left_out}"] if left_out else [])
         for line in [*notes, *(f"written  {path}" for path in files)]:
             self.progress.say(line)
 

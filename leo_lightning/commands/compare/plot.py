@@ -116,11 +116,10 @@ def _draw(
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()
     fixed = f"{plan.way}-way" if panel == "shots" else f"{plan.shot}-shot"
-    ax.set_xlabel(f"{panel} ({fixed})")
+    grey = f"\ngrey: {others} other method{'s' * (others > 1)}" if others else ""
+    ax.set_xlabel(f"{panel} ({fixed}){grey}")
     ax.set_ylabel("accuracy, %")
     _name_ends(ax, ends, styles)
-    if others:
-        ax.text(0.98, 0.03, f"grey: {others} others", transform=ax.transAxes, ha="right", color="#666666")
 
 
 def _name_ends(

@@ -48,8 +48,6 @@ class Entry:
     trials: list[Trial] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     """Why trials failed."""
-    missing: list[str] = field(default_factory=list)
-    """Trials that were not begun."""
     transductive: bool = False
 
 
