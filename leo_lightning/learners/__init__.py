@@ -42,19 +42,20 @@ if TYPE_CHECKING:
     from leo_lightning.learners.siamese import SiameseNetworks
     from leo_lightning.learners.snail import SNAIL
     from leo_lightning.learners.tim import TIM
+    from leo_lightning.learners.tpn import TPN
     from leo_lightning.learners.transductive_finetuning import TransductiveFinetuning
 
 __all__ = [
-    "ANIL", "BDCSPN", "FEAT", "IMAML", "LEO", "MAML", "PTMAP", "R2D2", "SNAIL", "TIM", "BaselinePlusPlus",
-    "CentroidLEO", "DynamicFewShot", "GaussianProcess", "GeneralLEO", "LabelPropagation", "LaplacianShot",
-    "Learn2LearnMAML", "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression", "MAMLRegression",
-    "MatchingNetworks", "MetaLSTM", "MetaOptNet", "MetaSGD", "NearestCentroid", "NearestNeighbors",
-    "PredictedParameters", "ProtoMAML", "PrototypicalNetworks", "ReferenceLEO", "RelationNetworks",
-    "Reptile", "SiameseNetworks", "TransductiveFinetuning",
+    "ANIL", "BDCSPN", "FEAT", "IMAML", "LEO", "MAML", "PTMAP", "R2D2", "SNAIL", "TIM", "TPN",
+    "BaselinePlusPlus", "CentroidLEO", "DynamicFewShot", "GaussianProcess", "GeneralLEO", "LabelPropagation",
+    "LaplacianShot", "Learn2LearnMAML", "Learn2LearnMetaSGD", "Learner", "LinearSVM", "LogisticRegression",
+    "MAMLRegression", "MatchingNetworks", "MetaLSTM", "MetaOptNet", "MetaSGD", "NearestCentroid",
+    "NearestNeighbors", "PredictedParameters", "ProtoMAML", "PrototypicalNetworks", "ReferenceLEO",
+    "RelationNetworks", "Reptile", "SiameseNetworks", "TransductiveFinetuning",
 ]  # fmt: skip
 _MODULES = {
     "ANIL": "anil", "BDCSPN": "bdcspn", "FEAT": "feat", "IMAML": "imaml", "LEO": "leo", "MAML": "maml",
-    "PTMAP": "pt_map", "R2D2": "r2d2", "SNAIL": "snail", "TIM": "tim",
+    "PTMAP": "pt_map", "R2D2": "r2d2", "SNAIL": "snail", "TIM": "tim", "TPN": "tpn",
     "BaselinePlusPlus": "baseline_plus_plus", "CentroidLEO": "centroid_leo",
     "DynamicFewShot": "dynamic_few_shot", "GaussianProcess": "gaussian_process", "GeneralLEO": "general_leo",
     "LabelPropagation": "label_propagation", "LaplacianShot": "laplacian_shot",

@@ -37,7 +37,7 @@ class BaselinePlusPlus(Learner):
 
     The weights begin as the means of a class's embeddings of length 1, at length 1; the authors' begin at
     random. Every step is one of plain gradient descent on all images at once; theirs are 100 epochs of SGD
-    with momentum on batches of four. Their scale is 2, fixed, as here. They train the network before with a
+    with momentum on batches of four, with a scale of 2. They train the network before with a
     classifier of this kind; here it is the one that made the embeddings, and nothing else is trained. Where
     classes have unequal numbers of images, all classes weigh the same.
 

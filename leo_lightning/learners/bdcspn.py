@@ -74,9 +74,9 @@ def _likely(
 class BDCSPN(TransductiveLearner):
     """Cosines to prototypes that the queries have rectified (BD-CSPN).
 
-    As in the code of easyfsl and of Boudiaf et al., the queries are shifted for the prototypes only, and
-    answered as they are. easyfsl has ε = 1 and takes all queries; the paper takes the most confident ones.
-    The logits are 10 times the cosines: the softmax of cosines is nearly flat.
+    As in the code of easyfsl and of Veilleux et al. (NeurIPS 2021), the queries are shifted for the
+    prototypes only, and answered as they are. easyfsl has ε = 1 and takes all queries; the paper takes the
+    most confident ones. The logits are 10 times the cosines: the softmax of cosines is nearly flat.
 
     Args:
         epsilon: ε, scale of the cosines in the weights; with 10, a single image of the support outweighs the

@@ -1,7 +1,7 @@
 """Label propagation on the graph of a task's images.
 
 Zhou, Bousquet, Lal, Weston, Schölkopf: Learning with Local and Global Consistency. NeurIPS 2003. Liu et al.
-(TPN, ICLR 2019) brought it to few-shot tasks, and train an embedding through it: see `TPN`.
+(ICLR 2019) brought it to few-shot tasks; `tpn.py` trains an embedding through it, as they do.
 """
 
 import torch
@@ -50,7 +50,12 @@ class LabelPropagation(TransductiveLearner):
         images = F.normalize(torch.cat([support.flatten(1, 2), query], dim=1), dim=-1) / self.length_scale
         there = together(support, query, valid, shots)
         flow = propagated(images, there, weighted_labels(support, shots), self.alpha, self.neighbors)
-        return flow.clamp_min(torch.finfo(flow.dtype).tiny).log()
+        return logarithms(flow)
+
+
+def logarithms(flow: Float[Tensor, "B M N"]) -> Float[Tensor, "B M N"]:
+    """Logarithms of F, finite where no label arrives: their softmax is the share of each class."""
+    return flow.clamp_min(torch.finfo(flow.dtype).tiny).log()
 
 
 def check_alpha(alpha: float) -> None:
