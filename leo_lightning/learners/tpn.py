@@ -65,7 +65,7 @@ class TPN(MetricLearner):
 
     def classifier(self, support: Float[Tensor, "B N K E"], shots: Shots) -> QuerySet:
         """The support, which waits for the queries."""
-        return QuerySet(self.logits, support, shots)
+        return QuerySet(self, support, shots)
 
     def logits(
         self,

@@ -6,6 +6,7 @@ import torch
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.learners.label_propagation import LabelPropagation
+from leo_lightning.learners.parts.query_set import answered
 from leo_lightning.learners.tpn import TPN
 from tests.learners.tasks import episode_of, moved
 
@@ -35,6 +36,22 @@ def test_it_begins_as_label_propagation():
     untrained = LabelPropagation(neighbors=4, length_scale=0.3)(episode).logits
     begun = TPN(8, neighbors=4, length_scale=0.3).double().eval()(episode).logits
     torch.testing.assert_close(begun, untrained, rtol=1e-6, atol=1e-8)  # log 0.3 was float32
+
+
+def test_padding_has_no_influence():
+    """Catches zeros behind a class's images, or in place of a query, that are nodes of the graph."""
+    learner, episode = moved(TPN(8, hidden=4, neighbors=3)).eval(), episode_of(3, 2, 4, E=8, B=2)
+    valid = torch.tensor([[True, True], [True, False], [True, True]]).expand(2, 3, 2)
+    asked = torch.tensor([True, True, False, True]).expand(2, 3, 4)
+    answers = []
+    for garbage in (0.0, 7.0):
+        support = episode.support.where(valid[..., None], garbage)
+        query = episode.query.where(asked[..., None], garbage)
+        classifier = learner.adapt(support, valid)
+        answers.append(answered(classifier, query, asked)[asked])
+    torch.testing.assert_close(*answers, rtol=0, atol=0)
+    fewer = learner.adapt(episode.support, valid)(episode.query[:, :, [0, 1, 3]])
+    torch.testing.assert_close(answers[0], fewer.flatten(0, 2), rtol=1e-9, atol=1e-10)
 
 
 def test_gradients_reach_the_length_scales():

@@ -1,6 +1,5 @@
 """QuerySet: answers of a transductive method, which sees all queries of a task together."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +12,8 @@ from leo_lightning.learners.parts.unequal_shots import Shots
 class QuerySet(NamedTuple):
     """A classifier that answers the queries of one call together: each answer depends on the others."""
 
-    logits: Callable[..., Tensor]
-    """Method of a `TransductiveLearner`."""
+    learner: Any
+    """Has the method `logits`; see `TransductiveLearner`."""
     support: Float[Tensor, "B N K E"]
     shots: Shots
 
@@ -27,7 +26,9 @@ class QuerySet(NamedTuple):
         mask = None if valid is None or valid.all() else valid.flatten(1)
         if mask is not None:
             images = images.where(mask[..., None], 0.0)
-        logits = self.logits(self.support, images.expand(B, -1, -1), mask, self.shots)
+        # without parameters nothing needs the graph of all iterations
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.learner.trained):
+            logits = self.learner.logits(self.support, images.expand(B, -1, -1), mask, self.shots)
         return logits.unflatten(1, arrangement)
 
     def select(self, tasks: Int64[Tensor, " P"]) -> "QuerySet":

@@ -43,9 +43,7 @@ class TransductiveLearner(Learner):
 
     def stages(self, support: Float[Tensor, "B N K E"], shots: Shots = None) -> dict[str, QuerySet]:
         """The one classifier, which still has to see the queries."""
-        # without parameters nothing needs the graph of all iterations
-        logits = self.logits if self.trained else torch.no_grad()(self.logits)
-        return {"final": QuerySet(logits, support, shots)}
+        return {"final": QuerySet(self, support, shots)}
 
 
 def weighted_labels(support: Float[Tensor, "B N K E"], shots: Shots) -> Float[Tensor, "B N*K N"]:

@@ -127,6 +127,6 @@ COMPARISON = {
     ),
     "no plan named": Case("compare", "the following arguments are required"),
     "flag without a value": Case("compare --config", "argument --config"),
-    "no such flag": Case(f"{RUN} --seed 3", "--seed 3"),
+    "no such flag": Case(f"{RUN} --shot 3", "--shot 3"),
     "a word for a number": Case(f"{RUN} --steps many", "argument --steps"),
 }
