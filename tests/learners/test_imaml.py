@@ -9,7 +9,7 @@ from leo_lightning.data.episode import Episode
 from leo_lightning.learners.imaml import IMAML, conjugate_gradients
 from tests.learners.mlp_tasks import BAD_SETTINGS, DOUBLE, Contract, build, episode_of, gradients, refuses
 
-SOLVED = {"steps": 200, "cg_steps": 40, "proximal": 1.0, "inner_lr": 0.3}
+SOLVED = {"steps": 110, "cg_steps": 40, "proximal": 1.0, "inner_lr": 0.3}
 
 
 def solvable() -> Episode:
@@ -92,13 +92,14 @@ def test_the_gradient_is_that_of_the_dense_system():
 def test_the_gradient_is_that_of_the_solved_problem():
     """Finite differences through all inner steps. Catches a gradient of something other than the solution."""
     learner, episode = small(**SOLVED), solvable()
-    before, after = learner.every_step(episode.support)[-2:]
+    steps = SOLVED["steps"]
+    before, after = (learner.adapted(episode.support, None, count) for count in (steps - 1, steps))
     for layer, other in zip(before, after, strict=True):
         torch.testing.assert_close(layer, other, rtol=0, atol=1e-14)
     found = gradients(learner(episode).loss, learner)
     for name, parameter in learner.named_parameters():
         numbers, differences = parameter.data.view(-1), []
-        for i in range(len(numbers)):
+        for i in range(0, len(numbers), 3):
             losses, kept = [], numbers[i].item()
             for sign in (1, -1):
                 numbers[i] = kept + sign * 1e-5
@@ -106,7 +107,7 @@ def test_the_gradient_is_that_of_the_solved_problem():
                     losses.append(learner(episode).loss)
             numbers[i] = kept
             differences.append((losses[0] - losses[1]) / 2e-5)
-        torch.testing.assert_close(found[name].flatten(), torch.stack(differences), rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(found[name].flatten()[::3], torch.stack(differences), rtol=1e-5, atol=1e-8)
 
 
 def test_conjugate_gradients_stop_by_task():
