@@ -80,6 +80,7 @@ def enter(method: Method, plan: Plan, features: str) -> list[Entrant]:
     flags += [f"--{name}={text}" for name, text in texts.items()]
     if plan.patience is not None:
         stops = {"": "EarlyStopping", ".monitor": "val/accuracy", ".mode": "max", ".patience": plan.patience}
+        stops[".strict"] = "false"  # so few steps that there is no validation are no mistake
         flags += [f"--trainer.callbacks{'+' * (not name)}{name}={value}" for name, value in stops.items()]
     parser = train_parser()
     try:

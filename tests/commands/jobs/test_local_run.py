@@ -62,9 +62,8 @@ def test_a_run_that_is_not_wanted_any_more_is_stopped(
     worse = job(tmp_path, "a", *one.words[-1:], over=lambda: bool(one.metrics.far().validations))
     [ended], _ = run(tmp_path, LocalLauncher(), [worse])
     assert (ended.code, ended.stopped, ended.reason) == (None, True, "")
-    stopped = "SIGTERM: stopped; saved at step" in last_line(one.output)
-    assert stopped == (patience > 0)
-    if stopped:
+    if patience:  # without, it may have been quick enough
+        assert "SIGTERM: stopped; saved at step" in last_line(one.output)
         assert len(list(tmp_path.glob("runs/a/*/checkpoints/last.ckpt"))) == 1
 
 
