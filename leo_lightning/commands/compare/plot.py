@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 COLUMN, HEIGHT = 3.5, 2.5
 """Width of the figure, a column of a page, and height of a panel, in inches."""
-NAME_LINE, NAME_WIDTH = 0.155, 20
-"""Height in inches and width in letters of a line of a name."""
+NAME_LINE, NAME_WIDTH = 0.21, 20
+"""Height of a line of a name, in inches of a panel with its margins, and its width in letters."""
 STRONGEST = 3
 GREY: dict[str, Any] = {"color": "#c4c4c4", "linewidth": 0.8, "zorder": 2}
 
@@ -125,20 +126,27 @@ def _draw(
 def _name_ends(
     ax: "Axes", ends: Mapping[str, tuple[float, float]], styles: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Write names to the right of the lines' ends, from above, each at least a line below the one before."""
+    """Write names to the right of the lines' ends, as near to them as their heights allow."""
     low, high = ax.get_ylim()
-    line = (high - low) * NAME_LINE / HEIGHT
-    place = high
-    for label in sorted(ends, key=lambda label: -ends[label][1]):
-        name = textwrap.fill(as_written(label), NAME_WIDTH)
-        lines = name.count("\n") + 1
-        place = min(place - line * lines / 2, ends[label][1])
+    labels = sorted(ends, key=lambda label: -ends[label][1])
+    names = [textwrap.fill(as_written(label), NAME_WIDTH) for label in labels]
+    heights = [(high - low) * NAME_LINE / HEIGHT * (name.count("\n") + 1) for name in names]
+    gaps = [(above + below) / 2 for above, below in pairwise(heights)]
+    down = [ends[label][1] for label in labels]
+    up = [*down]
+    for i, gap in enumerate(gaps):  # from above, each is pushed down by the one before; and from below, up
+        down[i + 1] = min(down[i + 1], down[i] - gap)
+    for i, gap in reversed(list(enumerate(gaps))):
+        up[i] = max(up[i], up[i + 1] + gap)
+    places = [(one + other) / 2 for one, other in zip(down, up, strict=True)]
+    shift = max(0.0, low - (places[-1] - heights[-1] / 2)) if places else 0.0
+    for label, name, place in zip(labels, names, places, strict=True):
+        colour = styles[label]["color"]
         ax.annotate(
-            name, ends[label], xytext=(1.06, (place - low) / (high - low)), textcoords="axes fraction",
-            va="center", color=styles[label]["color"], annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": styles[label]["color"], "lw": 0.5, "shrinkB": 3},
+            name, ends[label], xytext=(1.06, (place + shift - low) / (high - low)),
+            textcoords="axes fraction", va="center", color=colour, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkB": 3, "relpos": (0, 0.5)},
         )  # fmt: skip
-        place -= line * lines / 2
 
 
 def curve_of(points: Sequence[Point], label: str, panel: str, plan: Plan) -> list[tuple[int, float, float]]:
