@@ -175,6 +175,14 @@ class EpisodeDataModule(FeatureDataModule):
             return "those of data.unknown would change the answers to the others; set --data.unknown 0"
         return ""
 
+    def preparation(self, stage: str) -> Callable[[EpisodeRows], Episode] | None:
+        """Return the way from rows to embeddings, for training and evaluation on a CPU.
+
+        On a GPU the bank lies there, too, and rows become embeddings after their transfer.
+        """
+        on_cpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cpu"
+        return partial(self._embedded, stage=stage) if on_cpu else None
+
     def episode(self, tasks: Sequence[int], stage: str, device: torch.device) -> Episode:
         """Return the tasks with the given numbers, as they are in a stage. Call `setup` first."""
         rows = self.transfer_batch_to_device(self.sampler(stage)(tasks), device, 0)
@@ -197,24 +205,28 @@ class EpisodeDataModule(FeatureDataModule):
         """Return the splits that a stage goes through."""
         return ["train", "val"] if stage == "fit" and not self.train_on_val else [SPLITS[stage]]
 
-    def transfer_batch_to_device(
-        self, batch: EpisodeRows, device: torch.device, dataloader_idx: int
-    ) -> EpisodeRows:
-        """Move all but the numbers of tasks and classes, which the host needs."""
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move all rows but the numbers of tasks and classes, which the host needs."""
         if device.type == "cpu":
             return batch
         moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved._replace(task=batch.task, classes=batch.classes)
 
-    def on_after_batch_transfer(self, batch: EpisodeRows, dataloader_idx: int) -> Episode:
+    def on_after_batch_transfer(self, batch: EpisodeRows | Episode, dataloader_idx: int) -> Episode:
         """Replace rows by embeddings, on the device where they now are."""
+        if isinstance(batch, Episode):
+            return batch
         trainer = self.trainer
         assert trainer is not None
-        testing = trainer.testing or trainer.predicting
-        episode = self.gather(batch, "train" if trainer.training else "test" if testing else "val")
+        stages = {"fit": trainer.training, "test": trainer.testing, "predict": trainer.predicting}
+        return self._embedded(batch, next((stage for stage, now in stages.items() if now), "validate"))
+
+    def _embedded(self, rows: EpisodeRows, stage: str) -> Episode:
+        """Return the tasks of a stage as embeddings; those of a test also as the baseline CL2N sees them."""
+        episode = self.gather(rows, SPLITS[stage])
         # with all remaining images as queries, another classifier would take half as long again
-        if trainer.testing and episode.pool is None and self._centring is not None:
-            known = batch._replace(unknown=None)
+        if stage == "test" and episode.pool is None and self._centring is not None:
+            known = rows._replace(unknown=None)
             episode = episode._replace(centred=self.gather(known, "test", self._centring))
         return episode
 

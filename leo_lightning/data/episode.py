@@ -73,9 +73,9 @@ class Episode(NamedTuple):
 
     def in_precision(self, dtype: torch.dtype) -> "Episode":
         """Return the tasks with embeddings in another precision (Lightning would call a `to` for devices)."""
-        if self.support.dtype == dtype:
-            return self
         pool = self.pool
+        if self.support.dtype == dtype and pool is None:
+            return self
         if pool is not None:
             images = pool.images
             pool = pool._replace(images=lambda number: images(number).to(dtype))

@@ -4,6 +4,7 @@ import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,8 @@ class StreamLoader:
     stream: Stream
     num_workers: int = 0
     position: Callable[[], int] | None = None
+    prepare: Callable[[Any], Any] | None = None
+    """The rest of the work on a batch. Without workers, a thread does it, and samples, one batch ahead."""
 
     def __len__(self) -> int:
         return self.stream.batches
@@ -100,9 +103,13 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Any]:
         if self.position is not None:
             self.stream.first = self.position()
-        if self.num_workers == 0:
-            yield from self.stream
-            return
+        batches = iter(self.stream) if self.num_workers == 0 else self._from_workers()
+        if self.prepare is not None:
+            batches = map(self.prepare, batches)
+            batches = one_ahead(batches) if self.num_workers == 0 else batches
+        yield from batches
+
+    def _from_workers(self) -> Iterator[Any]:
         # its own generator, or every iteration would draw a number from torch's global one
         generator = torch.Generator()
         try:
@@ -130,6 +137,16 @@ class StreamLoader:
 
     def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
         """Restore nothing."""
+
+
+def one_ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """Yield items, each of which a thread has made while the one before it was in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="next-batch") as thread:
+        end = object()
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
 
 
 class StreamDataModule(pl.LightningDataModule):

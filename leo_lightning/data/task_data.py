@@ -67,6 +67,13 @@ class TaskDataModule(StreamDataModule, ABC):
         """Return how many tasks are evaluated at once unless `eval_batch_size` is set."""
         return 64
 
+    def preparation(self, stage: str) -> Callable[[Any], Episode] | None:
+        """Return the way from what `sampler` returns to an episode, if it is to be gone before the transfer.
+
+        A thread goes it during the step before.
+        """
+        return None
+
     @abstractmethod
     def title(self) -> str:
         """Describe the test tasks in a line."""
@@ -118,7 +125,7 @@ class TaskDataModule(StreamDataModule, ABC):
         stream = EpisodeStream(
             self.sampler("fit"), self.batch_size, length=self.steps_per_epoch, **self.processes
         )
-        return StreamLoader(stream, self.num_workers, self.batches_done)
+        return StreamLoader(stream, self.num_workers, self.batches_done, self.preparation("fit"))
 
     def val_dataloader(self) -> StreamLoader | list:
         """Load the validation tasks; none with `train_on_val`."""
@@ -139,4 +146,4 @@ class TaskDataModule(StreamDataModule, ABC):
         # at most this process's share, so that every process has a batch
         size = min(self.eval_batch_size or self.usual_batch(stage), tasks // processes["world"])
         stream = EpisodeStream(self.sampler(stage), size, tasks=tasks, **processes)
-        return StreamLoader(stream, self.num_workers)
+        return StreamLoader(stream, self.num_workers, prepare=self.preparation(stage))

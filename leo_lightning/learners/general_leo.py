@@ -117,8 +117,8 @@ class GeneralLEO(Learner):
         self.eta = nn.Parameter(torch.ones(len(initial))) if self.finetuning_steps else None
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Noise:
-        """Normal numbers of z and θ; none in evaluation."""
-        return self._noise(episode.support, seeds) if self.training else NO_NOISE
+        """Normal numbers of z and θ."""
+        return self._noise(episode.support, seeds)
 
     def outcome(self, episode: Episode, noise: Noise) -> Outcome:
         """Outer loss (Eq. 7 and 8) of the adapted networks."""

@@ -120,6 +120,8 @@ class Learner(nn.Module, ABC):
     """False for a method that torch.compile cannot trace."""
     dropout: float = 0.0
     """Dropout rate of embeddings in training."""
+    no_noise: ClassVar[Any] = Masks()
+    """Takes the place of `draw_noise` in evaluation."""
     embedding_size: int | None
     """E, None until `take_size`; not there if the learner takes embeddings of any size."""
 
@@ -177,20 +179,29 @@ class Learner(nn.Module, ABC):
         for name in ("outcome", "stages"):
             setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
-    def forward(self, episode: Episode, seeds: Sequence[int] | None = None) -> Outcome:
+    def forward(self, episode: Episode, seeds: Sequence[int] | None = None, noise: Any = None) -> Outcome:
         """Adapt to the support of B tasks and answer their queries; N, K and Q may differ from call to call.
 
-        A task's random numbers are a function of its seed alone. None: seeds from torch's own generator.
+        Args:
+            episode: the tasks.
+            seeds: one for each task, of which its random numbers are a function; None: seeds from torch's own
+                generator.
+            noise: result of `draw_noise`, if the numbers are drawn already.
 
         Raises:
             InputError: the embeddings have another size than the weights, or not the shape of an `Episode`.
         """
         self._see(episode.support, episode.query)
-        return self.outcome(episode, self.draw_noise(episode, seeds))
+        if noise is None:
+            noise = self.draw_noise(episode, seeds) if self.training else self.no_noise
+        return self.outcome(episode, noise)
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Any:
-        """All random numbers of a training step, those of a task from its seed: dropout masks."""
-        if not (self.training and self.dropout):
+        """All random numbers of a training step, those of a task from its seed: dropout masks.
+
+        They depend on the shape and precision of the episode, and not on its embeddings.
+        """
+        if not self.dropout:
             return Masks()
         shapes = {"support": tuple(episode.support.shape[1:]), "query": tuple(episode.query.shape[1:])}
         return Masks(**draw(episode.support, seeds, {}, shapes, self.dropout))

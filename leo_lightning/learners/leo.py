@@ -10,7 +10,7 @@ times faster:
 - Where nothing is drawn, the K copies of a code are equal, and one is kept. Each copy has 1 / K of the
   gradient, so the one that is kept has the rate α / K. Its steps stay in H dimensions.
 - All copies of a classifier take the same fine-tuning step, so their mean takes it too; without dropout, all
-  steps are one product with the Gram matrix of the support (`parts/inner_loop.py`).
+  steps are one product with the Gram matrix of the support (`parts/finetuning_steps.py`).
 - Inner gradients are written out, so that the outer gradient is an ordinary backward pass; the adjoint of the
   sampled latent steps is written by hand (`parts/latent_steps.py`).
 - All random numbers of a step are drawn at once (`parts/noise.py`).
@@ -29,7 +29,8 @@ from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier, Outcome
 from leo_lightning.learners.parts import objectives
-from leo_lightning.learners.parts.inner_loop import SupportLoss, finetuned
+from leo_lightning.learners.parts.finetuning_steps import finetuned
+from leo_lightning.learners.parts.inner_loop import SupportLoss
 from leo_lightning.learners.parts.latent_steps import mean_latent_steps, sampled_latent_steps
 from leo_lightning.learners.parts.networks import RelationNet, linear
 from leo_lightning.learners.parts.noise import NO_NOISE, Noise, check_dropout, draw, masked
@@ -99,6 +100,7 @@ class LEO(Learner):
     starts = ("latent_lr", "finetuning_lr")
 
     unequal_shots = True
+    no_noise = NO_NOISE
 
     def __init__(
         self,
@@ -192,9 +194,7 @@ class LEO(Learner):
         return {"latents": (N, copies, H), "weights": (T + 1, N, copies, E)}
 
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Noise:
-        """Normal numbers of z and w, and dropout masks; none in evaluation."""
-        if not self.training:
-            return NO_NOISE
+        """Normal numbers of z and w, and dropout masks."""
         (_, N, K, E), Q = episode.support.shape, episode.query.shape[2]
         normals = {} if self.deterministic else self._normal_shapes(N, K, E)
         masks = {} if self.encoder is None else {"encoder_mask": (N, K, E)}

@@ -90,7 +90,7 @@ class PredictedParameters(Learner):
     def draw_noise(self, episode: Episode, seeds: Sequence[int] | None) -> Masks | Statistics:
         """Dropout masks, and the choice of a statistic for each class, from a task's seed."""
         _, N, K, _ = episode.support.shape
-        if not (self.training and K > 1 and self.mean_probability < 1):
+        if not (K > 1 and self.mean_probability < 1):
             return super().draw_noise(episode, seeds)
         shapes = {name: tuple(getattr(episode, name).shape[1:]) for name in Masks._fields if self.dropout}
         drawn = draw(episode.support, seeds, {"single": (N, 1), "image": (N, K)}, shapes, self.dropout)

@@ -26,6 +26,7 @@ from leo_lightning.training.checkpoint import check_fits, load_learner, read_che
 from leo_lightning.training.classification import Classification
 from leo_lightning.training.clipping import clip_, gradient_norm
 from leo_lightning.training.evaluation import Evaluation
+from leo_lightning.training.noise_ahead import NoiseAhead
 from leo_lightning.training.one_thread import OneThread
 from leo_lightning.training.regression import Regression
 from leo_lightning.training.task_scores import TaskScores
@@ -110,6 +111,7 @@ class MetaLearner(pl.LightningModule):
         self.bad_steps = self.bad_steps_in_a_row = 0
         self.steps_trained = 0
         self._new_rate = False
+        self._noise_ahead: NoiseAhead | None = None
         self.evaluation: type[Evaluation] = {"classes": Classification, "values": Regression}[
             learner.predicts
         ]
@@ -174,10 +176,18 @@ class MetaLearner(pl.LightningModule):
         self.check_trainer(self.trainer)
 
     def on_train_start(self) -> None:
-        """Take a changed learning rate: a resumed optimiser has the one of its checkpoint."""
+        """Take a changed learning rate, as a resumed optimiser has another one. Begin to draw noise ahead."""
         if self._new_rate and self.lr_scheduler is None:
             for group in cast(Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups:
                 group["lr"] = self.learning_rate
+        if self.device.type == "cpu":
+            self._noise_ahead = NoiseAhead(self.learner)
+
+    def teardown(self, stage: str) -> None:
+        """End the thread that draws noise."""
+        if self._noise_ahead is not None:
+            self._noise_ahead.close()
+            self._noise_ahead = None
 
     def check_trainer(self, trainer: pl.Trainer) -> None:
         """Refuse a setting of Lightning's that the outer loop replaces by its own.
@@ -194,8 +204,11 @@ class MetaLearner(pl.LightningModule):
     def training_step(self, batch: Episode, batch_idx: int) -> torch.Tensor:
         """Outer loss of a meta-batch. A task's noise is a function of (seed, step, task number) only."""
         assert batch.rows is not None
-        seeds = self.noise_seeds(self.seed, self.global_step, batch.rows.task)
-        outcome: Outcome = self.learner(self._cast(batch), seeds)
+        tasks, noise = batch.rows.task, None
+        batch, seeds = self._cast(batch), self.noise_seeds(self.seed, self.global_step, tasks)
+        if self._noise_ahead is not None:
+            noise = self._noise_ahead.draw(batch, seeds, self._next_seeds(tasks, batch_idx))
+        outcome: Outcome = self.learner(batch, seeds, noise)
         if self._logs_this_step():
             values = {"train/loss": outcome.loss}
             values |= {f"train/{self.evaluation.score}": self.evaluation.of_step(outcome, batch)}
@@ -211,6 +224,12 @@ class MetaLearner(pl.LightningModule):
     def noise_seeds(seed: int, step: int, tasks: Int64[torch.Tensor, " B"]) -> list[int]:
         """Seeds of the tasks' noise, the same however processes or accumulation divide a meta-batch."""
         return fold_tasks(tasks.numpy(), seed, step).tolist()
+
+    def _next_seeds(self, tasks: Int64[torch.Tensor, " B"], batch_idx: int) -> list[int]:
+        """Seeds of the next meta-batch, as long as tasks come in the order of their numbers."""
+        steps = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        following = tasks + self.trainer.world_size * len(tasks)
+        return self.noise_seeds(self.seed, self.global_step + steps, following)
 
     def configure_gradient_clipping(
         self,

@@ -1,6 +1,7 @@
 """The loader of tasks: the same tasks for any number of workers and processes, and wherever it starts."""
 
 import multiprocessing
+import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from leo_lightning.common.errors import InputError
 from leo_lightning.data.episode import EpisodeRows
 from leo_lightning.data.loader import EpisodeStream, StreamLoader
 from tests.child import start
@@ -120,6 +122,43 @@ def test_loader_leaves_the_global_generator_alone(num_workers: int):
     state = torch.get_rng_state()
     assert len(list(StreamLoader(EpisodeStream(rows_of, 2, tasks=4), num_workers))) == 2
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_next_batch_is_prepared_while_one_is_in_use():
+    """Catches a step that waits for its batch, batches in another order, and one that is prepared twice."""
+    prepared: list[int] = []
+    ready = threading.Event()
+
+    def prepare(rows: EpisodeRows) -> int:
+        prepared.append(int(rows.task[0]))
+        if len(prepared) == 2:
+            ready.set()
+        return prepared[-1]
+
+    batches = iter(StreamLoader(EpisodeStream(rows_of, 2, tasks=6), prepare=prepare))
+    assert next(batches) == 0
+    assert ready.wait(timeout=60)
+    assert list(batches) == [2, 4]
+    assert prepared == [0, 2, 4]
+
+
+def test_an_error_of_the_preparation_reaches_the_loop():
+    """Catches a thread that fails unheard."""
+
+    def prepare(rows: EpisodeRows) -> int:
+        raise InputError("test.safetensors: is cut short")
+
+    with pytest.raises(InputError, match="is cut short"):
+        next(iter(StreamLoader(EpisodeStream(rows_of, 2, tasks=6), prepare=prepare)))
+
+
+def test_a_loop_that_stops_early_leaves_no_thread():
+    """Catches a thread for every epoch."""
+    before = threading.active_count()
+    batches = iter(StreamLoader(EpisodeStream(rows_of, 2, length=3), prepare=lambda rows: rows))
+    next(batches)
+    batches.close()
+    assert threading.active_count() == before
 
 
 def two_workers(arguments: list[str]) -> None:

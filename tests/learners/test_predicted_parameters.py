@@ -64,9 +64,10 @@ def test_means_are_as_frequent_as_asked_for(probability: float):
 def test_nothing_is_drawn_without_need():
     """Catches noise in evaluation, at 1-shot, and with means alone; and a state that moves with seeds."""
     episode, one = episode_of(K=3), episode_of(K=1)
-    learner = PredictedParameters(6)
-    assert learner.eval().draw_noise(episode, None) == Masks()
-    assert learner.train().draw_noise(one, [1, 2]) == Masks()
+    learner = PredictedParameters(6).double()
+    plain = learner.outcome(episode, Masks()).logits
+    torch.testing.assert_close(learner.eval()(episode).logits, plain)
+    assert learner.draw_noise(one, [1, 2]) == Masks()
     assert PredictedParameters(6, mean_probability=1.0).draw_noise(episode, [1, 2]) == Masks()
     state = torch.get_rng_state()
     learner.draw_noise(episode, [1, 2])

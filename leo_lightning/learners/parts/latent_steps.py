@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from leo_lightning.learners.parts.inner_loop import SupportLoss, adapt
-from leo_lightning.learners.parts.objectives import MIN_STD, one_hot, support_gradient
+from leo_lightning.learners.parts.objectives import MIN_STD, by_softmax, one_hot, support_gradient
 
 
 def mean_latent_steps(
@@ -75,124 +75,155 @@ class _SampledSteps(torch.autograd.Function):
     With a the weight of a copy, v the weight of an image, and W₀, b the centroid head:
 
         w  = Σ_c a (W_μ z + d) + W₀            classifier of a class
-        r  = softmax(x·w + b) - onehot         residual of an image
-        g  = Σ_i v r x                         gradient of the support loss by w
+        p  = softmax(x·w + b)                  probabilities of an image
+        g  = Σ_i v (p - onehot) x              gradient of the support loss by w
         m  = W_μᵀ g + W_σᵀ (s g)               1 / a of its gradient by z: a is in the rate
         z' = z - rate m
+
+    Inside, copies and classes are rows of matrices: B·N·C rows for z, u, d, s and m, B·N for w and g.
     """
 
     @staticmethod
     def forward(
         ctx, z, rate, mean_weight, raw_std_weight, support, head, bias, masks, eps, offset, shot_weights
     ) -> tuple[Tensor, Tensor, Tensor]:
-        (B, N, K, E), T, C = support.shape, len(eps) - 1, eps.shape[3]
+        (B, N, K, E), T, (C, H) = support.shape, len(eps) - 1, z.shape[2:]
         _, copy_weights, image_weights = shot_weights
         target = one_hot(N, K, z)
         images = support.flatten(1, 2).expand(T, B, N * K, E)
         if masks is not None:
             images = z.new_empty(images.shape)
-        latents, moves = z.new_empty(T + 1, *z.shape), z.new_empty(T, *z.shape)
-        decoded, gradients = z.new_empty(T + 1, B, N, E), z.new_empty(T, B, N, E)
-        residuals = z.new_empty(T, B, N, N * K)
-        slopes = z.new_empty(eps.shape)  # s
-        carried = z.new_empty(T, B, N, C, E)  # s g
-        latents[0] = z
+        latents, moves = z.new_empty(T + 1, B * N * C, H), z.new_empty(T, B * N * C, H)
+        decoded, gradients = z.new_empty(T + 1, B * N, E), z.new_empty(T, B * N, E)
+        chances = z.new_empty(T, B, N, N * K)
+        slopes = z.new_empty(T + 1, B * N * C, E)
+        carried = z.new_empty(T, B * N * C, E)  # s g
+        latents[0] = z.reshape(-1, H)
+        rows_rate = rate if rate.dim() == 1 else rate.expand_as(z).reshape(-1, H)
+        least = MIN_STD + 1.0 - offset  # exp(u) where std is clamped
         for step in range(T + 1):
-            z, draws, slope = latents[step], eps[step], slopes[step]
-            # `std_from_raw` in place and times ε: exp(u) - 1 is clamped at MIN_STD - offset
-            rise = (z @ raw_std_weight.T).expm1_()
-            torch.threshold(rise, MIN_STD - offset, -1.0, out=slope)
-            torch.addcmul(draws, draws, slope, out=slope)
-            deviation = torch.threshold_(rise, MIN_STD - offset, MIN_STD - offset).mul_(draws)
-            deviation.add_(draws, alpha=offset)
-            mean = over_copies(z, copy_weights) @ mean_weight.T
-            torch.add(mean, over_copies(deviation, copy_weights), out=decoded[step])
+            z, w, draws, slope = latents[step], decoded[step], eps[step].reshape(-1, E), slopes[step]
+            # `std_from_raw` in place and times ε; exp takes a sixth of the time of expm1
+            exp = torch.mm(z, raw_std_weight.T).exp_()
+            torch.threshold(exp, least, 0.0, out=slope).mul_(draws)
+            deviation = torch.threshold_(exp, least, least).sub_(1.0 - offset).mul_(draws)
+            torch.addmm(
+                mean_over(deviation, C, copy_weights), mean_over(z, C, copy_weights), mean_weight.T, out=w
+            )
             if head is not None:
-                decoded[step] += head
+                w += head.view_as(w)
             if step == T:
                 break
-            x, g = images[step], gradients[step]
+            x, g, m = images[step], gradients[step], moves[step]
             if masks is not None:
                 torch.mul(support, masks[step], out=x.view(support.shape))
-            logits = torch.bmm(decoded[step], x.transpose(1, 2))
+            logits = torch.bmm(w.view(B, N, E), x.transpose(1, 2))
             if bias is not None:
                 logits += bias[:, :, None]
-            residual = torch.sub(logits.softmax(1), target, out=residuals[step])
-            torch.bmm(residual if image_weights is None else residual * image_weights, x, out=g)
-            torch.mul(g[:, :, None], slope, out=carried[step])
-            torch.add(carried[step] @ raw_std_weight, (g @ mean_weight)[:, :, None], out=moves[step])
-            torch.addcmul(z, rate, moves[step], value=-1, out=latents[step + 1])
+            residual = torch.softmax(logits, 1, out=chances[step]) - target
+            residual = residual if image_weights is None else residual * image_weights
+            torch.bmm(residual, x, out=g.view(B, N, E))
+            torch.mul(g[:, None], slope.view(-1, C, E), out=carried[step].view(-1, C, E))
+            torch.mm(carried[step], raw_std_weight, out=m).view(-1, C, H).add_(
+                torch.mm(g, mean_weight)[:, None]
+            )
+            torch.addcmul(z, rows_rate, m, value=-1, out=latents[step + 1])
         ctx.save_for_backward(
             *(rate, mean_weight, raw_std_weight, masks, copy_weights, image_weights, target, images, latents),
-            *(moves, decoded, gradients, residuals, slopes, carried),
+            *(moves, decoded, gradients, chances, slopes, carried),
         )
-        ctx.mark_non_differentiable(latents, decoded)
-        return decoded[T].clone(), latents, decoded
+        ctx.set_materialize_grads(False)
+        all_latents, all_decoded = latents.view(T + 1, B, N, C, H), decoded.view(T + 1, B, N, E)
+        ctx.mark_non_differentiable(all_latents, all_decoded)
+        return all_decoded[T].clone(), all_latents, all_decoded
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
         """From the last decode to the first; `by_x` is the derivative of the loss by x."""
         rate, mean_weight, raw_std_weight, masks, copy_weights, image_weights, *rest = ctx.saved_tensors
-        target, images, latents, moves, decoded, gradients, residuals, slopes, carried = rest
-        T, B, N, C, E = carried.shape
-        by_support = carried.new_zeros(B, N, target.shape[1] // N, E) if ctx.needs_input_grad[4] else None
+        target, images, latents, moves, decoded, gradients, chances, slopes, carried = rest
+        (T, B, M, E), N, H = images.shape, len(target), latents.shape[2]
+        C, shape = latents.shape[1] // (B * N), (B, N, -1, H)
+        by_support = carried.new_zeros(B, N, M // N, E) if ctx.needs_input_grad[4] else None
         by_bias = grad.new_zeros(B, N) if ctx.needs_input_grad[6] else None
         by_raw = torch.empty_like(slopes)  # by u
-        by_decoded = grad.new_empty(T + 1, B, N, E)
-        by_moves = torch.empty_like(moves)
-        by_z = torch.zeros_like(latents[0])
-        by_rate = torch.zeros_like(rate)
-        by_slope: Tensor | None = None
-        by_decoded[T] = grad
+        by_decoded = torch.empty_like(decoded)
+        by_latents, by_moves = torch.empty_like(latents), torch.empty_like(moves)  # by z' and by m
+        minus_rate = -(rate if rate.dim() == 1 else rate.expand(B, N, C, H).reshape(-1, H))
+        by_decoded[T] = grad.reshape(-1, E)
+        by_slope = torch.zeros_like(slopes[T])
         for step in reversed(range(T + 1)):
-            slope = slopes[step]
+            slope, by_w, by_z = slopes[step], by_decoded[step], by_latents[step]
             if step < T:
-                x, residual = images[step], residuals[step]
-                # z' = z - rate m: z' passes its derivative on to z as it is
-                by_rate -= (by_z * moves[step]).sum_to_size(rate.shape)
-                by_move = torch.mul(by_z, -rate, out=by_moves[step])
+                x, chance, by_move = images[step], chances[step], by_moves[step]
+                # z' = z - rate m
+                torch.mul(by_latents[step + 1], minus_rate, out=by_move)
                 # m = W_μᵀ g + W_σᵀ (s g), in which all copies share g
-                by_carried = by_move @ raw_std_weight.T
-                by_g = by_move.sum(2) @ mean_weight.T + (by_carried * slope).sum(2)
-                by_slope = by_carried.mul_(gradients[step][:, :, None])
-                # g = Σ_i v r x, and r has the derivatives of p = softmax(l) = r + onehot. The Jacobian of
-                # the softmax is diag(p) - p pᵀ: by_l = p (by_p - Σ_n p by_p)
-                by_chance, chance = torch.bmm(by_g, x.transpose(1, 2)), residual + target
-                if image_weights is not None:
-                    by_chance, residual = by_chance * image_weights, residual * image_weights
-                by_logits = chance * (by_chance - (chance * by_chance).sum(1, keepdim=True))
+                by_carried = torch.mm(by_move, raw_std_weight.T)
+                by_g = (
+                    sum_over(by_carried * slope, C).addmm(sum_over(by_move, C), mean_weight.T).view(B, N, E)
+                )
+                by_slope = by_carried
+                by_slope.view(-1, C, E).mul_(gradients[step][:, None])
+                # g = Σ_i v (p - onehot) x
+                by_logits = by_softmax(torch.bmm(by_g, x.transpose(1, 2)), chance, image_weights)
                 # l = x·w + b
-                torch.bmm(by_logits, x, out=by_decoded[step])
+                torch.bmm(by_logits, x, out=by_w.view(B, N, E))
                 if by_bias is not None:
                     by_bias += by_logits.sum(2)
                 if by_support is not None:  # x is in g and in l
-                    by_x = residual.transpose(1, 2) @ by_g + by_logits.transpose(1, 2) @ decoded[step]
+                    residual = chance - target if image_weights is None else (chance - target) * image_weights
+                    by_x = residual.transpose(1, 2) @ by_g + by_logits.transpose(1, 2) @ decoded[step].view(
+                        B, N, E
+                    )
                     by_support += by_x.view_as(by_support) * (1.0 if masks is None else masks[step])
-            # w = Σ_c a (W_μ z + d) + W₀
-            by_copy = by_decoded[step][:, :, None]
-            by_both = by_copy = by_copy / C if copy_weights is None else by_copy * copy_weights
-            if by_slope is not None:
-                by_both = by_slope.add_(by_both)
-            # std' = exp(u) = std'', and both are 0 where std is clamped: the slope s is the derivative by u
-            # of the deviation d and of s itself
-            torch.mul(by_both, slope, out=by_raw[step])
-            by_z.add_(by_raw[step] @ raw_std_weight).add_(by_copy @ mean_weight)
-        # W_μ is in w and in m, and so is W_σ, by way of u: one product for all steps
-        mean_latents = over_copies(latents, copy_weights).flatten(0, 2)
-        by_mean_weight = by_decoded.flatten(0, 2).T @ mean_latents
-        by_mean_weight.addmm_(gradients.flatten(0, 2).T, by_moves.sum(3).flatten(0, 2))
-        by_raw_std_weight = by_raw.flatten(0, 3).T @ latents.flatten(0, 3)
-        by_raw_std_weight.addmm_(carried.flatten(0, 3).T, by_moves.flatten(0, 3))
-        by_head = by_decoded.sum(0) if ctx.needs_input_grad[5] else None
-        by_inputs = by_z, by_rate, by_mean_weight, by_raw_std_weight, by_support, by_head, by_bias
-        return *by_inputs, None, None, None, None
+            # w = Σ_c a (W_μ z + d) + W₀. std' = exp(u) = std'', and both are 0 where std is clamped: the
+            # slope s is the derivative by u of the deviation d and of s itself
+            torch.mul(add_shares(by_slope, by_w, C, copy_weights), slope, out=by_raw[step])
+            torch.mm(by_raw[step], raw_std_weight, out=by_z)
+            add_shares(by_z, torch.mm(by_w, mean_weight), C, copy_weights)
+            if step < T:
+                by_z += by_latents[step + 1]  # z' passes its derivative on to z as it is
+        by_rate = -(by_latents[1:] * moves).sum(0).view(shape).sum_to_size(rate.shape)
+        # W_μ is in w and in m, and so is W_σ, by way of u: one product for all steps, whose transpose takes
+        # less time
+        by_mean_weight = mean_over(latents.flatten(0, 1), C, copy_weights).T @ by_decoded.flatten(0, 1)
+        by_mean_weight.addmm_(sum_over(by_moves.flatten(0, 1), C).T, gradients.flatten(0, 1))
+        by_raw_std_weight = latents.flatten(0, 1).T @ by_raw.flatten(0, 1)
+        by_raw_std_weight.addmm_(by_moves.flatten(0, 1).T, carried.flatten(0, 1))
+        by_head = by_decoded.sum(0).view(B, N, E) if ctx.needs_input_grad[5] else None
+        by_weights = by_mean_weight.T, by_raw_std_weight.T
+        return by_latents[0].view(shape), by_rate, *by_weights, by_support, by_head, by_bias, *4 * (None,)
 
 
-def over_copies(
-    x: Float[Tensor, "*classes C D"], copy_weights: Float[Tensor, "B N C 1"] | None
-) -> Float[Tensor, "*classes D"]:
-    """Weighted mean over the copies of a class; None: plain mean."""
-    if copy_weights is not None:
-        return (x * copy_weights).sum(-2)
-    return x.squeeze(-2) if x.shape[-2] == 1 else x.mean(-2)
+def mean_over(
+    rows: Float[Tensor, "rows D"], C: int, copy_weights: Float[Tensor, "B N C 1"] | None
+) -> Float[Tensor, "classes D"]:
+    """Weighted mean of the C copies of each class; None: plain mean."""
+    if C == 1:
+        return rows
+    if copy_weights is None:
+        return rows.view(-1, C, rows.shape[1]).mean(1)
+    weights = copy_weights.flatten(0, 1)
+    return (rows.view(-1, *weights.shape[:2], rows.shape[1]) * weights).sum(2).flatten(0, 1)
+
+
+def sum_over(rows: Float[Tensor, "rows D"], C: int) -> Float[Tensor, "classes D"]:
+    """Sum of the C copies of each class."""
+    return rows if C == 1 else rows.view(-1, C, rows.shape[1]).sum(1)
+
+
+def add_shares(
+    rows: Float[Tensor, "rows D"],
+    of_class: Float[Tensor, "classes D"],
+    C: int,
+    copy_weights: Float[Tensor, "B N C 1"] | None,
+) -> Float[Tensor, "rows D"]:
+    """Add to each copy, in place, its weight in `mean_over` times the row of its class."""
+    copies = rows.view(-1, C, rows.shape[1])
+    if copy_weights is None:
+        copies.add_(of_class[:, None], alpha=1 / C)
+    else:
+        copies.addcmul_(of_class[:, None], copy_weights.flatten(0, 1))
+    return rows

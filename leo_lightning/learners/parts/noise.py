@@ -104,12 +104,16 @@ def _by_generators(
     the bits twice as fast as torch, and compares them twelve times as fast.
     """
     normal = torch.empty(len(seeds), normals, dtype=dtype if dtype == torch.float64 else torch.float32)
-    scales = torch.empty(len(seeds), factors)
+    scales = torch.empty(len(seeds), factors, dtype=torch.float32)
     kept, scale = np.empty(factors, np.bool_), np.float32(_LEVELS / (_LEVELS - dropped))
     generator, words = torch.Generator(), -(-factors // 4)
     for seed, normal_row, scales_row in zip(seeds, normal, scales.numpy(), strict=True):
         normal_row.normal_(generator=generator.manual_seed(seed))
-        bits = np.random.SFC64(seed).random_raw(words).view(np.uint16)
+        # the words of `random_raw`, which would keep Python's lock from other threads
+        generated = np.random.Generator(np.random.SFC64(seed)).integers(
+            2**64 - 1, endpoint=True, size=words, dtype=np.uint64
+        )
+        bits = generated.view(np.uint16)
         np.greater_equal(bits[:factors], dropped, out=kept)
         np.multiply(kept, scale, out=scales_row)
     return normal, scales

@@ -40,9 +40,23 @@ def regularisers(
     l2_weight: float, weights: Iterable[Tensor], orthogonality_weight: float, decoder: Float[Tensor, "D H"]
 ) -> dict[str, Float[Tensor, ""]]:
     """R of Eq. 8: λ1 times half the sum of all squared weights, λ2 times `orthogonality_penalty`."""
-    l2 = 0.5 * torch.stack([torch.dot(w.flatten(), w.flatten()) for w in weights]).sum()
+    l2: Any = _HalfSquares.apply(*weights)
     orthogonality = orthogonality_weight * orthogonality_penalty(decoder.T)
     return {"l2_penalty": l2_weight * l2, "orthogonality_penalty": orthogonality}
+
+
+class _HalfSquares(torch.autograd.Function):
+    """Half the sum of all squared weights; its derivative by a weight is the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(*weights)
+        return 0.5 * torch.stack([torch.dot(w.flatten(), w.flatten()) for w in weights]).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(weight * grad for weight in ctx.saved_tensors)
 
 
 def orthogonality_penalty(rows: Float[Tensor, "H D"]) -> Float[Tensor, ""]:
@@ -99,6 +113,19 @@ def support_gradient(
         logits = logits + extra_logits
     residual = logits.softmax(1) - one_hot(N, K, weight)
     return torch.bmm(residual if image_weights is None else residual * image_weights, images)
+
+
+def by_softmax(
+    by_residual: Float[Tensor, "B N M"],
+    chance: Float[Tensor, "B N M"],
+    image_weights: Float[Tensor, "B 1 M"] | None,
+) -> Float[Tensor, "B N M"]:
+    """Derivative of a loss by logits l, from the one by v r, with r = p - onehot and p = softmax(l) `chance`.
+
+    The Jacobian of the softmax is diag(p) - p pᵀ: by_l = p (by_p - Σₙ p by_p).
+    """
+    by_chance = by_residual if image_weights is None else by_residual * image_weights
+    return torch.ops.aten._softmax_backward_data(by_chance, chance, 1, chance.dtype)
 
 
 def one_hot(N: int, K: int, like: Float[Tensor, "..."]) -> Float[Tensor, "classes images"]:
