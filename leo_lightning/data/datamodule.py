@@ -13,7 +13,7 @@ from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.arrays import ROOT, Arrays, array_splits
 from leo_lightning.data.episode import Episode, EpisodeRows, Pool
 from leo_lightning.data.feature_data import FeatureDataModule
-from leo_lightning.data.normalization import Normalization, Normalize
+from leo_lightning.data.normalization import Normalize
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.data.small_classes import described
 from leo_lightning.data.splits import check_splits
@@ -198,7 +198,7 @@ class EpisodeDataModule(FeatureDataModule):
         for split in self.splits(stage):
             flag = "--data.test_query" if split == "test" else "--data.query"
             self.bank(split).check_tasks(*self._sizes(split), flag, self._unknown(stage))
-            if self.in_memory and (split, self.normalize) not in self._tables:
+            if self.in_memory and split not in self._tables:
                 self.bank(split).check_finite()
 
     def splits(self, stage: str) -> list[str]:
@@ -226,16 +226,15 @@ class EpisodeDataModule(FeatureDataModule):
         episode = self.gather(rows, SPLITS[stage])
         # with all remaining images as queries, another classifier would take half as long again
         if stage == "test" and episode.pool is None and self._centring is not None:
-            known = rows._replace(unknown=None)
-            episode = episode._replace(centred=self.gather(known, "test", self._centring))
+            episode = episode._replace(centred=self._centring.of(episode, rows))
         return episode
 
-    def gather(self, rows: EpisodeRows, split: str, normalization: Normalization | None = None) -> Episode:
+    def gather(self, rows: EpisodeRows, split: str) -> Episode:
         """Look up the embeddings of an episode. An episode without queries gets the `Pool` of the split."""
-        device, normalize = rows.support.device, normalization or self.normalization
+        device = rows.support.device
 
         def embed(index: Tensor) -> Tensor:
-            return self._lookup(split, index.flatten(), device, normalize).unflatten(0, index.shape)
+            return self._lookup(split, index.flatten(), device).unflatten(0, index.shape)
 
         pool = None
         if not rows.query.shape[2]:
@@ -243,7 +242,7 @@ class EpisodeDataModule(FeatureDataModule):
 
             def images(number: int) -> Tensor:
                 first = int(bank.offsets[number])
-                return self._lookup(split, slice(first, first + int(bank.counts[number])), device, normalize)
+                return self._lookup(split, slice(first, first + int(bank.counts[number])), device)
 
             pool = Pool(images, torch.from_numpy(bank.offsets))
         unknown = None if rows.unknown is None else embed(rows.unknown)

@@ -49,6 +49,19 @@ class Pool(NamedTuple):
     """First row of each class in the feature bank."""
 
 
+class Centred(NamedTuple):
+    """What `normalize: center_l2` changes in an episode; `data/centring.py` explains it."""
+
+    support: Float[Tensor, "B N K E"]
+    """The support, centred."""
+    mean: Float[Tensor, " E"]
+    """m, the mean that is subtracted."""
+    scale: Float[Tensor, "B N Q"]
+    """s of each query x = s r."""
+    distance: Float[Tensor, "B N Q"]
+    """‖x - s m‖ of each query: the centred one is (x - s m) / ‖x - s m‖."""
+
+
 class Episode(NamedTuple):
     """A meta-batch of tasks, as embeddings."""
 
@@ -66,7 +79,7 @@ class Episode(NamedTuple):
     """Units of the values as the user gave them in one of the episode's."""
     known_families: bool = False
     """Whether a task's class is its function's family in `data/functions.py`, so that oracles can predict."""
-    centred: "Episode | None" = None
+    centred: Centred | None = None
     """The same images with `normalize: center_l2`, in a test of a learner that sees them otherwise."""
     unknown: Float[Tensor, "B M Q E"] | None = None
     """Queries of M classes without support, in a test that has some."""
@@ -80,7 +93,7 @@ class Episode(NamedTuple):
             images = pool.images
             pool = pool._replace(images=lambda number: images(number).to(dtype))
         support, query = self.support.to(dtype), self.query.to(dtype)
-        centred = None if self.centred is None else self.centred.in_precision(dtype)
+        centred = None if self.centred is None else Centred(*(part.to(dtype) for part in self.centred))
         unknown = None if self.unknown is None else self.unknown.to(dtype)
         return self._replace(support=support, query=query, pool=pool, centred=centred, unknown=unknown)
 

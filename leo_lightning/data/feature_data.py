@@ -12,6 +12,7 @@ from torch import Tensor
 
 from leo_lightning.common.errors import InputError
 from leo_lightning.data.bank import UNKNOWN, FeatureBank
+from leo_lightning.data.centring import Centring
 from leo_lightning.data.feature_record import RECORD, FeatureRecord
 from leo_lightning.data.normalization import Normalization, Normalize, mean_of
 from leo_lightning.data.roots import features_folder, open_splits
@@ -56,7 +57,7 @@ class FeatureDataModule(TaskDataModule):
         self.skip_small_classes = skip_small_classes
         self.in_memory = in_memory
         self._left_out: dict[str, list[str]] = {}
-        self._tables: dict[tuple[str, Normalize], Table] = {}
+        self._tables: dict[str, Table] = {}
         self._files: dict[str, RowFile] = {}
         self._record: FeatureRecord | None = None
 
@@ -92,11 +93,12 @@ class FeatureDataModule(TaskDataModule):
         return Normalization(self.normalize, mean)
 
     @cached_property
-    def _centring(self) -> Normalization | None:
-        """The way to the rows of the baseline CL2N; None where they are the learner's, or lack a mean."""
+    def _centring(self) -> Centring | None:
+        """The way to test tasks of the baseline CL2N; None where they are the learner's, or lack a mean."""
         if self.normalize == "center_l2" or not self.in_memory or "train" not in self._available:
             return None
-        return Normalization("center_l2", mean_of(self.stored("train").embeddings))
+        mean = mean_of(self.stored("train").embeddings)
+        return Centring(self.bank("test").embeddings, self.normalization, mean)
 
     def provenance(self, split: str) -> dict[str, str]:
         """Return where the features of a split come from."""
@@ -166,13 +168,10 @@ class FeatureDataModule(TaskDataModule):
         dataset = bank.provenance.get("dataset", UNKNOWN)
         return dataset if dataset != UNKNOWN else str(self.hparams["root"])
 
-    def _lookup(
-        self, split: str, rows: Tensor | slice, device: torch.device, normalize: Normalization
-    ) -> Float[Tensor, "n E"]:
+    def _lookup(self, split: str, rows: Tensor | slice, device: torch.device) -> Float[Tensor, "n E"]:
         """Return normalised embeddings, on the device."""
-        key = (split, normalize.kind)
-        if key not in self._tables:
+        if split not in self._tables:
             # the union of two files lies in memory
             file = None if split == "train" and self.train_on_val else self._files.get(split)
-            self._tables[key] = Table(self.bank(split).embeddings, normalize, self.in_memory, file)
-        return self._tables[key].rows(rows, device)
+            self._tables[split] = Table(self.bank(split).embeddings, self.normalization, self.in_memory, file)
+        return self._tables[split].rows(rows, device)

@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leo_lightning.data.episode import Episode
+from leo_lightning.data.episode import Centred, Episode
 from leo_lightning.learners.centroid import NearestCentroid
-from leo_lightning.learners.learner import Learner, Outcome
+from leo_lightning.learners.learner import Classifier, Learner, Outcome
 from leo_lightning.training.evaluation import Evaluation
-from leo_lightning.training.scoring import score
+from leo_lightning.training.scoring import ShiftedClassifier, score
 from leo_lightning.training.task_scores import TaskScores
 from leo_lightning.training.unknown_classes import SCORES, unknown_aurocs
 
@@ -32,21 +32,22 @@ class Classification(Evaluation):
 
     def add(self, learner: Learner, episode: Episode, test: bool) -> Float[Tensor, " B"]:
         """Score the tasks of a meta-batch; a test adds the nearest centroid, also of centred embeddings."""
-        stages = dict(learner.stages(episode.support))
-        with torch.autocast(
-            episode.support.device.type, enabled=False
-        ):  # the same baseline in every precision
+        stages = learner.stages(episode.support)
+        final = stages["final"]
+        # the same scores and baselines in every precision
+        with torch.autocast(episode.support.device.type, enabled=False):
+            # thousands of queries per task: leave out the stages on the way
+            scored: dict[str, Classifier | ShiftedClassifier] = {"final": final}
+            if episode.pool is None:
+                scored = {**stages}
             if test:
-                stages[CENTROID] = NearestCentroid().adapt(episode.support)
-            if episode.pool is not None:  # thousands of queries per task: leave out the stages on the way
-                stages = {name: stages[name] for name in stages if name in ("final", CENTROID)}
-            scores = score(stages, episode)
-            names, columns = list(stages), scores.accuracy
-            if (centred := episode.centred) is not None:
-                baseline = score({"final": NearestCentroid().adapt(centred.support)}, centred)
-                names, columns = [*names, CL2N], torch.cat([columns, baseline.accuracy], dim=1)
+                scored[CENTROID] = NearestCentroid().adapt(episode.support)
+            if episode.centred is not None:
+                scored[CL2N] = _cl2n(episode.centred)
+            scores = score(scored, episode)
+            names, columns = list(scored), scores.accuracy
             if episode.unknown is not None:
-                aurocs = unknown_aurocs(stages["final"], episode)
+                aurocs = unknown_aurocs(final, episode)
                 names += [f"{AUROC}{name}" for name in aurocs]
                 columns = torch.cat([columns, torch.stack(list(aurocs.values()), dim=1)], dim=1)
         assert episode.rows is not None
@@ -60,3 +61,15 @@ class Classification(Evaluation):
             if (auroc := scores.pop(f"{AUROC}{name}", None)) is not None:
                 scores["final"].auroc[name] = auroc
         return scores
+
+
+def _cl2n(centred: Centred) -> ShiftedClassifier:
+    """The nearest centroid of centred embeddings c, for the queries x as they are.
+
+    With x - s m = d c and d > 0, the class whose w·c + b is the largest also has the largest
+    d (w·c + b) = w·x - s w·m + d b.
+    """
+    weight, bias = NearestCentroid().stages(centred.support)["final"]
+    assert bias is not None
+    scale, distance = (part.flatten(1)[:, None] for part in (centred.scale, centred.distance))
+    return ShiftedClassifier(weight, bias[..., None] * distance - (weight @ centred.mean)[..., None] * scale)

@@ -22,11 +22,18 @@ class Scores(NamedTuple):
     """Fraction of a task's queries that each classifier gets right; float64, so that a mean has no noise."""
     cross_entropy: Float64[Tensor, " B"]
     """Mean over a task's queries, of the classifier named `final`."""
-    reliability: Float64[Tensor, "B bins 3"]
+    reliability: Float64[Tensor, "bins 3"]
     """By bin of `final`'s confidence: number of queries, sum of their confidences, number of hits."""
 
 
-def score(classifiers: Mapping[str, Classifier], episode: Episode) -> Scores:
+class ShiftedClassifier(NamedTuple):
+    """A linear classifier whose bias differs between the M queries that it is made for."""
+
+    weight: Float[Tensor, "B N E"]
+    bias: Float[Tensor, "B N M"]
+
+
+def score(classifiers: Mapping[str, Classifier | ShiftedClassifier], episode: Episode) -> Scores:
     """Score the classifiers of an episode's tasks; where two classes tie, the earlier one is the answer."""
     if episode.pool is not None:
         return _score_pool(classifiers, episode)
@@ -34,40 +41,82 @@ def score(classifiers: Mapping[str, Classifier], episode: Episode) -> Scores:
     device = episode.query.device
     valid = None if episode.valid is None else episode.valid.flatten(1)
     logits = _logits(list(classifiers.values()), episode.query.flatten(1, 2), valid)
-    # a copy: with one query per class it would be a view of `logits`, which `add` changes
-    own = logits.unflatten(3, (N, Q)).diagonal(dim1=2, dim2=3).transpose(2, 3).flatten(2).contiguous()
+    of_own_class = logits.unflatten(3, (N, Q)).diagonal(dim1=2, dim2=3)
+    own = of_own_class.clone().transpose(2, 3).flatten(2)
+    of_own_class.fill_(-torch.inf)
     label = torch.arange(N, device=device).repeat_interleave(Q)
-    counted = None if valid is None else valid.double()
     sums = _Sums(B, list(classifiers), device)
     earlier = torch.arange(N, device=device)[:, None] < label
-    sums.add(torch.arange(B, device=device), logits, own, earlier, counted)
+    counted = None if valid is None else valid.double()
+    sums.add(torch.arange(B, device=device), logits.sub_(own[:, :, None]), earlier, counted)
     return sums.scores()
 
 
-def _score_pool(classifiers: Mapping[str, Classifier], episode: Episode) -> Scores:
+def _score_pool(classifiers: Mapping[str, Classifier | ShiftedClassifier], episode: Episode) -> Scores:
     """Score class by class: all images of a class, and the classifiers of all tasks that have it, at once.
 
     So no classifier sees a task's queries together: `MetaLearner.check_data` has refused those that must.
     """
-    assert not any(isinstance(classifier, QuerySet) for classifier in classifiers.values())
     pool, rows = episode.pool, episode.rows
     assert pool is not None
     assert rows is not None
     assert rows.classes is not None
     (B, N), device = rows.classes.shape, episode.support.device
     sums = _Sums(B, list(classifiers), device)
+    differences = _Differences.of(list(classifiers.values()))
     for number in rows.classes.unique().tolist():
         tasks, slots = (part.to(device) for part in (rows.classes == number).nonzero(as_tuple=True))
         images = pool.images(number)
-        logits = _logits(
-            [classifier.select(tasks) for classifier in classifiers.values()], images[None], None
-        )
-        own = logits[torch.arange(len(tasks), device=device), :, slots]
-        earlier = torch.arange(N, device=device) < slots[:, None]
+        others = (slots[:, None] + torch.arange(1, N, device=device)) % N
         counted = torch.ones(len(tasks), len(images), dtype=torch.float64, device=device)
         support = rows.support[tasks, slots] - pool.offsets[number].to(device)
-        sums.add(tasks, logits, own, earlier[:, None, :, None], counted.scatter_(1, support, 0.0))
+        margins = differences(tasks, slots, others, images)
+        earlier = (others < slots[:, None])[:, None, :, None]
+        sums.add(tasks, margins, earlier, counted.scatter_(1, support, 0.0))
     return sums.scores()
+
+
+class _Differences(NamedTuple):
+    """How far the logits of other classes are above that of the images' own class."""
+
+    weight: Float[Tensor, "B S N E"] | None
+    """Weights and bias of S linear classifiers; None: there are others."""
+    bias: Float[Tensor, "B S N"] | None
+    classifiers: list[Classifier]
+
+    @classmethod
+    def of(cls, classifiers: Sequence[Classifier | ShiftedClassifier]) -> "_Differences":
+        """Of the classifiers of B tasks."""
+        assert not any(isinstance(each, QuerySet | ShiftedClassifier) for each in classifiers)
+        linear = [each for each in classifiers if isinstance(each, LinearClassifier)]
+        if len(linear) < len(classifiers):
+            return cls(None, None, list(classifiers))  # pyright: ignore[reportArgumentType]
+        weight = torch.stack([each.weight for each in linear], dim=1)
+        zero = weight.new_zeros(weight.shape[0], weight.shape[2])
+        bias = torch.stack([zero if each.bias is None else each.bias for each in linear], dim=1)
+        return cls(weight, bias, [])
+
+    def __call__(
+        self,
+        tasks: Int64[Tensor, " P"],
+        slots: Int64[Tensor, " P"],
+        others: Int64[Tensor, "P others"],
+        images: Float[Tensor, "M E"],
+    ) -> Float[Tensor, "P S others M"]:
+        """Of the M images of a class, which P tasks have at their `slots`.
+
+        The difference of two linear classifiers is linear, too: one product serves all tasks.
+        """
+        places = tasks[:, None]
+        if self.weight is None or self.bias is None:
+            logits = _logits([each.select(tasks) for each in self.classifiers], images[None], None)
+            rows = torch.arange(len(tasks), device=tasks.device)
+            own = logits[rows, :, slots]
+            return logits[rows[:, None], :, others].transpose(1, 2) - own[:, :, None]
+        weight = self.weight[places, :, others] - self.weight[tasks, :, slots][:, None]
+        bias = self.bias[places, :, others] - self.bias[tasks, :, slots][:, None]
+        margins = torch.addmm(bias.flatten()[:, None], weight.flatten(0, 2), images.T)
+        return margins.view(*bias.shape, -1).transpose(1, 2)
 
 
 class _Sums:
@@ -77,59 +126,65 @@ class _Sums:
         self.final = stages.index("final")
         self.hits = torch.zeros(tasks, len(stages), dtype=torch.float64, device=device)
         self.nll = torch.zeros(tasks, dtype=torch.float64, device=device)
-        self.reliability = torch.zeros(tasks * BINS, 3, dtype=torch.float64, device=device)
+        self.queries = torch.zeros(tasks, dtype=torch.float64, device=device)
+        self.reliability = torch.zeros(BINS, 3, dtype=torch.float64, device=device)
 
     def add(
         self,
         tasks: Int64[Tensor, " P"],
-        logits: Float[Tensor, "P S N M"],
-        own: Float[Tensor, "P S M"],
+        margins: Float[Tensor, "P S others M"],
         earlier: Bool[Tensor, "*#shape"],
         counted: Float64[Tensor, "P M"] | None,
     ) -> None:
-        """Compare the logit of each query's own class with the others; changes `logits`.
+        """Count the queries whose own class is above all others.
 
         Args:
             tasks: numbers of P of the B tasks.
-            logits: of N classes, for M queries of each task.
-            own: logits of the queries' own classes.
+            margins: logits of the other classes minus that of the query's own, for M queries of each task;
+                -inf for a class that is to be left out.
             earlier: whether a class comes before the query's own.
             counted: 1 for a query, 0 for padding or an image of the support; None: all are queries.
         """
-        logits -= own[:, :, None]
         # an earlier class wins a tie, as if it were a trifle above
-        top = (logits + 1e-30 * earlier).amax(2)
-        total = (logits[:, self.final] - top[:, self.final, None]).exp_().sum(1)
-        right, confidence = (top <= 0).double(), total.reciprocal()
-        nll = (total.log() + top[:, self.final]).double()
+        top = (margins + 1e-30 * earlier).amax(2)
+        right = (top <= 0).double()
+        peak = top[:, self.final].clamp_min(0.0)  # the own class has the margin 0
+        total = (margins[:, self.final] - peak[:, None]).exp_().sum(1) + peak.neg().exp_()
+        confidence, nll = total.reciprocal().double(), (total.log() + peak).double()
         weight = torch.ones_like(nll) if counted is None else counted
         self.hits.index_add_(0, tasks, (right * weight[:, None]).sum(2))
         self.nll.index_add_(0, tasks, (nll * weight).sum(1))
-        bins = (confidence * BINS).ceil_().long().sub_(1).clamp_(0, BINS - 1) + tasks[:, None] * BINS
-        columns = (weight, weight * confidence, weight * right[:, self.final])
-        self.reliability.index_add_(0, bins.flatten(), torch.stack(columns, dim=2).flatten(0, 1))
+        self.queries.index_add_(0, tasks, weight.sum(1))
+        bins = (confidence * BINS).ceil_().long().sub_(1).clamp_(0, BINS - 1).flatten()
+        for column, part in enumerate((weight, weight * confidence, weight * right[:, self.final])):
+            self.reliability[:, column] += torch.bincount(bins, part.flatten(), minlength=BINS)
 
     def scores(self) -> Scores:
         """Means over the queries of each task."""
-        reliability = self.reliability.unflatten(0, (-1, BINS))
-        count = reliability[..., 0].sum(1)
-        return Scores(self.hits / count[:, None], self.nll / count, reliability)
+        return Scores(self.hits / self.queries[:, None], self.nll / self.queries, self.reliability)
 
 
 def _logits(
-    classifiers: Sequence[Classifier], query: Float[Tensor, "#B M E"], valid: Bool[Tensor, "B M"] | None
+    classifiers: Sequence[Classifier | ShiftedClassifier],
+    query: Float[Tensor, "#B M E"],
+    valid: Bool[Tensor, "B M"] | None,
 ) -> Float[Tensor, "B S N M"]:
     """Logits of S classifiers, with classes in rows, so that what follows runs along the queries."""
-    linear = [classifier for classifier in classifiers if isinstance(classifier, LinearClassifier)]
-    if len(linear) < len(classifiers):
-        logits = [answered(classifier, query, valid).transpose(1, 2) for classifier in classifiers]
-        return torch.stack(logits, dim=1)
-    weight = torch.stack([classifier.weight for classifier in linear], dim=1)
-    zero = weight.new_zeros(weight.shape[0], weight.shape[2])
-    bias = torch.stack([zero if one.bias is None else one.bias for one in linear], dim=1)
-    # one product for all classifiers
-    if len(query) == 1:
-        logits = weight.flatten(0, 2) @ query[0].T
+    linear = [each for each in classifiers if isinstance(each, LinearClassifier | ShiftedClassifier)]
+    images = query.transpose(1, 2)
+    if len(linear) == len(classifiers):
+        weight = torch.stack([each.weight for each in linear], dim=1)
+        logits = (weight.flatten(1, 2) @ images).unflatten(1, weight.shape[1:3])  # one product for all
     else:
-        logits = torch.bmm(weight.flatten(1, 2), query.transpose(1, 2))
-    return logits.view(*weight.shape[:3], -1).add_(bias[..., None])
+        logits = torch.stack([
+            each.weight @ images
+            if isinstance(each, LinearClassifier | ShiftedClassifier)
+            else answered(each, query, valid).transpose(1, 2)
+            for each in classifiers
+        ], dim=1)  # fmt: skip
+    for own, each in zip(logits.unbind(1), classifiers, strict=True):
+        if isinstance(each, ShiftedClassifier):
+            own += each.bias
+        elif isinstance(each, LinearClassifier) and each.bias is not None:
+            own += each.bias[..., None]
+    return logits

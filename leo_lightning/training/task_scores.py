@@ -9,6 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from leo_lightning.common.intervals import half_width
+from leo_lightning.training.scoring import BINS
 
 
 class TaskScores:  # not a dataclass: torchmetrics would squeeze the tensors of a single task
@@ -56,41 +57,41 @@ class TaskTable(Metric):
     full_state_update = False
     task: list[Tensor]
     values: list[Tensor]
-    reliability: list[Tensor]
+    reliability: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.names: tuple[str, ...] = ()
-        for state in ("task", "values", "reliability"):
+        for state in ("task", "values"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
+        self.add_state("reliability", default=torch.zeros(BINS, 3, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
         self,
         names: Iterable[str],
         values: Float64[Tensor, "B S"],
         task: Int64[Tensor, " B"],
-        reliability: Float64[Tensor, "B bins 3"] | None = None,
+        reliability: Float64[Tensor, "bins 3"] | None = None,
     ) -> None:
-        """Add S scores, with their names, for each task of a meta-batch."""
+        """Add S scores, with their names, for each task of a meta-batch, and the reliability of `final`."""
         self.names = tuple(names)
         self.task.append(task.to(values.device))
         self.values.append(values)
         if reliability is not None:
-            self.reliability.append(reliability)
+            self.reliability = self.reliability.to(reliability.device) + reliability
 
     def compute(self) -> dict[str, TaskScores]:
         """Scores of all tasks of all processes so far, by name.
 
-        A task that arrived twice (a distributed sampler may pad) counts once. With reliability, `final` has
+        A task that arrived twice (a distributed sampler may pad) has one score. With reliability, `final` has
         its `calibration_error`.
         """
-        states = (self.task, self.values, self.reliability)
-        columns = [dim_zero_cat(state).cpu() for state in states if len(state)]
+        columns = [dim_zero_cat(state).cpu() for state in (self.task, self.values)]
         unique, place = torch.unique(columns[0], return_inverse=True)
         # the row where each task comes first, in the order of the task numbers
         first = torch.empty_like(unique).scatter_(0, place.flip(0), torch.arange(len(place)).flip(0))
-        task, values, *reliability = (column[first] for column in columns)
+        task, values = (column[first] for column in columns)
         scores = {name: TaskScores(task, column) for name, column in zip(self.names, values.T, strict=True)}
-        if reliability:
-            scores["final"].extra["calibration_error"] = calibration_error(reliability[0].sum(0))
+        if self.reliability.any():
+            scores["final"].extra["calibration_error"] = calibration_error(self.reliability.cpu())
         return scores

@@ -255,10 +255,12 @@ def test_centred_centroids_are_those_of_centred_features(tmp_path: Path):
     """Catches a CL2N centred after scaling, by the mean of the test classes, or on other tasks."""
     sizes = ["--data.root=synthetic", "--data.test_tasks=20"]
     words = ["test", "--config=configs/methods/nearest_centroid.yaml", *sizes, f"--run.root={tmp_path}"]
-    for kind in ("none", "center_l2"):
+    kinds = ("l2", "none", "center_l2")
+    for kind in kinds:
         assert main([*words, f"--data.normalize={kind}", f"--run.name={kind}"]) == 0
-    raw, centred = (rows(folders(tmp_path, kind)[0] / "per_task.csv") for kind in ("none", "center_l2"))
-    assert [row["nearest_centroid_cl2n"] for row in raw] == [row["final"] for row in centred]
+    l2, raw, centred = (rows(folders(tmp_path, kind)[0] / "per_task.csv") for kind in kinds)
+    for other in (l2, raw):
+        assert [row["nearest_centroid_cl2n"] for row in other] == [row["final"] for row in centred]
     assert [row["nearest_centroid_cl2n"] for row in raw] != [row["final"] for row in raw]
     assert "nearest_centroid_cl2n" not in centred[0]
 

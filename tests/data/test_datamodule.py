@@ -647,15 +647,21 @@ def test_unknown_classes_are_for_the_test_only(root: Path):
     assert data.validation_protocol() == without.validation_protocol()
 
 
-def test_centred_episodes_have_no_unknown_queries(root: Path):
-    """Catches time and memory for queries that no baseline is asked."""
+@pytest.mark.parametrize("kind", ["none", "l2"])
+def test_centred_episodes_are_those_of_centred_features(kind: str, root: Path):
+    """Catches a row's number for another's, the mean of the test classes, and a length before the scaling."""
     model = Recorder()
-    data = EpisodeDataModule(str(root), way=3, unknown=2, test_tasks=4)
-    trainer().test(model, data, verbose=False)
+    trainer().test(
+        model, EpisodeDataModule(str(root), way=3, unknown=2, test_tasks=4, normalize=kind), verbose=False
+    )
     (episode,) = model.seen["test"]
-    assert episode.unknown is not None
     assert episode.centred is not None
-    assert episode.centred.unknown is None
+    assert episode.rows is not None
+    support, mean, scale, distance = episode.centred
+    queries = (episode.query - scale[..., None] * mean) / distance[..., None]
+    expected = normalized(root, "test", "center_l2")
+    np.testing.assert_allclose(support.numpy(), expected[episode.rows.support.numpy()], atol=1e-6)
+    np.testing.assert_allclose(queries.numpy(), expected[episode.rows.query.numpy()], atol=1e-6)
 
 
 def test_too_few_classes_for_unknown_ones(root: Path):

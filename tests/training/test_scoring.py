@@ -55,18 +55,21 @@ class Disguised:
         return Disguised(self.inner.select(tasks))
 
 
-def check_reliability(found: Tensor, classifier: LinearClassifier, task: list[Tensor]) -> None:
-    """Check one task, whose queries are given class by class; torchmetrics knows the calibration error."""
-    images, label = torch.cat(task), torch.repeat_interleave(torch.tensor([len(each) for each in task]))
-    chances = classifier(images[None])[0].softmax(-1)
-    confidence, answer = chances.max(-1)
+def check_reliability(found: Tensor, classifier: LinearClassifier, queries: list[list[Tensor]]) -> None:
+    """Check all tasks together; a task's queries are given class by class. torchmetrics knows the error."""
+    chances, labels = [], []
+    for b, task in enumerate(queries):
+        chances.append(classifier.select(torch.tensor([b]))(torch.cat(task)[None])[0].softmax(-1))
+        labels.append(torch.repeat_interleave(torch.tensor([len(each) for each in task])))
+    chance, label = torch.cat(chances), torch.cat(labels)
+    confidence, answer = chance.max(-1)
     for number, (count, total, hits) in enumerate(found):
         inside = (confidence > number / BINS) & (confidence <= (number + 1) / BINS)
         assert count == pytest.approx(inside.sum().item(), abs=1e-9)
         assert total == pytest.approx(confidence[inside].sum().item(), abs=1e-9)
         assert hits == pytest.approx((answer == label)[inside].sum().item(), abs=1e-9)
     reference = MulticlassCalibrationError(num_classes=N, n_bins=BINS, norm="l1")
-    assert calibration_error(found) == pytest.approx(reference(chances, label).item(), abs=1e-6)
+    assert calibration_error(found) == pytest.approx(reference(chance, label).item(), abs=1e-6)
 
 
 def rows(query: Tensor, valid: Tensor | None = None, **options) -> EpisodeRows:
@@ -78,8 +81,7 @@ def check(episode: Episode, queries: list[list[Tensor]]) -> None:
     general = score({name: Disguised(each) for name, each in classifiers().items()}, episode)
     for mine, other in zip(general, found, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
-    for b, task in enumerate(queries):
-        check_reliability(found.reliability[b], classifiers()["final"].select(torch.tensor([b])), task)
+    check_reliability(found.reliability, classifiers()["final"], queries)
     for column, (name, each) in zip(found.accuracy.T, classifiers().items(), strict=True):
         accuracy, loss = one_by_one(each, queries)
         np.testing.assert_allclose(column, accuracy, rtol=1e-15)

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.centroid import NearestCentroid
-from leo_lightning.training.scoring import score
+from leo_lightning.training.scoring import BINS, score
 from leo_lightning.training.task_scores import TaskScores, TaskTable, calibration_error
 
 
@@ -24,7 +24,8 @@ def shares(tasks: int, stages: int = 1, seed: int = 0) -> Tensor:
 
 def update(table: TaskTable, accuracy: Tensor, task: Tensor, names: Sequence[str] = ("final",)) -> None:
     """Add queries of which half are right, at a confidence of 0.7 in one of two bins."""
-    reliability = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.4, 1.0]]).double().expand(len(task), -1, -1)
+    reliability = torch.zeros(BINS, 3, dtype=torch.float64)
+    reliability[10] = len(task) * torch.tensor([2.0, 1.4, 1.0])
     table.update(names, accuracy, task, reliability)
 
 
@@ -123,7 +124,7 @@ def test_calibration_error_is_torchmetrics(scale: float):
     support = scale * (classes + torch.randn(B, N, 1, E, generator=generator))
     query = scale * (classes + torch.randn(B, N, Q, E, generator=generator))
     classifier = NearestCentroid().adapt(support)
-    sums = score({"final": classifier}, Episode(support, query)).reliability.sum(0)
+    sums = score({"final": classifier}, Episode(support, query)).reliability
     probabilities = classifier(query).softmax(-1).reshape(-1, N)
     labels = torch.arange(N).repeat_interleave(Q).repeat(B)
     theirs = MulticlassCalibrationError(num_classes=N, n_bins=15, norm="l1")(probabilities, labels)
@@ -131,13 +132,13 @@ def test_calibration_error_is_torchmetrics(scale: float):
     assert calibration_error(sums) > 0.02
 
 
-def test_calibration_error_belongs_to_final_and_counts_a_task_once():
-    """Catches the error of another stage, and a task that arrived twice."""
+def test_calibration_error_belongs_to_final():
+    """Catches the error of another stage, and one of the last meta-batch alone."""
     names, table = ("first", "final"), TaskTable()
-    once = torch.tensor([[[2.0, 1.0, 2.0]]]).double()
-    table.update(names, shares(1, 2), torch.tensor([0]), once)
-    table.update(names, shares(1, 2), torch.tensor([1]), torch.tensor([[[1.0, 0.5, 0.0]]]).double())
-    table.update(names, shares(1, 2), torch.tensor([0]), once)
+    for task, sums in enumerate(([2.0, 1.0, 2.0], [1.0, 0.5, 0.0])):
+        reliability = torch.zeros(BINS, 3, dtype=torch.float64)
+        reliability[7] = torch.tensor(sums)
+        table.update(names, shares(1, 2), torch.tensor([task]), reliability)
     found = table.compute()
     assert not found["first"].extra
     assert found["final"].extra["calibration_error"] == pytest.approx(abs(2 - 1.5) / 3)

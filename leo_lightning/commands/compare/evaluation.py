@@ -112,7 +112,7 @@ class Examiner:
                 seconds.append((adapted - started) / len(episode.support))
                 check_predictions(scores.cross_entropy)
                 accuracy.append(scores.accuracy[:, 0].cpu())
-                reliability += scores.reliability.sum(0).cpu()
+                reliability += scores.reliability.cpu()
                 done += len(rows.task)
                 show(f"{done:,} of {protocol.tasks:,} tasks")
         result = Result(
