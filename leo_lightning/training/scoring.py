@@ -79,9 +79,9 @@ def _score_pool(classifiers: Mapping[str, Classifier | ShiftedClassifier], episo
 class _Differences(NamedTuple):
     """How far the logits of other classes are above that of the images' own class."""
 
-    weight: Float[Tensor, "B S N E"] | None
-    """Weights and bias of S linear classifiers; None: there are others."""
-    bias: Float[Tensor, "B S N"] | None
+    weight: Float[Tensor, "classes S E"] | None
+    """Weights and bias of S linear classifiers for the B·N classes of the tasks; None: there are others."""
+    bias: Float[Tensor, "classes S"] | None
     classifiers: list[Classifier]
 
     @classmethod
@@ -91,10 +91,10 @@ class _Differences(NamedTuple):
         linear = [each for each in classifiers if isinstance(each, LinearClassifier)]
         if len(linear) < len(classifiers):
             return cls(None, None, list(classifiers))  # pyright: ignore[reportArgumentType]
-        weight = torch.stack([each.weight for each in linear], dim=1)
-        zero = weight.new_zeros(weight.shape[0], weight.shape[2])
-        bias = torch.stack([zero if each.bias is None else each.bias for each in linear], dim=1)
-        return cls(weight, bias, [])
+        weight = torch.stack([each.weight for each in linear], dim=2)
+        zero = weight.new_zeros(weight.shape[:2])
+        bias = torch.stack([zero if each.bias is None else each.bias for each in linear], dim=2)
+        return cls(weight.flatten(0, 1), bias.flatten(0, 1), [])
 
     def __call__(
         self,
@@ -107,14 +107,17 @@ class _Differences(NamedTuple):
 
         The difference of two linear classifiers is linear, too: one product serves all tasks.
         """
-        places = tasks[:, None]
         if self.weight is None or self.bias is None:
             logits = _logits([each.select(tasks) for each in self.classifiers], images[None], None)
             rows = torch.arange(len(tasks), device=tasks.device)
             own = logits[rows, :, slots]
             return logits[rows[:, None], :, others].transpose(1, 2) - own[:, :, None]
-        weight = self.weight[places, :, others] - self.weight[tasks, :, slots][:, None]
-        bias = self.bias[places, :, others] - self.bias[tasks, :, slots][:, None]
+        P, N = others.shape[0], others.shape[1] + 1
+        own, others = tasks * N + slots, (tasks[:, None] * N + others).flatten()
+        weight, bias = (
+            part.index_select(0, others).unflatten(0, (P, -1)) - part.index_select(0, own)[:, None]
+            for part in (self.weight, self.bias)
+        )
         margins = torch.addmm(bias.flatten()[:, None], weight.flatten(0, 2), images.T)
         return margins.view(*bias.shape, -1).transpose(1, 2)
 
