@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from leo_lightning.common.errors import check_least, check_positive
 from leo_lightning.data.episode import Episode
@@ -164,25 +165,30 @@ class GeneralLEO(Learner):
             std = self.code_std * raw_std.exp()
             z = mean if noise.latents is None else mean + noise.latents * std
             decoded: list[Tensor] = []
+            last = self.decoder.linears()[-1]
+            (mean_weight, raw_weight), (mean_bias, raw_bias) = last.weight.chunk(2), last.bias.chunk(2)
 
-            def decode(z: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-                """θ, its derivative by the raw standard deviation, and the decoder's activations."""
-                inputs = self.decoder.activations(z)
-                theta, raw = inputs[-1].chunk(2, dim=-1)
-                by_raw = torch.zeros_like(raw)
+            def decode(z: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+                """θ, its derivative by the raw standard deviation, and the inputs of the decoder's layers."""
+                inputs, deviation = self.decoder.inputs(z), None
+                theta = linear(inputs[-1], mean_weight, mean_bias)
                 if noise.weights is not None:
-                    by_raw = noise.weights[len(decoded)] * self.parameter_std * raw.exp()
-                    theta = theta + by_raw
+                    raw = linear(inputs[-1], raw_weight, raw_bias)
+                    deviation = raw.exp() * (noise.weights[len(decoded)] * self.parameter_std)
+                    theta = theta + deviation
                 decoded.append(theta)
-                return theta, by_raw, inputs
+                return theta, deviation, inputs
 
             def support_gradient(theta: Tensor, step: int) -> Tensor:
                 return shortened(self.base.support_gradient(theta, support), self.gradient_clip)
 
             def gradient(z: Tensor, step: int) -> Tensor:
-                theta, by_raw, inputs = decode(z)
+                theta, deviation, inputs = decode(z)
                 by_theta = support_gradient(theta, step)
-                return self.decoder.pulled_back(torch.cat([by_theta, by_theta * by_raw], dim=-1), inputs)
+                slope = by_theta @ mean_weight
+                if deviation is not None:
+                    slope = slope + (by_theta * deviation) @ raw_weight
+                return self.decoder.pulled_back(slope, inputs)
 
             # lines 7-13
             latents = adapt(z, gradient, self._rate(self.alpha, self.latent_lr, z), self.latent_steps)

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from leo_lightning.learners.parts.networks import relu_backward
+
 
 class Layer(NamedTuple):
     """A linear layer of each task: outputs = inputs · weightᵀ + bias. One task may stand for all B."""
@@ -66,7 +68,7 @@ def gradient(
         gradients.append(Layer(slope.transpose(1, 2) @ x, slope.sum(1)))
         if len(gradients) < len(layers):
             weight = layer.weight[0] if len(layer.weight) == 1 else layer.weight
-            slope = (slope @ weight) * (x > 0)
+            slope = relu_backward(slope @ weight, x)
     return gradients[::-1]
 
 

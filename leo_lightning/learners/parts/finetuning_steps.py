@@ -102,8 +102,10 @@ class _StepsWithDropout(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
         """From the last step to the first; `by_x` is the derivative of the loss by x."""
+        if grad is None:  # the loss does not depend on the classifiers
+            return 6 * (None,)
         rate, masks, image_weights, target, images, iterates, gradients, chances = ctx.saved_tensors
         F, B, N, E = gradients.shape
         by_support = grad.new_zeros(B, N, images.shape[2] // N, E) if ctx.needs_input_grad[2] else None

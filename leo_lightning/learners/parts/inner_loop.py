@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -41,7 +42,7 @@ def adapt(
     """
     iterates = [start]
     for step in range(steps):
-        iterates.append(iterates[-1] - rate * gradient(iterates[-1], step))
+        iterates.append(torch.addcmul(iterates[-1], rate, gradient(iterates[-1], step), value=-1))
     return iterates
 
 

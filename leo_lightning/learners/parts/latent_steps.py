@@ -139,8 +139,10 @@ class _SampledSteps(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
         """From the last decode to the first; `by_x` is the derivative of the loss by x."""
+        if grad is None:  # the loss does not depend on the classifiers
+            return 11 * (None,)
         rate, mean_weight, raw_std_weight, masks, copy_weights, image_weights, *rest = ctx.saved_tensors
         target, images, latents, moves, decoded, gradients, chances, slopes, carried = rest
         (T, B, M, E), N, H = images.shape, len(target), latents.shape[2]

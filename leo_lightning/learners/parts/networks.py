@@ -96,9 +96,9 @@ class _PairMean(torch.autograd.Function):
             pairs = _pairs(left, right, block, buffer)
             hidden = pairs @ weight.T if kept is None else kept[block]
             # a ReLU passes the derivative on where it was open: ∂/∂(W p), and from it ∂/∂W and ∂/∂p
-            back = _relu_backward(by_hidden[block][:, :, None].expand_as(hidden), hidden)
+            back = relu_backward(by_hidden[block][:, :, None].expand_as(hidden), hidden)
             by_weight += back.flatten(0, 2).T @ pairs.flatten(0, 2)
-            back = _relu_backward(back @ weight, pairs)
+            back = relu_backward(back @ weight, pairs)
             # lᵢ is in the pairs of row i, rⱼ in those of column j
             torch.sum(back, 2, out=by_left[block])
             by_right[block[0]] += back.sum(1)
@@ -121,7 +121,8 @@ def _pairs(left: Tensor, right: Tensor, block: tuple[slice, slice], buffer: Tens
     return torch.add(firsts, seconds, out=buffer[: len(firsts), : firsts.shape[1]]).relu_()
 
 
-_relu_backward = partial(torch.ops.aten.threshold_backward, threshold=0)
+relu_backward = partial(torch.ops.aten.threshold_backward, threshold=0)
+"""The derivative where a ReLU was open, of (derivative, what is positive there); faster than `where`."""
 
 
 class Perceptron(nn.Module):
@@ -140,21 +141,19 @@ class Perceptron(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "*rows _inputs"]) -> Float[Tensor, "*rows _outputs"]:
         """The outputs."""
-        return self.activations(inputs)[-1]
+        return self.linears()[-1](self.inputs(inputs)[-1])
 
-    def activations(self, inputs: Float[Tensor, "*rows _inputs"]) -> list[Float[Tensor, "*rows _width"]]:
-        """Inputs of each layer, and last the outputs."""
-        *hidden, last = self.linears()
-        activations = [inputs]
-        for layer in hidden:
-            activations.append(layer(activations[-1]).relu())
-        return [*activations, last(activations[-1])]
+    def inputs(self, inputs: Float[Tensor, "*rows _inputs"]) -> list[Float[Tensor, "*rows _width"]]:
+        """Inputs of each layer."""
+        found = [inputs]
+        for layer in self.linears()[:-1]:
+            found.append(layer(found[-1]).relu())
+        return found
 
     def pulled_back(
-        self, slope: Float[Tensor, "*rows _outputs"], inputs: Sequence[Float[Tensor, "*rows _width"]]
+        self, slope: Float[Tensor, "*rows _width"], inputs: Sequence[Float[Tensor, "*rows _width"]]
     ) -> Float[Tensor, "*rows _inputs"]:
-        """Gradient with respect to the inputs, from one with respect to the outputs and the `activations`."""
-        first, *others = self.linears()
-        for layer, x in zip(reversed(others), reversed(inputs[1:-1]), strict=True):
-            slope = slope @ layer.weight * (x > 0)
-        return slope @ first.weight
+        """Gradient with respect to the inputs, from one with respect to the last of the layers' `inputs`."""
+        for layer, x in zip(reversed(self.linears()[:-1]), reversed(inputs[1:]), strict=True):
+            slope = relu_backward(slope, x) @ layer.weight
+        return slope
