@@ -177,9 +177,13 @@ class LEO(Learner):
 
     def samples(self, support: Float[Tensor, "B N K E"], shots: Shots = None) -> Iterator[Noise]:
         """Noise of each sample of evaluation, a function of its number and of a task's largest class."""
-        (B, N, K, E), S = support.shape, self.test_samples
-        largest = torch.full((B,), K) if shots is None else shots.amax(1)
-        sizes, size = largest.unique(return_inverse=True)
+        (_, N, K, E), S = support.shape, self.test_samples
+        if shots is None:  # the same for all tasks
+            for sample in range(S):
+                noise = draw(support.new_empty(1, 0), [sample], self._normal_shapes(N, K, E))
+                yield Noise(noise["latents"], noise["weights"].transpose(0, 1))
+            return
+        sizes, size = shots.amax(1).unique(return_inverse=True)
         for sample in range(S):
             drawn = []
             for copies in sizes.tolist():

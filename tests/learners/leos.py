@@ -85,7 +85,10 @@ def plain(leo: LEO, episode: Episode, noise: Noise) -> list[dict[str, Tensor]]:
     """The plain transcription's answer for each task."""
     answers = []
     for b in range(len(episode.support)):
-        parts = rearranged(noise, lambda x, tasks, b=b: None if x is None else x.select(tasks, b))
+        # the samples of evaluation are the same for all tasks
+        parts = rearranged(
+            noise, lambda x, tasks, b=b: None if x is None else x.select(tasks, b % x.shape[tasks])
+        )
         answers.append(
             oracle.task(
                 dict(leo.named_parameters()), episode.support[b], episode.query[b],

@@ -15,11 +15,13 @@ from leo_lightning.common.errors import InputError, nearest
 from leo_lightning.common.figure_style import COLOURS, NAMED, WIDTH, as_written, class_colours, dots
 from leo_lightning.runs.pictures.codes import collect
 
+ITERATIONS = 500
+"""Half of scikit-learn's: 18 instead of 21% of a code's neighbours stay its neighbours, in half the time."""
 BEFORE, AFTER, GREY = COLOURS[1], COLOURS[0], "#cccccc"
 
 
 def draw(
-    subject: Subject, tasks: int = 1000, highlighted: str | None = None
+    subject: Subject, tasks: int = 500, highlighted: str | None = None
 ) -> tuple[Figure, list[list[Any]]]:
     """Three panels of the same points: by phase, by class, and one class against all others.
 
@@ -45,10 +47,11 @@ def draw(
         raise InputError(f"--class: {chosen} is in none of the tasks; raise --tasks")
 
     points = torch.cat([codes.before, codes.after]).float().numpy()
-    patience = ", a minute or two" if len(points) > 4000 else ""
+    patience = ", half a minute or more" if len(points) > 4000 else ""
     print(f"{'t-SNE':11} of {len(points):,} codes{patience}", flush=True)
     perplexity = min(30.0, (len(points) - 1) / 3)
-    points = TSNE(random_state=0, init="pca", perplexity=perplexity, n_jobs=1).fit_transform(points)
+    tsne = TSNE(random_state=0, init="pca", perplexity=perplexity, max_iter=ITERATIONS, n_jobs=1)
+    points = tsne.fit_transform(points)
     z, adapted = np.split(points, 2)
 
     figure = Figure(figsize=(WIDTH, 2.9))

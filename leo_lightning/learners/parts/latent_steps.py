@@ -52,7 +52,7 @@ def sampled_latent_steps(
     rate: Float[Tensor, "*#tasks H"],
     mean_weight: Float[Tensor, "E H"],
     raw_std_weight: Float[Tensor, "E H"],
-    eps: Float[Tensor, "decodes B N C E"],
+    eps: Float[Tensor, "decodes #B N C E"],
     offset: float,
     loss: SupportLoss,
 ) -> tuple[list[Float[Tensor, "B N C H"]], list[Float[Tensor, "B N E"]]]:
@@ -102,7 +102,8 @@ class _SampledSteps(torch.autograd.Function):
         rows_rate = rate if rate.dim() == 1 else rate.expand_as(z).reshape(-1, H)
         least = MIN_STD + 1.0 - offset  # exp(u) where std is clamped
         for step in range(T + 1):
-            z, w, draws, slope = latents[step], decoded[step], eps[step].reshape(-1, E), slopes[step]
+            z, w, slope = latents[step], decoded[step], slopes[step]
+            draws = eps[step].expand(B, N, C, E).reshape(-1, E)
             # `std_from_raw` in place and times ε; exp takes a sixth of the time of expm1
             exp = torch.mm(z, raw_std_weight.T).exp_()
             torch.threshold(exp, least, 0.0, out=slope).mul_(draws)

@@ -24,8 +24,8 @@ class Noise(NamedTuple):
     fine-tuning steps on the support.
     """
 
-    latents: Float[Tensor, "B N *C H"] | None = None
-    weights: Float[Tensor, "decodes B N *C E"] | None = None
+    latents: Float[Tensor, "#B N *C H"] | None = None
+    weights: Float[Tensor, "decodes #B N *C E"] | None = None
     encoder_mask: Float[Tensor, "B N K E"] | None = None
     support_masks: Float[Tensor, "steps B N K E"] | None = None
     query_mask: Float[Tensor, "B N Q E"] | None = None
