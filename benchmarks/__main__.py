@@ -50,8 +50,12 @@ def make_rows(root: Path, sizes: Sizes, effort: Effort, threads: int) -> list[Ro
         rows += [
             steps.naive_row(f"naive_{shot}shot", shot, data, sizes, effort.budget),
             steps.learner_row(f"learner_{shot}shot", shot, data, sizes, effort.budget),
+            steps.noise_row(f"noise_{shot}shot", shot, data, sizes, effort.budget),
             trainer.training_row(f"trainer_{shot}shot", shot, features, runs, sizes, effort.train_steps),
         ]
+    rows.append(
+        trainer.training_row("trainer_disk", 1, large, runs, sizes, effort.train_steps, in_memory=False)
+    )
     for shot in (1, 5):
         for all_queries, batches in ((False, effort.eval_batches), (True, effort.all_query_batches)):
             name = f"test_{shot}shot" + ("_all" if all_queries else "")

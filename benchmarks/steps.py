@@ -14,6 +14,7 @@ from leo_lightning.data.datamodule import EpisodeDataModule
 from leo_lightning.data.episode import Episode, EpisodeRows
 from leo_lightning.data.sampler import sample_rows
 from leo_lightning.learners.leo import LEO
+from leo_lightning.learners.parts.noise import Noise
 from leo_lightning.training.meta_learner import MetaLearner
 
 
@@ -38,22 +39,25 @@ def naive_row(name: str, shot: int, data: EpisodeDataModule, sizes: Sizes, budge
 
 
 def learner_row(name: str, shot: int, data: EpisodeDataModule, sizes: Sizes, budget: float) -> Row:
-    """The same of ours. Optimiser and clipping are the system's, which no trainer is attached to."""
+    """The same of ours, whose noise a thread draws. Clipping is the system's, which has no trainer here."""
     system = MetaLearner(learner(sizes))
     optimizer = system.configure_optimizers()
     episode = _episode(data, shot, sizes)
-
-    assert episode.rows is not None
-    tasks = episode.rows.task
+    noise = _noise(system, episode)
 
     def step() -> None:
         optimizer.zero_grad()
-        seeds = system.noise_seeds(0, 0, tasks)
-        system.learner(episode, seeds).loss.backward()
+        system.learner(episode, noise=noise).loss.backward()
         system.configure_gradient_clipping(optimizer)
         optimizer.step()
 
     return Row(name, f"{shot}-shot training step, learner", Repeated(step, budget), sizes.tasks)
+
+
+def noise_row(name: str, shot: int, data: EpisodeDataModule, sizes: Sizes, budget: float) -> Row:
+    """Work of the thread that draws the noise of a step."""
+    draw = partial(_noise, MetaLearner(learner(sizes)), _episode(data, shot, sizes))
+    return Row(name, f"its noise, {shot}-shot", Repeated(draw, budget), sizes.tasks)
 
 
 def growth_rows(data: EpisodeDataModule, sizes: Sizes, budget: float) -> list[Row]:
@@ -101,6 +105,11 @@ def _sample(data: EpisodeDataModule, shot: int, sizes: Sizes, first: int = 0) ->
         range(first, first + sizes.tasks), seed=0, split="train", offsets=bank.offsets, counts=bank.counts,
         way=sizes.way, shot=shot, queries=sizes.query,
     )  # fmt: skip
+
+
+def _noise(system: MetaLearner, episode: Episode) -> Noise:
+    assert episode.rows is not None
+    return system.learner.draw_noise(episode, system.noise_seeds(0, 0, episode.rows.task))
 
 
 def _episode(data: EpisodeDataModule, shot: int, sizes: Sizes) -> Episode:

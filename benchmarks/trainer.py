@@ -45,12 +45,19 @@ class Training:
 
     SKIP = 5
 
-    def __init__(self, shot: int, features: Path, runs: Path, sizes: Sizes, steps: int) -> None:
+    def __init__(
+        self, shot: int, features: Path, runs: Path, sizes: Sizes, steps: int, in_memory: bool
+    ) -> None:
         self.runs = runs
         self.steps = steps
         self.system = MetaLearner(learner(sizes))
         self.data = EpisodeDataModule(
-            str(features), way=sizes.way, shot=shot, query=sizes.query, batch_size=sizes.tasks
+            str(features),
+            way=sizes.way,
+            shot=shot,
+            query=sizes.query,
+            batch_size=sizes.tasks,
+            in_memory=in_memory,
         )
 
     def __call__(self) -> float:
@@ -97,10 +104,13 @@ class Testing:
         return watch.seconds
 
 
-def training_row(name: str, shot: int, features: Path, runs: Path, sizes: Sizes, steps: int) -> Row:
+def training_row(
+    name: str, shot: int, features: Path, runs: Path, sizes: Sizes, steps: int, in_memory: bool = True
+) -> Row:
     """The whole of a training step: sampling, loading, learner, logging."""
-    work = Training(shot, features, runs, sizes, steps)
-    return Row(name, f"{shot}-shot training step, Trainer", work, sizes.tasks)
+    work = Training(shot, features, runs, sizes, steps, in_memory)
+    bank = "" if in_memory else ", bank on disk"
+    return Row(name, f"{shot}-shot training step, Trainer{bank}", work, sizes.tasks)
 
 
 def testing_row(

@@ -166,7 +166,7 @@ def _callbacks(run: Run, measure: Measure, out: Path | None) -> list[Callback]:
     """Callbacks that write pictures, results or predictions."""
     command, callbacks = run.command, []
     if command.fitting and measure.validates and run.options.pictures_every:
-        callbacks.append(Pictures(run.folder, run.options.pictures_every))
+        callbacks.append(Pictures(run.folder, run.options.pictures_every, command.verb == "fit_test"))
     if command.verb in ("fit_test", "test"):
         callbacks.append(ResultsReport(run.folder, run.console))
         if run.options.pictures_every:

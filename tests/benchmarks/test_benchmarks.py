@@ -27,7 +27,8 @@ TINY = Sizes(
 )  # fmt: skip
 BRIEF = Effort(rounds=2, budget=0.0, train_steps=2, eval_batches=2, all_query_batches=1, startups=1)
 ROWS = [
-    *("naive_1shot", "learner_1shot", "trainer_1shot", "naive_5shot", "learner_5shot", "trainer_5shot"),
+    *("naive_1shot", "learner_1shot", "noise_1shot", "trainer_1shot"),
+    *("naive_5shot", "learner_5shot", "noise_5shot", "trainer_5shot", "trainer_disk"),
     *("test_1shot", "test_1shot_all", "test_5shot", "test_5shot_all", "sampling"),
     *("bank_memory", "bank_disk", "growth_B", "growth_Q", "growth_T", "growth_F", "startup"),
 ]

@@ -1,6 +1,7 @@
 """Album: writes pictures to the run folder and to every logger."""
 
 import csv
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_warn
 
-from leo_lightning.common.figure_style import SCREEN_DPI, save_figure
+from leo_lightning.common.errors import one_line
 from leo_lightning.common.files import whole_file
 from leo_lightning.common.spreadsheet import csv_cell
 from leo_lightning.runs.folder import PICTURES
+from leo_lightning.runs.pictures.painter import Painter
 from leo_lightning.runs.pictures.view import Picture
 
 
@@ -25,9 +28,11 @@ class Album:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / PICTURES
+        self._painter = Painter()
+        self._unfinished: list[tuple[str, int, Path, Future[None]]] = []
 
     def add(self, trainer: pl.Trainer, name: str, picture: Picture, step: int) -> None:
-        """Write a picture and its numbers, replacing any of the same step, and log it."""
+        """Write the numbers of a picture, replacing any of the same step; log a table, or begin a figure."""
         path = self.folder / name / f"step-{step:08}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -36,22 +41,25 @@ class Album:
         ):
             csv.writer(file).writerows(map(csv_cell, row) for row in picture.rows)
         if picture.figure is not None:
-            save_figure(picture.figure, path, SCREEN_DPI)
-        key = f"{PICTURES}/{name}"
+            self._unfinished.append((name, step, path, self._painter.paint(picture.figure, path)))
+            return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                last = max(step - 1, 0)  # where the numbers of this step are
-                if picture.figure is None:
-                    logger.experiment.add_text(key, markdown(picture.rows), last)
-                else:
-                    with Image.open(path, formats=["PNG"]) as image:
-                        pixels = np.asarray(image.convert("RGB"))
-                    logger.experiment.add_image(key, pixels, last, dataformats="HWC")
+                logger.experiment.add_text(f"{PICTURES}/{name}", markdown(picture.rows), _last(step))
             elif isinstance(logger, WandbLogger):
-                if picture.figure is None:
-                    logger.log_table(key, columns=picture.rows[0], data=picture.rows[1:], step=step)
-                else:
-                    logger.log_image(key, [str(path)], step=step)
+                columns, *data = picture.rows
+                logger.log_table(f"{PICTURES}/{name}", columns=columns, data=data, step=step)
+
+    def finish(self, trainer: pl.Trainer) -> None:
+        """Wait for the figures, and log them; one that failed is not worth a training."""
+        self._painter.close()
+        for name, step, path, painted in self._unfinished:
+            try:
+                painted.result()
+                _log(trainer, f"{PICTURES}/{name}", step, path)
+            except Exception as error:  # a full disk, a logger
+                rank_zero_warn(f"step {step}: no picture of {name} ({one_line(error)})")
+        self._unfinished.clear()
 
     def forget_after(self, step: int) -> None:
         """Delete pictures of later steps: a run resumed at `step` draws them again."""
@@ -59,6 +67,21 @@ class Album:
             number = path.stem.removeprefix("step-")
             if number.isdigit() and int(number) > step:
                 path.unlink(missing_ok=True)
+
+
+def _log(trainer: pl.Trainer, key: str, step: int, path: Path) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            with Image.open(path, formats=["PNG"]) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            logger.experiment.add_image(key, pixels, _last(step), dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(key, [str(path)], step=step)
+
+
+def _last(step: int) -> int:
+    """Where TensorBoard has the numbers of this step."""
+    return max(step - 1, 0)
 
 
 def markdown(rows: list[list[Any]]) -> str:

@@ -27,11 +27,13 @@ class Pictures(Callback):
     Args:
         folder: the run folder.
         every: draw after every so many validations.
+        test_follows: finish the last pictures during the test instead of before it.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, test_follows: bool = False) -> None:
         self.album = Album(folder)
         self.every = every
+        self.test_follows = test_follows
         self._validations = 0
         self._validated = self._drawn = -1  # steps
 
@@ -59,6 +61,17 @@ class Pictures(Callback):
         if trainer.fit_loop.done and self._drawn != trainer.global_step:
             self._draw(trainer, pl_module)
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Log the last pictures."""
+        if stage != "fit" or not self.test_follows:
+            self.album.finish(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Log the pictures so far."""
+        self.album.finish(trainer)
+
     def state_dict(self) -> dict[str, Any]:
         """Number of validations so far."""
         return {"validations": self._validations}
@@ -68,6 +81,7 @@ class Pictures(Callback):
         self._validations = state_dict["validations"]
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.album.finish(trainer)  # those of an earlier validation
         self._drawn = step = trainer.global_step
         if not trainer.is_global_zero or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
