@@ -4,6 +4,7 @@ Slow imports are inside the methods, so that a job that is not wanted any more e
 """
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -68,6 +69,7 @@ class VerbJob:
                 os.environ["CUDA_VISIBLE_DEVICES"] = self.devices
         os.chdir(self.folder)
         with _redirected(Path(self.output), Path(self.errors)):
+            gc.disable()  # until all is imported
             from leo_lightning.__main__ import main
 
             # Lightning starts the processes of further devices by them
