@@ -13,7 +13,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from leo_lightning.common.errors import check_least, check_positive
 from leo_lightning.data.episode import Episode
@@ -21,10 +20,11 @@ from leo_lightning.learners.learner import Classifier, Learner, Outcome
 from leo_lightning.learners.leo import Adaptation
 from leo_lightning.learners.parts import objectives
 from leo_lightning.learners.parts.base_learner import BaseLearner
-from leo_lightning.learners.parts.inner_loop import adapt, shortened
-from leo_lightning.learners.parts.networks import Perceptron, RelationNet
+from leo_lightning.learners.parts.generated_steps import InnerLoop, adapted, last_theta
+from leo_lightning.learners.parts.networks import RelationNet
 from leo_lightning.learners.parts.noise import NO_NOISE, Noise, draw
 from leo_lightning.learners.parts.normal_mixture import Predictive, of_samples
+from leo_lightning.learners.parts.perceptron import Perceptron
 
 
 class GeneralLEO(Learner):
@@ -147,8 +147,12 @@ class GeneralLEO(Learner):
 
     def samples(self, support: Float[Tensor, "B N K E"], count: int) -> Iterator[Classifier]:
         """Networks of `count` samples of (z, θ), with the same noise for all tasks and in every call."""
+        code = self.relation_net(self.encoder(support))
         for seed in range(count):
-            yield self.base.predictor(self.adaptation(support, self._noise(support[:1], [seed])).weights[-1])
+            with torch.autocast(support.device.type, enabled=False):
+                _, _, loop = self._inner_loop(support, code, self._noise(support[:1], [seed]))
+                function = self.base.predictor(last_theta(loop))
+            yield function
 
     def predictive(self, episode: Episode, final: Classifier) -> Predictive:
         """A mixture of `predictive_samples` functions."""
@@ -161,45 +165,26 @@ class GeneralLEO(Learner):
         """Adapt to B tasks at once (Algorithm 1, lines 6-13), then fine-tune."""
         code = self.relation_net(self.encoder(support))  # line 6
         with torch.autocast(support.device.type, enabled=False):
-            mean, raw_std = code.to(support.dtype).chunk(2, dim=-1)
-            std = self.code_std * raw_std.exp()
-            z = mean if noise.latents is None else mean + noise.latents * std
-            decoded: list[Tensor] = []
-            last = self.decoder.linears()[-1]
-            (mean_weight, raw_weight), (mean_bias, raw_bias) = last.weight.chunk(2), last.bias.chunk(2)
+            mean, std, loop = self._inner_loop(support, code, noise)
+            return Adaptation(mean, std, *adapted(loop))  # lines 7-13
 
-            def decode(z: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-                """θ, its derivative by the raw standard deviation, and the inputs of the decoder's layers."""
-                inputs, deviation = self.decoder.inputs(z), None
-                theta = linear(inputs[-1], mean_weight, mean_bias)
-                if noise.weights is not None:
-                    raw = linear(inputs[-1], raw_weight, raw_bias)
-                    deviation = raw.exp() * (noise.weights[len(decoded)] * self.parameter_std)
-                    theta = theta + deviation
-                decoded.append(theta)
-                return theta, deviation, inputs
-
-            def support_gradient(theta: Tensor, step: int) -> Tensor:
-                return shortened(self.base.support_gradient(theta, support), self.gradient_clip)
-
-            def gradient(z: Tensor, step: int) -> Tensor:
-                theta, deviation, inputs = decode(z)
-                by_theta = support_gradient(theta, step)
-                slope = by_theta @ mean_weight
-                if deviation is not None:
-                    slope = slope + (by_theta * deviation) @ raw_weight
-                return self.decoder.pulled_back(slope, inputs)
-
-            # lines 7-13
-            latents = adapt(z, gradient, self._rate(self.alpha, self.latent_lr, z), self.latent_steps)
-            theta, _, _ = decode(latents[-1])
-            rate = self._rate(self.eta, self.finetuning_lr, theta)
-            weights = adapt(theta, support_gradient, rate, self.finetuning_steps)
-        return Adaptation(mean, std, latents, decoded, weights)
+    def _inner_loop(
+        self, support: Float[Tensor, "B N K E"], code: Float[Tensor, "B N two_H"], noise: Noise
+    ) -> tuple[Float[Tensor, "B N H"], Float[Tensor, "B N H"], InnerLoop]:
+        """Mean and standard deviation of z, and the inner loop that begins with a sample of it."""
+        mean, raw_std = code.to(support.dtype).chunk(2, dim=-1)
+        std = self.code_std * raw_std.exp()
+        z = mean if noise.latents is None else mean + noise.latents * std
+        alpha = self._rate(self.alpha, self.latent_lr, z, self.num_latents)
+        eta = self._rate(self.eta, self.finetuning_lr, z, len(self.decoder.linears()[-1].bias) // 2)
+        scales = None if noise.weights is None else noise.weights * self.parameter_std
+        steps = self.latent_steps, self.finetuning_steps
+        rest = self.decoder, self.base, support, scales, *steps, self.gradient_clip
+        return mean, std, InnerLoop(z, alpha, eta, *rest)
 
     @staticmethod
-    def _rate(multiple: Tensor | None, initial: float, like: Float[Tensor, "B N D"]) -> Float[Tensor, " D"]:
-        return torch.zeros_like(like[0, 0]) if multiple is None else initial * multiple
+    def _rate(multiple: Tensor | None, initial: float, like: Tensor, size: int) -> Float[Tensor, " D"]:
+        return like.new_zeros(size) if multiple is None else initial * multiple
 
     def _noise(self, support: Float[Tensor, "B N K E"], seeds: Sequence[int] | None) -> Noise:
         N, parameters = support.shape[1], len(self.decoder.linears()[-1].bias) // 2

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from leo_lightning.common.errors import InputError, check_least
 from leo_lightning.data.episode import Episode
 from leo_lightning.learners.parts.base_learner import BaseLearner
-from leo_lightning.learners.parts.fast_weights import Layer, MLPClassifier, activations, gradient
+from leo_lightning.learners.parts.fast_weights import Layer, MLPClassifier
+from leo_lightning.learners.parts.perceptron_gradient import (
+    Passed,
+    hessian_product,
+    layers_of,
+    squared_error_gradient,
+)
 
 
 class MLPRegressor(BaseLearner):
@@ -39,7 +45,7 @@ class MLPRegressor(BaseLearner):
                 f"set model.learner.base.inputs to {embedding_size - 1}"
             )
         parts: list[Tensor] = []
-        for a, b in self._shapes():
+        for a, b in pairwise(self._sizes()):
             parts += [nn.init.xavier_uniform_(torch.empty(b, a)).flatten(), torch.zeros(b)]
         return torch.cat(parts)
 
@@ -47,30 +53,35 @@ class MLPRegressor(BaseLearner):
         """The networks with these parameters."""
         return Function(self._layers(theta))
 
-    def support_gradient(
-        self, theta: Float[Tensor, "B 1 D"], support: Float[Tensor, "B 1 K E"]
-    ) -> Float[Tensor, "B 1 D"]:
+    def gradient(
+        self, theta: Float[Tensor, "B 1 D"], support: Float[Tensor, "B 1 K E"], out: Float[Tensor, "B 1 D"]
+    ) -> Passed:
         """Gradient of Σ (f(x) - y)²."""
-        points, layers = support[:, 0], self._layers(theta)
-        inputs = activations(layers, points[..., :-1])
-        slopes = gradient(layers, inputs, 2 * (inputs[-1] - points[..., -1:]))
-        parts = [part.flatten(1) for layer in slopes for part in layer]
-        return torch.cat(parts, dim=1)[:, None]
+        return squared_error_gradient(self._layers(theta), support[:, 0], self._layers(out))
+
+    def hessian_product(
+        self,
+        theta: Float[Tensor, "B 1 D"],
+        support: Float[Tensor, "B 1 K E"],
+        passed: Passed,
+        direction: Float[Tensor, "B 1 D"],
+        out: Float[Tensor, "B 1 D"],
+    ) -> None:
+        """Product with the Hessian of Σ (f(x) - y)²."""
+        hessian_product(self._layers(theta), passed, self._layers(direction), self._layers(out))
 
     def query_loss(self, prediction: Float[Tensor, "B 1 Q 1"], episode: Episode) -> Float[Tensor, " B"]:
         """Mean of (f(x) - y)²."""
         return (prediction - episode.query[..., -1:]).square().flatten(1).mean(1)
 
-    def _shapes(self) -> list[tuple[int, int]]:
-        """Inputs and outputs of each layer."""
+    def _sizes(self) -> list[int]:
+        """Numbers of inputs, of hidden units, and of outputs."""
         assert self.inputs is not None
-        return list(pairwise([self.inputs, *self.hidden_sizes, 1]))
+        return [self.inputs, *self.hidden_sizes, 1]
 
     def _layers(self, theta: Float[Tensor, "B 1 D"]) -> list[Layer]:
         """θ as weights and biases, layer by layer."""
-        shapes = self._shapes()
-        parts = iter(theta[:, 0].split([n for a, b in shapes for n in (a * b, b)], dim=1))
-        return [Layer(next(parts).unflatten(1, (b, a)), next(parts)) for a, b in shapes]
+        return layers_of(theta[:, 0], self._sizes())
 
 
 class Function(MLPClassifier):

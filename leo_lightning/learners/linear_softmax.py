@@ -23,11 +23,26 @@ class LinearSoftmax(BaseLearner):
         """The classifiers with these weights."""
         return LinearClassifier(theta)
 
-    def support_gradient(
-        self, theta: Float[Tensor, "B N D"], support: Float[Tensor, "B N K E"]
-    ) -> Float[Tensor, "B N D"]:
-        """Gradient of the summed cross-entropy."""
-        return objectives.support_gradient(support, theta)
+    def gradient(
+        self, theta: Float[Tensor, "B N D"], support: Float[Tensor, "B N K E"], out: Float[Tensor, "B N D"]
+    ) -> Float[Tensor, "B N M"]:
+        """Gradient of the summed cross-entropy: Σᵢ (pᵢ - onehotᵢ) xᵢᵀ with p = softmax(x·w)."""
+        (N, K), images = support.shape[1:3], support.flatten(1, 2)
+        chance = torch.bmm(theta, images.mT).softmax(1)
+        torch.bmm(chance - objectives.one_hot(N, K, theta), images, out=out)
+        return chance
+
+    def hessian_product(
+        self,
+        theta: Float[Tensor, "B N D"],
+        support: Float[Tensor, "B N K E"],
+        passed: Float[Tensor, "B N M"],
+        direction: Float[Tensor, "B N D"],
+        out: Float[Tensor, "B N D"],
+    ) -> None:
+        """Σᵢ J(pᵢ) (V xᵢ) xᵢᵀ with J the Jacobian of the softmax."""
+        images = support.flatten(1, 2)
+        torch.bmm(objectives.by_softmax(torch.bmm(direction, images.mT), passed, None), images, out=out)
 
     def query_loss(self, prediction: Float[Tensor, "B N Q outputs"], episode: Episode) -> Float[Tensor, " B"]:
         """Mean cross-entropy."""

@@ -1,7 +1,6 @@
 """The networks of LEO. Glorot-uniform weights; for classification no biases."""
 
 import itertools
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -123,37 +122,3 @@ def _pairs(left: Tensor, right: Tensor, block: tuple[slice, slice], buffer: Tens
 
 relu_backward = partial(torch.ops.aten.threshold_backward, threshold=0)
 """The derivative where a ReLU was open, of (derivative, what is positive there); faster than `where`."""
-
-
-class Perceptron(nn.Module):
-    """Linear layers with ReLU between them, and the way back through them. Biases begin at zero."""
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        for layer in self.linears():
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def linears(self) -> list[nn.Linear]:
-        """The layers, first to last."""
-        return cast(list[nn.Linear], list(self.layers))
-
-    def forward(self, inputs: Float[Tensor, "*rows _inputs"]) -> Float[Tensor, "*rows _outputs"]:
-        """The outputs."""
-        return self.linears()[-1](self.inputs(inputs)[-1])
-
-    def inputs(self, inputs: Float[Tensor, "*rows _inputs"]) -> list[Float[Tensor, "*rows _width"]]:
-        """Inputs of each layer."""
-        found = [inputs]
-        for layer in self.linears()[:-1]:
-            found.append(layer(found[-1]).relu())
-        return found
-
-    def pulled_back(
-        self, slope: Float[Tensor, "*rows _width"], inputs: Sequence[Float[Tensor, "*rows _width"]]
-    ) -> Float[Tensor, "*rows _inputs"]:
-        """Gradient with respect to the inputs, from one with respect to the last of the layers' `inputs`."""
-        for layer, x in zip(reversed(self.linears()[:-1]), reversed(inputs[1:]), strict=True):
-            slope = relu_backward(slope, x) @ layer.weight
-        return slope
