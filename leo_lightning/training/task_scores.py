@@ -52,7 +52,10 @@ def calibration_error(reliability: Float64[Tensor, "bins 3"]) -> float:
 
 
 class TaskTable(Metric):
-    """Collects named scores for each task, and the reliability of the score named `final`."""
+    """Collects named scores for each task, and the reliability of the score named `final`.
+
+    A task arrives once: streams deal them to processes by their numbers, without padding.
+    """
 
     full_state_update = False
     task: list[Tensor]
@@ -81,16 +84,13 @@ class TaskTable(Metric):
             self.reliability = self.reliability.to(reliability.device) + reliability
 
     def compute(self) -> dict[str, TaskScores]:
-        """Scores of all tasks of all processes so far, by name.
+        """Scores of all tasks of all processes so far, by name, in the order of the task numbers.
 
-        A task that arrived twice (a distributed sampler may pad) has one score. With reliability, `final` has
-        its `calibration_error`.
+        With reliability, `final` has its `calibration_error`.
         """
-        columns = [dim_zero_cat(state).cpu() for state in (self.task, self.values)]
-        unique, place = torch.unique(columns[0], return_inverse=True)
-        # the row where each task comes first, in the order of the task numbers
-        first = torch.empty_like(unique).scatter_(0, place.flip(0), torch.arange(len(place)).flip(0))
-        task, values = (column[first] for column in columns)
+        task, values = (dim_zero_cat(state).cpu() for state in (self.task, self.values))
+        order = task.argsort()
+        task, values = task[order], values[order]
         scores = {name: TaskScores(task, column) for name, column in zip(self.names, values.T, strict=True)}
         if self.reliability.any():
             scores["final"].extra["calibration_error"] = calibration_error(self.reliability.cpu())

@@ -78,23 +78,6 @@ def test_scores_are_in_the_order_of_task_numbers():
     assert len(set(expected.values())) > 3
 
 
-def test_a_task_counts_once():
-    """Catches the padding of a distributed sampler: repeats would weigh more, and narrow the interval."""
-    accuracy, task = shares(4), torch.tensor([2, 0, 1, 3])
-    once = scores((accuracy, task))
-    twice = scores((accuracy, task), (accuracy[:2], task[:2]))
-    assert torch.equal(twice.task, once.task)
-    assert torch.equal(twice.values, once.values)
-    assert (twice.mean, twice.ci95) == (once.mean, once.ci95)
-
-
-def test_the_first_of_two_answers_counts():
-    """Catches a result that depends on the order of a scatter."""
-    accuracy = shares(8)
-    found = scores((accuracy, torch.tensor([5, 5, 1, 1, 5, 9, 1, 9])))
-    assert found.values.tolist() == accuracy[[2, 0, 5], 0].tolist()
-
-
 def test_one_task_has_no_interval():
     """Catches a warning, an interval of width 0, and scores without their dimension, for a single task."""
     found = scores((shares(1), torch.zeros(1, dtype=torch.int64)))
