@@ -18,6 +18,7 @@ from leo_lightning.learners.learner import Classifier, Learner, LinearClassifier
 from leo_lightning.learners.leo import LEO
 from leo_lightning.learners.parts.nearest_example import nearest_distance
 from leo_lightning.learners.parts.sampled_classifier import SampledClassifier
+from leo_lightning.learners.parts.unequal_shots import packed
 
 SAMPLES = 20
 """S, classifiers to draw: their disagreement shows how certain the learner is of its classifier."""
@@ -51,6 +52,9 @@ class AdaptedClassifier:
     Raises:
         InputError: the learner needs equally many examples of each class.
     """
+
+    _code: Float[Tensor, "1 N two_H"] | None = None
+    """LEO's code of the support, the same with and without samples."""
 
     def __init__(
         self,
@@ -141,6 +145,11 @@ class AdaptedClassifier:
     @torch.no_grad()
     def _adapt(self, learner: Learner) -> Classifier:
         support, valid = self._examples
+        if isinstance(learner, LEO):
+            if self._code is None:
+                learner.take_size(support.shape[3], support)
+                self._code = learner.code(*packed(support, valid))
+            return learner.stages(*packed(support, valid), self._code)["final"]
         if valid is None:
             return learner.adapt(support)
         return learner.adapt(support, valid)

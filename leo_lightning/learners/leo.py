@@ -162,11 +162,19 @@ class LEO(Learner):
         if self.test_samples:
             raise InputError("model.compile cannot compile test_samples; leave one of the two out")
 
-    def stages(self, support: Float[Tensor, "B N K E"], shots: Shots = None) -> Mapping[str, Classifier]:
-        """Classifiers before adaptation, after the latent steps and after fine-tuning."""
+    def stages(
+        self,
+        support: Float[Tensor, "B N K E"],
+        shots: Shots = None,
+        code: Float[Tensor, "B N two_H"] | None = None,
+    ) -> Mapping[str, Classifier]:
+        """Classifiers before adaptation, after the latent steps and after fine-tuning.
+
+        The code is the same for all samples, and most of the work of many images: `code` saves computing it.
+        """
+        code = self.code(support, shots) if code is None else code
         if not self.test_samples:
-            return self.adaptation(support, NO_NOISE, shots).stages()
-        code = self.code(support, shots)  # the same for all samples, and most of the work of many images
+            return self.adaptation(support, NO_NOISE, shots, code).stages()
         samples = [
             self.adaptation(support, noise, shots, code).stages() for noise in self.samples(support, shots)
         ]

@@ -290,12 +290,16 @@ def test_a_checkpoint_alone_suffices(run: Path):
 
 
 def test_queries_are_taken_in_batches(run: Path, monkeypatch: pytest.MonkeyPatch):
-    """Catches queries that all lie in memory at once, are lost between batches, or are each adapted for."""
+    """Catches queries that all lie in memory at once, are lost between batches, or are each adapted for.
+
+    And codes, which take most of the time of large supports, that are made anew for the drawn classifiers.
+    """
     write()
     table = classify(best(run), "--disagreement")
-    adapted, sizes = [], []
-    adapt, answer = LEO.adapt, AdaptedClassifier.answer
-    monkeypatch.setattr(LEO, "adapt", lambda *args: adapted.append(1) or adapt(*args))
+    adapted, coded, sizes = [], [], []
+    stages, code, answer = LEO.stages, LEO.code, AdaptedClassifier.answer
+    monkeypatch.setattr(LEO, "stages", lambda *args: adapted.append(1) or stages(*args))
+    monkeypatch.setattr(LEO, "code", lambda *args: coded.append(1) or code(*args))
 
     def watched(self: AdaptedClassifier, query: torch.Tensor, disagreement: bool = False):
         sizes.append(len(query))
@@ -306,6 +310,7 @@ def test_queries_are_taken_in_batches(run: Path, monkeypatch: pytest.MonkeyPatch
     again = classify(best(run), "--disagreement")
     assert sizes == [7] * 8 + [4]
     assert len(adapted) == 2  # once for the answers, once for the drawn classifiers
+    assert len(coded) == 1
     for name in ("probability", "entropy", "disagreement"):
         np.testing.assert_allclose(column(again, name), column(table, name), atol=2e-6)
     assert [row["predicted"] for row in again] == [row["predicted"] for row in table]
