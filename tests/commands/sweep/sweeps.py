@@ -19,6 +19,7 @@ TINY = [
     "--data.val_tasks=8",
     "--data.test_tasks=20",
     "--model.learner.num_latents=2",
+    "--run.pictures_every=0",
 ]
 
 
