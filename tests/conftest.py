@@ -9,8 +9,19 @@ from pathlib import Path
 # each other far longer than these small tensors take.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Before the package: while jaxtyping imports one of its modules, what that module imports is compiled anew, although
+# its bytecode is there.
+import matplotlib.pyplot
+import optuna
+import pandas
 import pytest
+import pytorch_lightning
+import scipy.signal
+import scipy.stats
+import sklearn.manifold
+import sqlalchemy
 import torch
+import torchvision
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)

@@ -86,7 +86,7 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES)
 def test_steps_and_gradients_are_autograds(case: dict[str, Any]):
     """Catches any wrong line of the adjoint, above all a path to the weights that is left out."""
     loop = problem(**case)
@@ -105,7 +105,7 @@ def test_steps_and_gradients_are_autograds(case: dict[str, Any]):
         torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES)
 def test_the_last_theta_alone_is_the_same(case: dict[str, Any]):
     """Catches a buffer that is overwritten before it was read where nothing is kept."""
     loop = problem(**case)
