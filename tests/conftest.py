@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,22 +10,19 @@ from pathlib import Path
 # each other far longer than these small tensors take.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Before the package: while jaxtyping imports one of its modules, what that module imports is compiled anew, although
-# its bytecode is there.
-import matplotlib.pyplot
-import optuna
-import pandas
 import pytest
-import pytorch_lightning
-import scipy.signal
-import scipy.stats
-import sklearn.manifold
-import sqlalchemy
 import torch
-import torchvision
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+
+# Before the package: while jaxtyping imports a module of it, all that this imports is compiled anew, though
+# its bytecode is there.
+for name in (
+    *("pytorch_lightning", "matplotlib.pyplot", "pandas", "scipy.signal", "scipy.stats", "sklearn.manifold"),
+    *("optuna", "sqlalchemy", "torchvision"),
+):
+    import_module(name)
 
 # derandomize: the same examples in every run. The time that an example takes depends on the machine only.
 settings.register_profile(
