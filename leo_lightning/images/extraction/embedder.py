@@ -78,7 +78,7 @@ class Embedder:
         self.device = torch.device(device)
         self.precision: Precision = precision
         self.embedding_size = backbone.embedding_size()
-        # Convolutions are faster in this layout, also on a CPU: see docs/performance.md.
+        # Convolutions are faster in this layout, also on a CPU: see docs/performance-notes.md.
         self.backbone = backbone.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def embed(self, paths: Sequence[Path]) -> Float[Tensor, "n E"]:
