@@ -70,7 +70,7 @@ def test_a_run_that_is_not_wanted_any_more_is_stopped(
 @pytest.mark.slow
 def test_sigterm_stops_all_runs_and_they_go_on(tmp_path: Path):
     """Catches a run that goes on alone, one that saves nothing, and one that begins anew."""
-    jobs = [job(tmp_path, name, f"--trainer.max_steps={STEPS + 40}") for name in "ab"]
+    jobs = [job(tmp_path, name, f"--trainer.max_steps={STEPS + 400}") for name in "ab"]
 
     def look(progress: Progress) -> None:
         if all(one.metrics.far().step > 5 for one in jobs):
@@ -87,7 +87,7 @@ def test_sigterm_stops_all_runs_and_they_go_on(tmp_path: Path):
     for name in "ab":
         [folder] = folders(tmp_path / "runs", name)
         assert [int(row["step"]) for row in rows(folder / "metrics.csv") if row["train/loss"]] == list(
-            range(STEPS + 40)
+            range(STEPS + 400)
         )
 
 
