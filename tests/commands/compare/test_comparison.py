@@ -34,10 +34,11 @@ METHODS = {
     "broken & co": tiny_leo(**{"trainer.gradient_clip_val": 1.0}),
     "nearest centroid": {"config": CENTROID, "set": {"data.normalize": "l2"}},  # as LEO's
 }
+pytestmark = pytest.mark.usefixtures("forked_runs")
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(tmp_path_factory: pytest.TempPathFactory, forked_runs: None) -> Path:
     """The folder of a comparison of three methods, one of which fails."""
     folder = tmp_path_factory.mktemp("comparison")
     assert main(["compare", "--config", str(plan_of(folder))]) == 1

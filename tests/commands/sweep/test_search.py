@@ -26,6 +26,7 @@ SPACE = {
     "data.normalize": {"values": ["l2", "center_l2"]},
 }
 VALUES = list(SPACE)
+pytestmark = pytest.mark.usefixtures("forked_runs")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def sweep(folder: Path, features: Path, parameters: dict = SPACE, *more: str, me
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, features: Path) -> tuple[Path, Path]:
+def done(tmp_path_factory: pytest.TempPathFactory, features: Path, forked_runs: None) -> tuple[Path, Path]:
     """A sweep file, and the folder of its search of three trials."""
     folder = tmp_path_factory.mktemp("sweep")
     path, out = sweep(folder, features), folder / "out"
