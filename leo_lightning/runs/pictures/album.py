@@ -50,9 +50,12 @@ class Album:
                 columns, *data = picture.rows
                 logger.log_table(f"{PICTURES}/{name}", columns=columns, data=data, step=step)
 
+    def no_more(self) -> None:
+        """Say that no picture of this step follows."""
+        self._painter.no_more()
+
     def finish(self, trainer: pl.Trainer) -> None:
         """Wait for the figures, and log them; one that failed is not worth a training."""
-        self._painter.close()
         for name, step, path, painted in self._unfinished:
             try:
                 painted.result()

@@ -107,6 +107,7 @@ class Pictures(Callback):
                     failed[name] = error
             for module, mode in modes.items():
                 module.training = mode
+        self.album.no_more()
         if failed:
             reason = one_line(next(iter(failed.values())))
             rank_zero_warn(f"step {step}: no picture of {', '.join(failed)} ({reason})")

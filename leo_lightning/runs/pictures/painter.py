@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Painter:
-    """Starts the process with the first figure. It needs matplotlib alone, and so no second to start."""
+    """Starts the process with the first figure, of each time that there are some.
+
+    It needs matplotlib alone, and so no second to start.
+    """
 
     def __init__(self) -> None:
         self._process: ProcessPoolExecutor | None = None
@@ -25,10 +28,10 @@ class Painter:
             self._process = ProcessPoolExecutor(1, get_context("spawn"), initializer=_step_back)
         return self._process.submit(_paint, figure, path)
 
-    def close(self) -> None:
-        """End the process once it has written what it was given."""
+    def no_more(self) -> None:
+        """Let the process end once it has written what it was given: a killed training leaves it no work."""
         if self._process is not None:
-            self._process.shutdown()
+            self._process.shutdown(wait=False)
             self._process = None
 
 
