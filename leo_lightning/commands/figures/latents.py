@@ -21,7 +21,7 @@ BEFORE, AFTER, GREY = COLOURS[1], COLOURS[0], "#cccccc"
 
 
 def draw(
-    subject: Subject, tasks: int = 500, highlighted: str | None = None
+    subject: Subject, tasks: int = 250, highlighted: str | None = None
 ) -> tuple[Figure, list[list[Any]]]:
     """Three panels of the same points: by phase, by class, and one class against all others.
 
